@@ -1,0 +1,54 @@
+//! The context of a call into the core: the time, and the only door out.
+
+use crate::time::Instant;
+use crate::trace::{Event, FlowId, Leg, Record, SegmentNote, Sink};
+use crate::wire::Segment;
+
+/// What every call into the core carries.
+pub struct Cx<'a> {
+    /// Now.
+    pub now: Instant,
+    /// The flow that is being worked on.
+    pub flow: FlowId,
+    /// The leg that is being worked on.
+    pub leg: Option<Leg>,
+    sink: &'a mut dyn Sink,
+    segments: bool,
+}
+
+impl<'a> Cx<'a> {
+    /// A context without a flow.
+    pub fn new(now: Instant, sink: &'a mut dyn Sink) -> Self {
+        let segments = sink.wants_segments();
+        Self { now, flow: FlowId(0), leg: None, sink, segments }
+    }
+
+    /// The same context for a flow.
+    pub fn for_flow(&mut self, flow: FlowId) -> Cx<'_> {
+        Cx { now: self.now, flow, leg: None, sink: &mut *self.sink, segments: self.segments }
+    }
+
+    /// The same context for a leg of the flow.
+    pub fn for_leg(&mut self, leg: Leg) -> Cx<'_> {
+        Cx { now: self.now, flow: self.flow, leg: Some(leg), sink: &mut *self.sink, segments: self.segments }
+    }
+
+    /// Tells what happened.
+    pub fn emit(&mut self, event: Event) {
+        self.sink.record(Record { at: self.now, flow: self.flow, leg: self.leg, event });
+    }
+
+    /// A segment arrived.
+    pub fn segment_in(&mut self, segment: &Segment) {
+        if self.segments {
+            self.emit(Event::SegmentIn { segment: SegmentNote::from(segment) });
+        }
+    }
+
+    /// A segment left.
+    pub fn segment_out(&mut self, segment: &Segment) {
+        if self.segments {
+            self.emit(Event::SegmentOut { segment: SegmentNote::from(segment) });
+        }
+    }
+}

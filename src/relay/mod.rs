@@ -1,0 +1,1 @@
+//! The seam between the two legs of a flow.

@@ -1,0 +1,331 @@
+//! The one vocabulary of what happened. Log lines, counters, histograms, ladders, captures and the event file are all
+//! made from these events; nothing else leaves the core but packets.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use serde::Serialize;
+
+use crate::time::{Duration, Instant};
+pub use crate::wire::SegmentNote;
+
+/// The number of a flow: 1 for the first, in the order of their first SYN.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+pub struct FlowId(pub u64);
+
+impl fmt::Display for FlowId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// One side of a flow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Leg {
+    /// Towards the client.
+    Client,
+    /// Towards the server.
+    Server,
+}
+
+impl Leg {
+    /// The opposite leg.
+    #[must_use]
+    pub const fn other(self) -> Self {
+        match self {
+            Self::Client => Self::Server,
+            Self::Server => Self::Client,
+        }
+    }
+
+    /// `client` or `server`.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Client => "client",
+            Self::Server => "server",
+        }
+    }
+}
+
+/// Which way bytes or segments travel through the proxy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Direction {
+    /// Client to server.
+    Upstream,
+    /// Server to client.
+    Downstream,
+}
+
+impl Direction {
+    /// The leg on which this direction enters the proxy.
+    #[must_use]
+    pub const fn enters(self) -> Leg {
+        match self {
+            Self::Upstream => Leg::Client,
+            Self::Downstream => Leg::Server,
+        }
+    }
+
+    /// The leg on which this direction leaves the proxy.
+    #[must_use]
+    pub const fn leaves(self) -> Leg {
+        self.enters().other()
+    }
+}
+
+/// The connection states of RFC 9293 §3.3.2.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum State {
+    /// No connection.
+    #[default]
+    Closed,
+    /// Waiting for a SYN.
+    Listen,
+    /// SYN sent, waiting for the answer.
+    SynSent,
+    /// SYN received and answered, waiting for the ACK.
+    SynReceived,
+    /// Open in both directions.
+    Established,
+    /// Our FIN is sent and not acknowledged.
+    FinWait1,
+    /// Our FIN is acknowledged, the peer still sends.
+    FinWait2,
+    /// The peer has finished, we still send.
+    CloseWait,
+    /// Both FINs crossed, ours is not acknowledged.
+    Closing,
+    /// The peer finished first, our FIN is not acknowledged.
+    LastAck,
+    /// Closed by us first; waiting 2MSL.
+    TimeWait,
+}
+
+impl State {
+    /// The RFC's spelling, e.g. `SYN-RECEIVED`.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Closed => "CLOSED",
+            Self::Listen => "LISTEN",
+            Self::SynSent => "SYN-SENT",
+            Self::SynReceived => "SYN-RECEIVED",
+            Self::Established => "ESTABLISHED",
+            Self::FinWait1 => "FIN-WAIT-1",
+            Self::FinWait2 => "FIN-WAIT-2",
+            Self::CloseWait => "CLOSE-WAIT",
+            Self::Closing => "CLOSING",
+            Self::LastAck => "LAST-ACK",
+            Self::TimeWait => "TIME-WAIT",
+        }
+    }
+}
+
+impl fmt::Display for State {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+impl Serialize for State {
+    fn serialize<S: serde::Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+        s.serialize_str(self.name())
+    }
+}
+
+/// Why bytes or a control bit were sent again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Resend {
+    /// The retransmission timer ran out (RFC 6298).
+    Rto,
+    /// RACK found it lost (RFC 8985 §6.2).
+    Rack,
+    /// Tail loss probe (RFC 8985 §7).
+    Tlp,
+    /// Zero-window probe (RFC 9293 §3.8.6.1).
+    WindowProbe,
+    /// The peer sent its SYN again.
+    Syn,
+    /// Keepalive probe.
+    Keepalive,
+}
+
+/// What a fault did to a segment or a flow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Did {
+    /// Suppressed the segment.
+    Drop,
+    /// Held the segment for this long.
+    Hold(Duration),
+    /// Sent this many extra copies.
+    Duplicate(u8),
+    /// Changed the segment.
+    Rewrite,
+    /// Sent a segment of its own.
+    Inject,
+    /// Turned a knob of our TCP.
+    Knob,
+    /// Gave the knob back.
+    Release,
+}
+
+/// How a flow ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Outcome {
+    /// Connected, and closed in both directions.
+    Ok,
+    /// Refused by the server's RST.
+    RefusedRst,
+    /// Refused by an ICMP error.
+    RefusedIcmp,
+    /// The handshake or a retransmission ran out of time.
+    Timeout,
+    /// Reset by one of the peers.
+    Reset,
+    /// The client gave up during the handshake.
+    Aborted,
+    /// Still open when the run ended.
+    Open,
+}
+
+/// One thing that happened.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(tag = "event", rename_all = "kebab-case")]
+pub enum Event {
+    /// A first SYN arrived; `rules` are the names of the rules that match this flow.
+    FlowOpened {
+        /// The client's address and port.
+        client: SocketAddr,
+        /// The server's address and port, as the client dialled it.
+        server: SocketAddr,
+        /// Names of the matching rules, in their order.
+        rules: Vec<Arc<str>>,
+    },
+    /// A flow is gone.
+    FlowClosed {
+        /// How it ended.
+        outcome: Outcome,
+        /// Payload bytes delivered to the server.
+        upstream_bytes: u64,
+        /// Payload bytes delivered to the client.
+        downstream_bytes: u64,
+    },
+    /// A segment arrived from this leg's peer.
+    SegmentIn {
+        /// The segment.
+        segment: SegmentNote,
+    },
+    /// A segment left towards this leg's peer.
+    SegmentOut {
+        /// The segment.
+        segment: SegmentNote,
+    },
+    /// Our end of this leg changed its state.
+    StateChanged {
+        /// Before.
+        from: State,
+        /// After.
+        to: State,
+    },
+    /// This leg's handshake is complete.
+    Established,
+    /// The next `SegmentOut` repeats something.
+    Resent {
+        /// Why.
+        why: Resend,
+        /// How many times in a row, from 1.
+        count: u32,
+    },
+    /// A fault acted. A dropped outgoing segment has no `SegmentOut`.
+    Fired {
+        /// The rule's name.
+        rule: Arc<str>,
+        /// The fault's name.
+        fault: &'static str,
+        /// What it did.
+        did: Did,
+        /// Direction of the segment or effect.
+        direction: Direction,
+        /// The segment it acted on.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        segment: Option<SegmentNote>,
+    },
+    /// An ICMP error about this leg arrived from the network, or was sent to the client.
+    Icmp {
+        /// ICMP type.
+        kind: u8,
+        /// ICMP code.
+        code: u8,
+        /// True when we sent it.
+        sent: bool,
+    },
+    /// The kernel's connect for this leg ended (exec mode); `error` is its errno name.
+    Dialled {
+        /// Errno name, absent on success.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        error: Option<&'static str>,
+    },
+    /// An unacceptable segment was answered with an ACK (RFC 5961).
+    ChallengeAck,
+    /// A packet or segment was discarded.
+    Discarded {
+        /// Why.
+        reason: &'static str,
+    },
+    /// A limit was hit; `limit` is its config key.
+    LimitHit {
+        /// Config key of the limit.
+        limit: &'static str,
+    },
+}
+
+/// An event with its place and time.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Record {
+    /// When.
+    pub at: Instant,
+    /// Which flow; 0 for none.
+    pub flow: FlowId,
+    /// Which leg, if it concerns one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub leg: Option<Leg>,
+    /// What.
+    #[serde(flatten)]
+    pub event: Event,
+}
+
+/// Receives events.
+pub trait Sink {
+    /// Takes one event.
+    fn record(&mut self, record: Record);
+
+    /// False if nobody looks at single segments; then `SegmentIn`, `SegmentOut` are not even built.
+    fn wants_segments(&self) -> bool {
+        true
+    }
+}
+
+/// Keeps all events; for tests, the simulator and ladders.
+impl Sink for Vec<Record> {
+    fn record(&mut self, record: Record) {
+        self.push(record);
+    }
+}
+
+/// Drops all events.
+#[derive(Debug, Default)]
+pub struct NoSink;
+
+impl Sink for NoSink {
+    fn record(&mut self, _: Record) {}
+    fn wants_segments(&self) -> bool {
+        false
+    }
+}
