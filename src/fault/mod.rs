@@ -80,7 +80,13 @@ impl Plan {
         true
     }
     /// Judges one segment and may rewrite it. Emits [`crate::trace::Event::Fired`].
-    pub fn on_segment(&mut self, cx: &mut Cx<'_>, at: Point, seg: &mut Segment, progress: &Progress) -> Verdict {
+    pub fn on_segment(
+        &mut self,
+        cx: &mut Cx<'_>,
+        at: Point,
+        seg: &mut Segment,
+        progress: &Progress,
+    ) -> Verdict {
         todo!()
     }
     /// The knobs of a leg as they should be now. Called after progress and after timeouts.

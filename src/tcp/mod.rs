@@ -159,7 +159,14 @@ impl Connection {
         todo!()
     }
     /// Passive open: SYN-RECEIVED. The SYN-ACK with `reply` leaves with the next [`Self::poll_transmit`].
-    pub fn accept(cx: &mut Cx<'_>, config: &Arc<Config>, tuple: Tuple, syn: &SynInfo, reply: SynOptions, ip: IpMeta) -> Self {
+    pub fn accept(
+        cx: &mut Cx<'_>,
+        config: &Arc<Config>,
+        tuple: Tuple,
+        syn: &SynInfo,
+        reply: SynOptions,
+        ip: IpMeta,
+    ) -> Self {
         todo!()
     }
     /// A segment from the peer.

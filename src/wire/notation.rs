@@ -52,6 +52,15 @@ impl Serialize for SegmentNote {
 
 impl fmt::Display for SegmentNote {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:?} {}:{}({}) ack {} win {}", self.flags, self.seq, self.seq + self.len, self.len, self.ack, self.window)
+        write!(
+            f,
+            "{:?} {}:{}({}) ack {} win {}",
+            self.flags,
+            self.seq,
+            self.seq + self.len,
+            self.len,
+            self.ack,
+            self.window
+        )
     }
 }
