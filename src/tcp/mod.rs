@@ -1,6 +1,9 @@
 //! An honest TCP (RFC 9293) without I/O: one [`Connection`] per leg, time as an argument.
 
+pub mod assembler;
+pub mod congestion;
 pub mod knobs;
+pub mod rtt;
 
 use std::sync::Arc;
 
