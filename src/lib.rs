@@ -13,3 +13,7 @@ pub mod tcp;
 pub mod time;
 pub mod trace;
 pub mod wire;
+
+// ── host ──
+#[cfg(feature = "host")]
+pub mod engine;

@@ -1,0 +1,5 @@
+//! The engine: how packets reach the relay, and the loop that moves them.
+
+pub mod outside;
+
+pub use outside::Outside;

@@ -1,0 +1,320 @@
+//! A server leg that is a kernel socket in the caller's network (exec mode), seen from the flow: a mailbox without I/O.
+//! The flow puts [`SocketCommand`]s in, the engine carries them out and answers with [`SocketEvent`]s.
+
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+
+use bytes::Bytes;
+
+use crate::cx::Cx;
+use crate::tcp::Event;
+use crate::trace;
+
+/// What the engine is to do with the socket. Commands of one flow are carried out in their order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SocketCommand {
+    /// Connect to the server, without waiting. Answered by [`SocketEvent::Connected`] or [`SocketEvent::Failed`].
+    Dial {
+        /// The server that the client dialled.
+        server: SocketAddr,
+    },
+    /// Read at most this many bytes more than allowed so far. A fresh socket may read nothing.
+    Read {
+        /// Additional bytes.
+        credit: u32,
+    },
+    /// Write these bytes. The engine keeps what the kernel does not take and reports each step by
+    /// [`SocketEvent::Sent`].
+    Write {
+        /// The bytes.
+        data: Bytes,
+        /// The last byte is urgent (`MSG_OOB`).
+        urgent: bool,
+    },
+    /// After all writes: `shutdown(SHUT_WR)`.
+    Shutdown,
+    /// Forget what is not written and close with a RST (`SO_LINGER` 0); a dial is given up. No event follows.
+    Abort,
+    /// Both directions are finished: close. No event follows.
+    Close,
+}
+
+/// How a server turned a dial down, and so what the client gets to see.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// RST.
+    Reset,
+    /// An ICMP error with this type and code, of the family that the flow has.
+    Icmp {
+        /// ICMP type.
+        kind: u8,
+        /// ICMP code.
+        code: u8,
+    },
+    /// Nothing: the client's own timer must run out.
+    Silence,
+}
+
+/// What happened to the socket.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SocketEvent {
+    /// The dial succeeded.
+    Connected,
+    /// The dial failed; the engine has closed the socket.
+    Failed {
+        /// The name of the error, e.g. `ECONNREFUSED`.
+        errno: &'static str,
+        /// What the client gets to see.
+        refusal: Refusal,
+    },
+    /// Bytes from the server.
+    Data {
+        /// The bytes.
+        data: Bytes,
+        /// The last byte is urgent (the out-of-band mark is right after it).
+        urgent: bool,
+    },
+    /// The kernel took this many bytes of the writes.
+    Sent(u32),
+    /// The server's FIN, after all its data.
+    Eof,
+    /// The server reset the connection (`ECONNRESET`, `EPIPE`); the engine has closed the socket.
+    Reset,
+    /// The kernel gave the server up (`ETIMEDOUT` and other errors of an open socket); the engine has closed the socket.
+    TimedOut,
+}
+
+/// The mailbox.
+#[derive(Debug, Default)]
+pub struct SocketLeg {
+    commands: VecDeque<SocketCommand>,
+    events: VecDeque<Event>,
+    received: VecDeque<Bytes>,
+    /// Bytes written and not yet taken by the kernel.
+    queued: u32,
+    /// Credit given and not yet used.
+    credit: u32,
+    written: u64,
+    sent: u64,
+    taken: u64,
+    urgent_out: u64,
+    urgent_in: Option<u64>,
+    shutdown: bool,
+    eof: bool,
+    gone: bool,
+}
+
+/// Credit is renewed in steps of at least this many bytes, so that a busy flow does not command for every read.
+const CREDIT_STEP: u32 = 64 << 10;
+
+impl SocketLeg {
+    /// Dials.
+    #[must_use]
+    pub fn dial(server: SocketAddr) -> Self {
+        Self { commands: VecDeque::from([SocketCommand::Dial { server }]), ..Self::default() }
+    }
+
+    /// Takes what the engine reports. Events of a socket that is gone are ignored.
+    pub fn on_event(&mut self, cx: &mut Cx<'_>, event: SocketEvent) {
+        if self.gone {
+            return;
+        }
+        match event {
+            SocketEvent::Connected => {
+                cx.emit(trace::Event::Dialled { error: None });
+                self.events.push_back(Event::Established);
+            }
+            SocketEvent::Failed { errno, refusal } => {
+                cx.emit(trace::Event::Dialled { error: Some(errno) });
+                self.end(match refusal {
+                    Refusal::Reset => Event::Reset,
+                    Refusal::Icmp { kind, code } => Event::Unreachable { kind, code },
+                    Refusal::Silence => Event::TimedOut,
+                });
+            }
+            SocketEvent::Data { data, urgent } => {
+                self.credit = self.credit.saturating_sub(data.len() as u32);
+                self.taken += data.len() as u64;
+                if urgent {
+                    self.urgent_in = Some(self.taken);
+                }
+                self.received.push_back(data);
+            }
+            SocketEvent::Sent(bytes) => {
+                self.queued = self.queued.saturating_sub(bytes);
+                self.sent += u64::from(bytes);
+                self.finish();
+            }
+            SocketEvent::Eof => {
+                self.eof = true;
+                self.events.push_back(Event::FinReceived);
+                self.finish();
+            }
+            SocketEvent::Reset => self.end(Event::Reset),
+            SocketEvent::TimedOut => self.end(Event::TimedOut),
+        }
+    }
+
+    /// The next thing to do for the engine.
+    pub fn poll_command(&mut self) -> Option<SocketCommand> {
+        self.commands.pop_front()
+    }
+
+    /// The next event for the seam, in the words of a TCP leg.
+    pub fn poll_event(&mut self) -> Option<Event> {
+        self.events.pop_front()
+    }
+
+    /// Bytes from the server.
+    pub fn recv(&mut self) -> Option<Bytes> {
+        self.received.pop_front()
+    }
+
+    /// Queues bytes for the server.
+    pub fn send(&mut self, data: Bytes) {
+        if self.gone || data.is_empty() {
+            return;
+        }
+        let start = self.written;
+        self.written += data.len() as u64;
+        self.queued += data.len() as u32;
+        if start < self.urgent_out && self.urgent_out <= self.written {
+            let mut rest = data;
+            let mark = rest.split_to((self.urgent_out - start) as usize);
+            self.commands.push_back(SocketCommand::Write { data: mark, urgent: true });
+            if !rest.is_empty() {
+                self.commands.push_back(SocketCommand::Write { data: rest, urgent: false });
+            }
+        } else {
+            self.commands.push_back(SocketCommand::Write { data, urgent: false });
+        }
+    }
+
+    /// Marks the byte before stream offset `offset` as urgent. Too late for bytes that were already queued.
+    pub fn set_urgent(&mut self, offset: u64) {
+        self.urgent_out = self.urgent_out.max(offset);
+    }
+
+    /// Stream offset just after the last urgent byte of the server.
+    #[must_use]
+    pub const fn urgent_received(&self) -> Option<u64> {
+        self.urgent_in
+    }
+
+    /// Bytes queued for the server and not yet taken by the kernel.
+    #[must_use]
+    pub const fn queued(&self) -> u32 {
+        self.queued
+    }
+
+    /// Lets the engine read until `bytes` more than taken by [`Self::recv`] so far are there.
+    pub fn set_receive_space(&mut self, bytes: u32) {
+        let waiting: usize = self.received.iter().map(Bytes::len).sum();
+        let more = bytes.saturating_sub(waiting as u32).saturating_sub(self.credit);
+        if more >= CREDIT_STEP || (self.credit == 0 && more > 0) {
+            self.credit += more;
+            self.commands.push_back(SocketCommand::Read { credit: more });
+        }
+    }
+
+    /// A FIN follows the queued bytes.
+    pub fn shutdown(&mut self) {
+        if !self.gone && !self.shutdown {
+            self.shutdown = true;
+            self.commands.push_back(SocketCommand::Shutdown);
+            self.finish();
+        }
+    }
+
+    /// A RST, and the end.
+    pub fn abort(&mut self) {
+        if !self.gone {
+            self.commands.clear();
+            self.commands.push_back(SocketCommand::Abort);
+            self.end(Event::Closed);
+        }
+    }
+
+    /// Bytes received from the server, and taken by the kernel for it, so far.
+    #[must_use]
+    pub const fn byte_counts(&self) -> (u64, u64) {
+        (self.taken, self.sent)
+    }
+
+    /// Closes once both directions are through.
+    fn finish(&mut self) {
+        if self.eof && self.shutdown && self.queued == 0 && !self.gone {
+            self.commands.push_back(SocketCommand::Close);
+            self.end(Event::Closed);
+        }
+    }
+
+    fn end(&mut self, event: Event) {
+        self.gone = true;
+        self.queued = 0;
+        self.events.push_back(event);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::time::Instant;
+
+    fn leg() -> SocketLeg {
+        let mut leg = SocketLeg::dial("192.0.2.1:80".parse().unwrap());
+        assert!(matches!(leg.poll_command(), Some(SocketCommand::Dial { .. })));
+        leg
+    }
+
+    fn tell(leg: &mut SocketLeg, event: SocketEvent) {
+        leg.on_event(&mut Cx::new(Instant::ZERO, &mut trace::NoSink), event);
+    }
+
+    #[test]
+    fn reading_needs_credit_and_credit_comes_in_steps() {
+        let mut leg = leg();
+        leg.set_receive_space(100_000);
+        assert_eq!(leg.poll_command(), Some(SocketCommand::Read { credit: 100_000 }));
+        tell(&mut leg, SocketEvent::Data { data: Bytes::from_static(&[0; 1000]), urgent: false });
+        leg.set_receive_space(100_000);
+        assert_eq!(leg.poll_command(), None, "1000 bytes that still wait here are no reason to read on");
+        assert_eq!(leg.recv().unwrap().len(), 1000);
+        leg.set_receive_space(99_500);
+        assert_eq!(leg.poll_command(), None, "a small renewal waits");
+        leg.set_receive_space(170_000);
+        assert_eq!(leg.poll_command(), Some(SocketCommand::Read { credit: 71_000 }));
+    }
+
+    #[test]
+    fn the_socket_closes_when_both_directions_are_through() {
+        let mut leg = leg();
+        leg.send(Bytes::from_static(b"bye"));
+        leg.shutdown();
+        leg.poll_command();
+        assert_eq!(leg.poll_command(), Some(SocketCommand::Shutdown));
+        tell(&mut leg, SocketEvent::Eof);
+        assert_eq!((leg.poll_command(), leg.poll_event()), (None, Some(Event::FinReceived)));
+        tell(&mut leg, SocketEvent::Sent(3));
+        assert_eq!((leg.poll_command(), leg.poll_event()), (Some(SocketCommand::Close), Some(Event::Closed)));
+    }
+
+    #[test]
+    fn an_abort_overtakes_what_was_not_handed_out() {
+        let mut leg = leg();
+        leg.send(Bytes::from_static(b"never"));
+        leg.abort();
+        assert_eq!((leg.poll_command(), leg.poll_command()), (Some(SocketCommand::Abort), None));
+        tell(&mut leg, SocketEvent::Connected);
+        assert_eq!((leg.poll_event(), leg.poll_event()), (Some(Event::Closed), None), "late events are ignored");
+    }
+
+    #[test]
+    fn the_urgent_byte_ends_a_write() {
+        let mut leg = leg();
+        leg.set_urgent(3);
+        leg.send(Bytes::from_static(b"abcd"));
+        let write = |data: &'static [u8], urgent| Some(SocketCommand::Write { data: Bytes::from_static(data), urgent });
+        assert_eq!((leg.poll_command(), leg.poll_command()), (write(b"abc", true), write(b"d", false)));
+    }
+}
