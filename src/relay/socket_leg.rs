@@ -306,7 +306,11 @@ mod tests {
         leg.abort();
         assert_eq!((leg.poll_command(), leg.poll_command()), (Some(SocketCommand::Abort), None));
         tell(&mut leg, SocketEvent::Connected);
-        assert_eq!((leg.poll_event(), leg.poll_event()), (Some(Event::Closed), None), "late events are ignored");
+        assert_eq!(
+            (leg.poll_event(), leg.poll_event()),
+            (Some(Event::Closed), None),
+            "late events are ignored"
+        );
     }
 
     #[test]
@@ -314,7 +318,9 @@ mod tests {
         let mut leg = leg();
         leg.set_urgent(3);
         leg.send(Bytes::from_static(b"abcd"));
-        let write = |data: &'static [u8], urgent| Some(SocketCommand::Write { data: Bytes::from_static(data), urgent });
+        let write = |data: &'static [u8], urgent| {
+            Some(SocketCommand::Write { data: Bytes::from_static(data), urgent })
+        };
         assert_eq!((leg.poll_command(), leg.poll_command()), (write(b"abc", true), write(b"d", false)));
     }
 }
