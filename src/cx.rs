@@ -2,7 +2,7 @@
 
 use crate::time::Instant;
 use crate::trace::{Event, FlowId, Leg, Record, SegmentNote, Sink};
-use crate::wire::Segment;
+use crate::wire::{Flags, Segment};
 
 /// What every call into the core carries.
 pub struct Cx<'a> {
@@ -40,15 +40,19 @@ impl<'a> Cx<'a> {
 
     /// A segment arrived.
     pub fn segment_in(&mut self, segment: &Segment) {
-        if self.segments {
+        if self.wants(segment) {
             self.emit(Event::SegmentIn { segment: SegmentNote::from(segment) });
         }
     }
 
     /// A segment left.
     pub fn segment_out(&mut self, segment: &Segment) {
-        if self.segments {
+        if self.wants(segment) {
             self.emit(Event::SegmentOut { segment: SegmentNote::from(segment) });
         }
+    }
+
+    const fn wants(&self, segment: &Segment) -> bool {
+        self.segments || segment.flags.any(Flags(Flags::SYN.0 | Flags::FIN.0 | Flags::RST.0))
     }
 }

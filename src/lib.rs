@@ -7,6 +7,7 @@
 // ── core ──
 pub mod cx;
 pub mod fault;
+pub mod measure;
 pub mod relay;
 pub mod rng;
 pub mod tcp;

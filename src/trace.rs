@@ -306,7 +306,7 @@ pub trait Sink {
     /// Takes one event.
     fn record(&mut self, record: Record);
 
-    /// False if nobody looks at single segments; then `SegmentIn`, `SegmentOut` are not even built.
+    /// False if nobody looks at every segment; then `SegmentIn` and `SegmentOut` are built for SYN, FIN and RST only.
     fn wants_segments(&self) -> bool {
         true
     }

@@ -1,0 +1,161 @@
+//! One latency: an HDR histogram that is made when the first value comes, and knows which values are lower bounds.
+
+use std::fmt;
+
+use hdrhistogram::Histogram;
+use serde::Serialize;
+use serde::ser::{SerializeMap as _, Serializer};
+
+use crate::time::Duration;
+
+/// Smallest value told apart: 1 µs.
+const LOW_MICROS: u64 = 1;
+/// Largest value told apart: 150 s, above the 135 s after which Linux gives up a connect. Larger ones count as this.
+const HIGH_MICROS: u64 = 150_000_000;
+/// Significant decimal digits: values are right to 0.1 %.
+const DIGITS: u8 = 3;
+
+/// The percentiles of every table and report.
+pub const PERCENTILES: [(&str, f64); 4] = [("p50", 50.0), ("p90", 90.0), ("p99", 99.0), ("p99.9", 99.9)];
+
+/// A distribution of durations from 1 µs to 150 s. Takes no memory before its first value, 150 KiB then.
+///
+/// Values of steps that never finished are part of the distribution, because leaving them out would hide a black hole.
+/// They are lower bounds, and so is every quantile at or above the smallest of them.
+#[derive(Clone, Default)]
+pub struct Latency {
+    histogram: Option<Box<Histogram<u64>>>,
+    /// The largest value, exactly.
+    max: u64,
+    unfinished: u64,
+    least_unfinished: Option<u64>,
+}
+
+/// A quantile. Ordered only with care: a lower bound may stand for any larger value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bound {
+    /// The value.
+    pub value: Duration,
+    /// True if the true value may be larger, because a step that never finished is part of it.
+    pub at_least: bool,
+}
+
+impl Latency {
+    /// Adds a step that took `value`.
+    pub fn record(&mut self, value: Duration) {
+        let micros = micros(value);
+        self.max = self.max.max(micros);
+        let histogram = self.histogram.get_or_insert_with(|| {
+            let histogram = Histogram::new_with_bounds(LOW_MICROS, HIGH_MICROS, DIGITS);
+            Box::new(histogram.expect("the bounds are constants within what the histogram takes"))
+        });
+        histogram.saturating_record(micros);
+    }
+
+    /// Adds a step that was given up after `value`.
+    pub fn unfinished(&mut self, value: Duration) {
+        self.record(value);
+        self.unfinished += 1;
+        let least = self.least_unfinished.get_or_insert(u64::MAX);
+        *least = micros(value).min(*least);
+    }
+
+    /// How many values there are, with the unfinished ones.
+    #[must_use]
+    pub fn count(&self) -> u64 {
+        self.histogram.as_ref().map_or(0, |h| h.len())
+    }
+
+    /// How many of them never finished.
+    #[must_use]
+    pub const fn unfinished_count(&self) -> u64 {
+        self.unfinished
+    }
+
+    /// The value that `percentile` percent of all values do not exceed; none without values.
+    #[must_use]
+    pub fn percentile(&self, percentile: f64) -> Option<Bound> {
+        let histogram = self.histogram.as_ref()?;
+        Some(self.bound(histogram.value_at_percentile(percentile).min(self.max)))
+    }
+
+    /// The largest value.
+    #[must_use]
+    pub fn max(&self) -> Option<Bound> {
+        self.histogram.is_some().then(|| self.bound(self.max))
+    }
+
+    fn bound(&self, micros: u64) -> Bound {
+        let at_least = self.least_unfinished.is_some_and(|least| micros >= least);
+        Bound { value: Duration::from_micros(micros), at_least }
+    }
+}
+
+fn micros(value: Duration) -> u64 {
+    u64::try_from(value.as_micros()).unwrap_or(u64::MAX).clamp(LOW_MICROS, HIGH_MICROS)
+}
+
+impl fmt::Debug for Latency {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Latency").field("count", &self.count()).field("unfinished", &self.unfinished).finish()
+    }
+}
+
+impl Serialize for Latency {
+    /// `{"count": 3, "unfinished": 0, "p50_us": 210, …, "max_us": 1020}`; no quantiles without values.
+    fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+        let mut map = s.serialize_map(None)?;
+        map.serialize_entry("count", &self.count())?;
+        map.serialize_entry("unfinished", &self.unfinished)?;
+        let quantiles = PERCENTILES.iter().map(|(name, p)| (*name, self.percentile(*p)));
+        for (name, bound) in quantiles.chain([("max", self.max())]) {
+            if let Some(bound) = bound {
+                map.serialize_entry(&format_args!("{name}_us").to_string(), &bound.value.as_micros())?;
+            }
+        }
+        map.end()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_is_allocated_before_the_first_value() {
+        let latency = Latency::default();
+        assert!(latency.histogram.is_none());
+        assert_eq!((latency.count(), latency.percentile(50.0), latency.max()), (0, None, None));
+    }
+
+    #[test]
+    fn quantiles_are_right_to_a_thousandth_and_saturate_at_the_ends() {
+        let mut latency = Latency::default();
+        for millis in 1..=1000 {
+            latency.record(Duration::from_millis(millis));
+        }
+        for (p, millis) in [(50.0, 500.0), (90.0, 900.0), (99.0, 990.0), (100.0, 1000.0)] {
+            let bound = latency.percentile(p).unwrap();
+            let error = (bound.value.as_secs_f64() * 1000.0 / millis - 1.0).abs();
+            assert!(error < 0.001 && !bound.at_least, "{p}: {bound:?}");
+        }
+        latency.record(Duration::ZERO);
+        latency.record(Duration::from_secs(10_000));
+        assert_eq!(latency.max().unwrap().value, Duration::from_secs(150));
+        assert_eq!(latency.count(), 1002);
+    }
+
+    #[test]
+    fn quantiles_from_the_first_unfinished_value_on_are_lower_bounds() {
+        let mut latency = Latency::default();
+        for _ in 0..9 {
+            latency.record(Duration::from_millis(1));
+        }
+        latency.unfinished(Duration::from_secs(3));
+        assert!(!latency.percentile(50.0).unwrap().at_least);
+        assert!(!latency.percentile(90.0).unwrap().at_least);
+        assert!(latency.percentile(99.0).unwrap().at_least);
+        assert!(latency.max().unwrap().at_least);
+        assert_eq!((latency.count(), latency.unfinished_count()), (10, 1));
+    }
+}

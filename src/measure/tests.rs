@@ -1,0 +1,150 @@
+use super::*;
+use crate::time::Duration;
+use crate::wire::{Options, SegmentNote, SeqNum};
+
+/// Feeds events by the millisecond.
+struct Run(Measure);
+
+impl Run {
+    fn new() -> Self {
+        Self(Measure::new([(Arc::from("slow"), "syn-drop"), (Arc::from("idle"), "fin-drop")]))
+    }
+
+    fn at(&mut self, millis: u64, flow: u64, leg: Option<Leg>, event: Event) -> &mut Self {
+        let at = Instant::from_millis(millis);
+        self.0.record(Record { at, flow: FlowId(flow), leg, event });
+        self
+    }
+
+    fn open(&mut self, millis: u64, flow: u64, rules: &[&str]) -> &mut Self {
+        let (client, server) = ("10.0.0.1:4000".parse().unwrap(), "10.0.0.2:80".parse().unwrap());
+        let rules = rules.iter().map(|r| Arc::from(*r)).collect();
+        self.at(millis, flow, None, Event::FlowOpened { client, server, rules })
+    }
+
+    fn dial(&mut self, millis: u64, flow: u64) -> &mut Self {
+        let event = Event::StateChanged { from: State::Closed, to: State::SynSent };
+        self.at(millis, flow, Some(Leg::Server), event)
+    }
+
+    fn syn_ack_out(&mut self, millis: u64, flow: u64) -> &mut Self {
+        let segment = SegmentNote {
+            seq: SeqNum(7),
+            ack: SeqNum(8),
+            flags: Flags::SYN | Flags::ACK,
+            window: 100,
+            urgent: 0,
+            len: 0,
+            segs: 1,
+            options: Options::default(),
+        };
+        self.at(millis, flow, Some(Leg::Client), Event::SegmentOut { segment })
+    }
+
+    fn close(&mut self, millis: u64, flow: u64, outcome: Outcome) -> &mut Self {
+        let event = Event::FlowClosed { outcome, upstream_bytes: 10, downstream_bytes: 20 };
+        self.at(millis, flow, None, event)
+    }
+
+    /// (count, unfinished, max in whole milliseconds) of a latency.
+    fn shape(&self, pick: fn(&Latencies) -> &Latency) -> (u64, u64, u128) {
+        let latency = pick(self.0.latencies());
+        let max = latency.max().map_or(0, |b| b.value.as_millis());
+        (latency.count(), latency.unfinished_count(), max)
+    }
+}
+
+#[test]
+fn a_handshake_is_timed_between_its_instants() {
+    let mut run = Run::new();
+    run.open(1000, 1, &[])
+        .dial(1001, 1)
+        .at(1011, 1, Some(Leg::Server), Event::Established)
+        .syn_ack_out(1012, 1)
+        .at(1032, 1, Some(Leg::Client), Event::Established);
+    assert_eq!(run.shape(|l| &l.connect), (1, 0, 32));
+    assert_eq!(run.shape(|l| &l.client_rtt), (1, 0, 20));
+    assert_eq!(run.shape(|l| &l.server_connect), (1, 0, 10));
+    assert_eq!(run.shape(|l| &l.server_net), (1, 0, 10));
+    assert_eq!((run.0.counters().open, run.0.counters().opening), (1, 0));
+}
+
+#[test]
+fn retransmitted_syns_do_not_make_a_connect_look_fast() {
+    let mut run = Run::new();
+    run.open(0, 1, &["slow"]).dial(0, 1);
+    for (millis, count) in [(1000, 1), (2000, 2)] {
+        run.at(millis, 1, Some(Leg::Server), Event::Resent { why: Resend::Syn, count });
+    }
+    run.at(2010, 1, Some(Leg::Server), Event::Established).syn_ack_out(2010, 1).syn_ack_out(3010, 1).at(
+        3015,
+        1,
+        Some(Leg::Client),
+        Event::Established,
+    );
+    assert_eq!(run.shape(|l| &l.connect), (1, 0, 3015));
+    assert_eq!(run.shape(|l| &l.server_connect), (1, 0, 2010));
+    assert_eq!(run.shape(|l| &l.server_net), (1, 0, 10));
+    assert_eq!(run.shape(|l| &l.client_rtt), (1, 0, 1005));
+}
+
+#[test]
+fn the_kernels_connect_counts_as_server_connect() {
+    let mut run = Run::new();
+    run.open(0, 1, &[]).dial(1, 1).at(6, 1, Some(Leg::Server), Event::Dialled { error: None });
+    assert_eq!(run.shape(|l| &l.server_connect), (1, 0, 5));
+}
+
+#[test]
+fn handshakes_that_never_finish_count_and_refusals_do_not() {
+    let mut run = Run::new();
+    run.open(0, 1, &[]).dial(0, 1).close(3000, 1, Outcome::Aborted);
+    run.open(0, 2, &[]).dial(0, 2).close(5, 2, Outcome::RefusedRst);
+    run.open(0, 3, &[]).dial(0, 3).at(4, 3, Some(Leg::Server), Event::Established).syn_ack_out(4, 3);
+    run.0.finish(Instant::from_millis(9000));
+    assert_eq!(run.shape(|l| &l.connect), (2, 2, 9000));
+    assert_eq!(run.shape(|l| &l.server_connect), (2, 1, 3000));
+    assert_eq!(run.shape(|l| &l.client_rtt), (1, 1, 8996));
+    let outcomes: Vec<_> = run.0.counters().outcomes.iter().collect();
+    assert_eq!(outcomes, [("refused-rst", 1), ("aborted", 1), ("open", 1)]);
+    assert_eq!((run.0.counters().open, run.0.counters().opening), (0, 0));
+}
+
+#[test]
+fn rules_count_what_they_match_and_fire_and_a_release_is_not_a_firing() {
+    let mut run = Run::new();
+    let fired = |did| Event::Fired {
+        rule: Arc::from("slow"),
+        fault: "syn-drop",
+        did,
+        direction: crate::trace::Direction::Upstream,
+        segment: None,
+    };
+    run.open(0, 1, &["slow"]).open(0, 2, &["slow"]);
+    for did in [Did::Drop, Did::Knob, Did::Release, Did::Hold(Duration::from_millis(1))] {
+        run.at(1, 1, Some(Leg::Client), fired(did));
+    }
+    let counts: Vec<_> = run.0.rules().iter().map(|r| (&*r.rule, r.fault, r.matched, r.fired)).collect();
+    assert_eq!(counts, [("slow", "syn-drop", 2, 3), ("idle", "fin-drop", 0, 0)]);
+    assert_eq!(run.0.counters().fired, 3);
+}
+
+#[test]
+fn limits_discards_retransmissions_and_bytes_add_up() {
+    let mut run = Run::new();
+    run.open(0, 1, &[]);
+    for _ in 0..2 {
+        run.at(1, 1, None, Event::LimitHit { limit: "limits.flows" });
+    }
+    run.at(1, 0, None, Event::LimitHit { limit: "limits.half-open" });
+    run.at(1, 1, Some(Leg::Client), Event::Discarded { reason: "checksum" });
+    for why in [Resend::Rto, Resend::Rack, Resend::Tlp, Resend::Keepalive, Resend::WindowProbe] {
+        run.at(1, 1, Some(Leg::Server), Event::Resent { why, count: 1 });
+    }
+    run.close(2, 1, Outcome::Ok);
+    assert_eq!(run.0.limits()[0], NameCount { name: "limits.flows", count: 2 });
+    assert_eq!(run.0.limits()[1], NameCount { name: "limits.half-open", count: 1 });
+    assert_eq!(run.0.discarded(), [NameCount { name: "checksum", count: 1 }]);
+    let counters = run.0.counters();
+    assert_eq!((counters.retransmissions, counters.upstream_bytes, counters.downstream_bytes), (3, 10, 20));
+}
