@@ -18,3 +18,5 @@ pub mod wire;
 // ── host ──
 #[cfg(feature = "host")]
 pub mod engine;
+#[cfg(feature = "host")]
+pub mod setup;

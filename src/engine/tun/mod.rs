@@ -1,0 +1,243 @@
+//! The packet device: whole IP packets in and out, with offloads, so that a super-segment of up to 64 KiB stays in
+//! one piece from `recv` to `send`.
+//!
+//! Two kinds behind one type: a TUN device, and, where `/dev/net/tun` does not open (the usual case in a rootless
+//! namespace of a locked-down machine), one end of a veth pair read through an `AF_PACKET` socket.
+
+mod sys;
+
+use std::fmt;
+use std::fs::File;
+use std::io::{self, IoSlice, Write};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+
+use bytes::{Bytes, BytesMut};
+use smallvec::SmallVec;
+
+use crate::wire::vnet::{VNET_HDR_LEN, VnetHdr};
+
+/// The longest IP packet.
+pub const MAX_PACKET: usize = 65_535;
+/// Packets that the kernel queues towards us. The default of 500 is less than one receive window of single segments.
+const QUEUE_PACKETS: i32 = 4096;
+/// Bytes that the kernel queues towards us on the `AF_PACKET` way; the default holds three super-segments.
+const QUEUE_BYTES: i32 = 16 << 20;
+/// More slices than this are joined before a write (`writev` takes 1024).
+const MAX_SLICES: usize = 256;
+
+const ETH_LEN: usize = 14;
+
+/// A device that carries whole IP packets.
+#[derive(Debug)]
+pub struct Device {
+    file: File,
+    framing: Framing,
+}
+
+/// What stands in front of the IP header on this device, besides the vnet header.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Framing {
+    /// Nothing: a TUN device.
+    Ip,
+    /// An Ethernet header: `AF_PACKET` on one end of a veth pair.
+    Ethernet {
+        /// The address of the end that the kernel's IP stack uses. A `NOARP` device sends to its own address, so
+        /// unicast packets of that stack carry it as destination, and the other end does not feel addressed.
+        inside: [u8; 6],
+        /// The address of our end.
+        outside: [u8; 6],
+    },
+}
+
+impl Device {
+    /// Creates a TUN device with `queues` queues and returns one [`Device`] per queue, and the device's name: `name`
+    /// may hold a `%d`, which the kernel replaces by the first free number. The link is down.
+    pub fn open_tun(name: &str, queues: usize) -> Result<(Vec<Self>, String), OpenError> {
+        let mut found = name.to_owned();
+        let mut devices = Vec::new();
+        for _ in 0..queues.max(1) {
+            let (fd, real) = sys::open_tun(&found, queues > 1)?;
+            found = real;
+            devices.push(Self { file: fd.into(), framing: Framing::Ip });
+        }
+        sys::set_queue_len(&found, QUEUE_PACKETS)
+            .map_err(|e| OpenError::new(format!("cannot set the queue length of {found}"), e))?;
+        Ok((devices, found))
+    }
+
+    /// Takes over the veth end `outside`, whose other end `inside` the kernel's IP stack uses. Both must be up, and
+    /// `inside` must be `NOARP`.
+    pub fn open_veth(inside: &str, outside: &str) -> Result<Self, OpenError> {
+        let fail = |e| OpenError::new(format!("cannot open a packet socket on {outside}"), e);
+        let framing = Framing::Ethernet {
+            inside: sys::hardware_address(inside).map_err(fail)?,
+            outside: sys::hardware_address(outside).map_err(fail)?,
+        };
+        let fd = sys::open_packet(outside, QUEUE_BYTES).map_err(fail)?;
+        Ok(Self { file: fd.into(), framing })
+    }
+
+    /// A device that another process opened; `framing` as its [`Device::framing`] says.
+    #[must_use]
+    pub fn from_fd(fd: OwnedFd, framing: Framing) -> Self {
+        Self { file: fd.into(), framing }
+    }
+
+    /// What this device puts in front of the IP header; needed by [`Device::from_fd`].
+    #[must_use]
+    pub const fn framing(&self) -> Framing {
+        self.framing
+    }
+
+    /// Reads one IP packet into `buf`, which is cleared first. `None`: no packet is waiting.
+    pub fn recv(&mut self, buf: &mut BytesMut) -> io::Result<Option<VnetHdr>> {
+        buf.clear();
+        buf.reserve(MAX_PACKET);
+        loop {
+            let mut front = [0; VNET_HDR_LEN + ETH_LEN];
+            let front_len = VNET_HDR_LEN + self.framing.len();
+            match sys::read(self.file.as_fd(), &mut front[..front_len], buf) {
+                Ok(true) => {}
+                Ok(false) => continue,
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Ok(None),
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
+                Err(e) => return Err(e),
+            }
+            let (vnet, ethernet) = front.split_at(VNET_HDR_LEN);
+            if !self.framing.is_for_us(ethernet) {
+                buf.clear();
+                continue;
+            }
+            let vnet = vnet.try_into().expect("the array was split at its length");
+            return Ok(Some(moved(VnetHdr::from_bytes(vnet), -(self.framing.len() as i32))));
+        }
+    }
+
+    /// Writes one IP packet: `head` is its headers, `parts` its payload. [`io::ErrorKind::WouldBlock`] and `ENOBUFS`
+    /// mean that the packet is lost, as on any full link.
+    pub fn send(&mut self, hdr: &VnetHdr, head: &[u8], parts: &[Bytes]) -> io::Result<()> {
+        let vnet = moved(*hdr, self.framing.len() as i32).to_bytes();
+        let ethernet = self.framing.header(head);
+        let joined;
+        let mut slices: SmallVec<[IoSlice<'_>; 8]> = SmallVec::new();
+        slices.push(IoSlice::new(&vnet));
+        slices.push(IoSlice::new(&ethernet[..self.framing.len()]));
+        slices.push(IoSlice::new(head));
+        if parts.len() <= MAX_SLICES {
+            slices.extend(parts.iter().map(|p| IoSlice::new(p)));
+        } else {
+            joined = parts.concat();
+            slices.push(IoSlice::new(&joined));
+        }
+        loop {
+            match self.file.write_vectored(&slices) {
+                Ok(_) => return Ok(()),
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) => return Err(e),
+            }
+        }
+    }
+}
+
+/// `hdr` with its offset counted from a place `by` bytes further to the front.
+fn moved(mut hdr: VnetHdr, by: i32) -> VnetHdr {
+    let shift = |at: u16| (i32::from(at) + by).clamp(0, i32::from(u16::MAX)) as u16;
+    if hdr.flags & VnetHdr::NEEDS_CSUM != 0 {
+        hdr.csum_start = shift(hdr.csum_start);
+    }
+    if hdr.hdr_len != 0 {
+        hdr.hdr_len = shift(hdr.hdr_len);
+    }
+    hdr
+}
+
+impl Framing {
+    const fn len(&self) -> usize {
+        match self {
+            Self::Ip => 0,
+            Self::Ethernet { .. } => ETH_LEN,
+        }
+    }
+
+    /// False for what the kernel sends of itself on any Ethernet link: multicast, ARP, LLDP.
+    fn is_for_us(&self, header: &[u8]) -> bool {
+        match self {
+            Self::Ip => true,
+            Self::Ethernet { inside, .. } => {
+                header[..6] == *inside && matches!(header[12..14], [0x08, 0x00] | [0x86, 0xdd])
+            }
+        }
+    }
+
+    fn header(&self, packet: &[u8]) -> [u8; ETH_LEN] {
+        let mut header = [0; ETH_LEN];
+        if let Self::Ethernet { inside, outside } = self {
+            header[..6].copy_from_slice(inside);
+            header[6..12].copy_from_slice(outside);
+            let ipv6 = packet.first().is_some_and(|b| b >> 4 == 6);
+            header[12..].copy_from_slice(if ipv6 { &[0x86, 0xdd] } else { &[0x08, 0x00] });
+        }
+        header
+    }
+}
+
+impl AsFd for Device {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
+    }
+}
+
+impl AsRawFd for Device {
+    fn as_raw_fd(&self) -> RawFd {
+        self.file.as_raw_fd()
+    }
+}
+
+/// A device could not be opened.
+#[derive(Debug)]
+pub struct OpenError {
+    /// What was tried.
+    pub what: String,
+    /// What the kernel said.
+    pub cause: io::Error,
+}
+
+impl OpenError {
+    fn new(what: impl Into<String>, cause: io::Error) -> Self {
+        Self { what: what.into(), cause }
+    }
+
+    /// What to do about it.
+    #[must_use]
+    pub fn hint(&self) -> &'static str {
+        match self.cause.raw_os_error() {
+            Some(libc::EPERM | libc::EACCES) => {
+                "needs CAP_NET_ADMIN and read-write access to /dev/net/tun: run as root, or in a container add \
+                 --cap-add NET_ADMIN --device /dev/net/tun"
+            }
+            Some(libc::ENOENT | libc::ENODEV | libc::ENXIO) => {
+                "load the driver with `modprobe tun`, or in a container add --device /dev/net/tun"
+            }
+            Some(libc::EBUSY) => "another process has this device: stop it or choose another device name",
+            Some(libc::EINVAL) => {
+                "the name is too long (15 bytes are allowed) or belongs to a device of another kind"
+            }
+            _ => "look into the kernel log for the reason",
+        }
+    }
+}
+
+impl fmt::Display for OpenError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.what, self.cause)
+    }
+}
+
+impl std::error::Error for OpenError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        Some(&self.cause)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,100 @@
+//! Links, addresses, routes and rules by netlink, in the network namespace of the thread that opens it. No external
+//! program is used.
+
+mod link;
+mod message;
+mod route;
+mod rule;
+
+use std::io;
+
+use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
+
+use super::Error;
+pub use link::{Ipv4Setting, Link};
+use message::{Message, Received, attribute, messages, text, u32_at};
+pub use route::{Route, RouteKind};
+pub use rule::{Family, Port, Rule, RuleAction};
+
+/// The protocol number on all our routes and rules (`ip rule show protocol 104`): what carries it is ours to remove.
+pub const PROTOCOL: u8 = 104;
+
+const NLM_F_REQUEST: u16 = 0x1;
+const NLM_F_ACK: u16 = 0x4;
+const NLM_F_DUMP: u16 = 0x300;
+const NLM_F_EXCL: u16 = 0x200;
+const NLM_F_CREATE: u16 = 0x400;
+const NLM_F_REPLACE: u16 = 0x100;
+const NLM_F_CAPPED: u16 = 0x100;
+const NLM_F_ACK_TLVS: u16 = 0x200;
+const NLMSG_ERROR: u16 = 2;
+const NLMSG_DONE: u16 = 3;
+const NLMSGERR_ATTR_MSG: u16 = 1;
+
+/// A connection to the kernel's routing tables.
+#[derive(Debug)]
+pub struct Netlink {
+    socket: Socket,
+    seq: u32,
+}
+
+impl Netlink {
+    /// Opens the current network namespace.
+    pub fn open() -> Result<Self, Error> {
+        Self::connect().map_err(|e| Error::from_io("cannot open a netlink socket", &e))
+    }
+
+    fn connect() -> io::Result<Self> {
+        let mut socket = Socket::new(NETLINK_ROUTE)?;
+        socket.bind_auto()?;
+        socket.connect(&SocketAddr::new(0, 0))?;
+        // Old kernels answer without a text; that is all.
+        let _ = socket.set_ext_ack(true);
+        Ok(Self { socket, seq: 0 })
+    }
+
+    /// Sends a request that is answered by an acknowledgement only.
+    fn change(&mut self, flags: u16, build: impl FnOnce(u16) -> Message) -> io::Result<()> {
+        self.exchange(build(flags | NLM_F_REQUEST | NLM_F_ACK), |_| {})
+    }
+
+    /// Sends a request for a list and calls `each` with the body of every answer.
+    fn list(&mut self, build: impl FnOnce(u16) -> Message, each: impl FnMut(&[u8])) -> io::Result<()> {
+        self.exchange(build(NLM_F_REQUEST | NLM_F_DUMP), each)
+    }
+
+    fn exchange(&mut self, message: Message, mut each: impl FnMut(&[u8])) -> io::Result<()> {
+        self.seq += 1;
+        self.socket.send(&message.finish(self.seq), 0)?;
+        loop {
+            let (bytes, _) = self.socket.recv_from_full()?;
+            for answer in messages(&bytes).filter(|m| m.seq == self.seq) {
+                match answer.kind {
+                    NLMSG_DONE => return Ok(()),
+                    NLMSG_ERROR => return acknowledged(answer),
+                    _ => each(answer.body),
+                }
+            }
+        }
+    }
+}
+
+/// The result in an acknowledgement, with the kernel's own words where it has some.
+fn acknowledged(answer: Received<'_>) -> io::Result<()> {
+    let code = u32_at(answer.body, 0).map_or(0, |c| (c as i32).wrapping_neg());
+    if code == 0 {
+        return Ok(());
+    }
+    let error = io::Error::from_raw_os_error(code);
+    if answer.flags & NLM_F_ACK_TLVS == 0 {
+        return Err(error);
+    }
+    // The errno, then the header of our request, its body unless the kernel capped it, then the attributes.
+    let quoted = u32_at(answer.body, 4).unwrap_or(0) as usize;
+    let skip = if answer.flags & NLM_F_CAPPED != 0 { 20 } else { 4 + quoted.next_multiple_of(4) };
+    let words = answer.body.get(skip..).and_then(|attrs| attribute(attrs, NLMSGERR_ATTR_MSG)).map(text);
+    if let Some(words) = words {
+        tracing::debug!(errno = code, "netlink: {words}");
+    }
+    Err(error)
+}

@@ -1,0 +1,152 @@
+//! Routes.
+
+use std::fmt;
+use std::io;
+use std::net::IpAddr;
+
+use super::message::{Message, attribute, u32_at};
+use super::{Family, NLM_F_CREATE, NLM_F_REPLACE, Netlink, PROTOCOL};
+
+const RTM_NEWROUTE: u16 = 24;
+const RTM_DELROUTE: u16 = 25;
+const RTM_GETROUTE: u16 = 26;
+const RTA_DST: u16 = 1;
+const RTA_OIF: u16 = 4;
+const RTA_GATEWAY: u16 = 5;
+const RTA_PREFSRC: u16 = 7;
+const RTA_TABLE: u16 = 15;
+const RT_SCOPE_UNIVERSE: u8 = 0;
+const RT_SCOPE_LINK: u8 = 253;
+const RTN_UNICAST: u8 = 1;
+
+/// What happens to a packet that takes a route. The kinds other than unicast answer with an ICMP error or not at all.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum RouteKind {
+    /// It goes out.
+    #[default]
+    Unicast = 1,
+    /// It is for this host, whatever its destination.
+    Local = 2,
+    /// It is dropped silently.
+    Blackhole = 6,
+    /// It is answered by host unreachable.
+    Unreachable = 7,
+    /// It is answered by administratively prohibited.
+    Prohibit = 8,
+}
+
+/// A route.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Route {
+    /// Destination and prefix length; `None`: default.
+    pub to: Option<(IpAddr, u8)>,
+    /// IPv4 or IPv6.
+    pub family: Family,
+    /// Number of the interface it leaves by.
+    pub device: Option<u32>,
+    /// The next hop.
+    pub via: Option<IpAddr>,
+    /// The source address that a local connection gets.
+    pub source: Option<IpAddr>,
+    /// The table; 254 is `main`.
+    pub table: u32,
+    /// What happens.
+    pub kind: RouteKind,
+}
+
+impl Route {
+    /// The main table.
+    pub const MAIN: u32 = 254;
+
+    /// A default route into a device.
+    #[must_use]
+    pub const fn default_by(family: Family, device: u32, table: u32) -> Self {
+        Self {
+            to: None,
+            family,
+            device: Some(device),
+            via: None,
+            source: None,
+            table,
+            kind: RouteKind::Unicast,
+        }
+    }
+
+    /// `struct rtmsg` and the attributes.
+    fn message(&self, kind: u16, flags: u16) -> Message {
+        let scope = match (self.via, self.kind, self.device) {
+            (None, RouteKind::Unicast, Some(_)) => RT_SCOPE_LINK,
+            _ => RT_SCOPE_UNIVERSE,
+        };
+        let table = u8::try_from(self.table).unwrap_or(0);
+        let prefix = self.to.map_or(0, |(_, prefix)| prefix);
+        let fixed = [self.family.number(), prefix, 0, 0, table, PROTOCOL, scope, self.kind as u8, 0, 0, 0, 0];
+        let mut message = Message::new(kind, flags, &fixed).with_u32(RTA_TABLE, self.table);
+        if let Some((to, _)) = self.to {
+            message = message.with_ip(RTA_DST, to);
+        }
+        if let Some(device) = self.device {
+            message = message.with_u32(RTA_OIF, device);
+        }
+        if let Some(via) = self.via {
+            message = message.with_ip(RTA_GATEWAY, via);
+        }
+        if let Some(source) = self.source {
+            message = message.with_ip(RTA_PREFSRC, source);
+        }
+        message
+    }
+
+    /// Reads one of our own unicast routes.
+    fn parse_own(body: &[u8], family: Family) -> Option<Self> {
+        let (attrs, fixed) = (body.get(12..)?, body.get(..12)?);
+        if fixed[5] != PROTOCOL || fixed[7] != RTN_UNICAST {
+            return None;
+        }
+        let table = attribute(attrs, RTA_TABLE).and_then(|v| u32_at(v, 0))?;
+        let to = attribute(attrs, RTA_DST).and_then(ip).map(|ip| (ip, fixed[1]));
+        let device = attribute(attrs, RTA_OIF).and_then(|v| u32_at(v, 0));
+        Some(Self { to, family, device, via: None, source: None, table, kind: RouteKind::Unicast })
+    }
+}
+
+fn ip(bytes: &[u8]) -> Option<IpAddr> {
+    match bytes.len() {
+        4 => <[u8; 4]>::try_from(bytes).ok().map(IpAddr::from),
+        16 => <[u8; 16]>::try_from(bytes).ok().map(IpAddr::from),
+        _ => None,
+    }
+}
+
+impl fmt::Display for Route {
+    /// As `ip route` takes it, without the device, whose name a route does not know.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.to {
+            Some((ip, prefix)) => write!(f, "{ip}/{prefix}"),
+            None => f.write_str("default"),
+        }
+    }
+}
+
+impl Netlink {
+    /// Adds a route or replaces the one to the same destination.
+    pub fn add_route(&mut self, route: &Route) -> io::Result<()> {
+        self.change(NLM_F_CREATE | NLM_F_REPLACE, |flags| route.message(RTM_NEWROUTE, flags))
+    }
+
+    /// Removes a route.
+    pub fn delete_route(&mut self, route: &Route) -> io::Result<()> {
+        self.change(0, |flags| route.message(RTM_DELROUTE, flags))
+    }
+
+    /// The unicast routes that carry our protocol number, in all tables.
+    pub fn own_routes(&mut self, family: Family) -> io::Result<Vec<Route>> {
+        let mut routes = Vec::new();
+        let fixed = [family.number(), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+        self.list(
+            |flags| Message::new(RTM_GETROUTE, flags, &fixed),
+            |body| routes.extend(Route::parse_own(body, family)),
+        )?;
+        Ok(routes)
+    }
+}

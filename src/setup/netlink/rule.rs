@@ -1,0 +1,228 @@
+//! Policy routing rules.
+
+use std::fmt;
+use std::io;
+use std::ops::RangeInclusive;
+
+use super::message::{Message, attribute, text, u16_at, u32_at};
+use super::{NLM_F_CREATE, NLM_F_EXCL, Netlink, PROTOCOL};
+
+const RTM_NEWRULE: u16 = 32;
+const RTM_DELRULE: u16 = 33;
+const RTM_GETRULE: u16 = 34;
+const FRA_IIFNAME: u16 = 3;
+const FRA_GOTO: u16 = 4;
+const FRA_PRIORITY: u16 = 6;
+const FRA_TABLE: u16 = 15;
+const FRA_PROTOCOL: u16 = 21;
+const FRA_IP_PROTO: u16 = 22;
+const FRA_SPORT_RANGE: u16 = 23;
+const FRA_DPORT_RANGE: u16 = 24;
+const FR_ACT_TO_TBL: u8 = 1;
+const FR_ACT_GOTO: u8 = 2;
+const FR_ACT_NOP: u8 = 3;
+
+/// IPv4 or IPv6.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Family {
+    /// IPv4.
+    V4,
+    /// IPv6.
+    V6,
+}
+
+impl Family {
+    /// Both.
+    pub const ALL: [Self; 2] = [Self::V4, Self::V6];
+
+    /// `AF_INET` or `AF_INET6`.
+    #[must_use]
+    pub const fn number(self) -> u8 {
+        match self {
+            Self::V4 => libc::AF_INET as u8,
+            Self::V6 => libc::AF_INET6 as u8,
+        }
+    }
+
+    /// The flag of `ip`.
+    #[must_use]
+    pub const fn flag(self) -> &'static str {
+        match self {
+            Self::V4 => "-4",
+            Self::V6 => "-6",
+        }
+    }
+
+    /// The IP protocol number of this family's ICMP.
+    #[must_use]
+    pub const fn icmp(self) -> u8 {
+        match self {
+            Self::V4 => libc::IPPROTO_ICMP as u8,
+            Self::V6 => libc::IPPROTO_ICMPV6 as u8,
+        }
+    }
+}
+
+/// The port that a rule looks at.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Port {
+    /// The source port is in this range.
+    Source(RangeInclusive<u16>),
+    /// The destination port is in this range.
+    Destination(RangeInclusive<u16>),
+}
+
+/// What a rule does with a packet that it selects.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RuleAction {
+    /// Looks into a table; if nothing is found there, the next rule is asked.
+    Table(u32),
+    /// Goes on with the rule of this priority.
+    Goto(u32),
+    /// Nothing; the target of a [`RuleAction::Goto`].
+    Nop,
+}
+
+/// A policy routing rule.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rule {
+    /// IPv4 or IPv6.
+    pub family: Family,
+    /// Its place: rules are asked in ascending order.
+    pub priority: u32,
+    /// The interface that the packet came in by; `lo` stands for packets of this host itself.
+    pub from_device: Option<String>,
+    /// The IP protocol number.
+    pub ip_protocol: Option<u8>,
+    /// A port; needs `ip_protocol`. The kernel takes ports from 1 to 65534.
+    pub port: Option<Port>,
+    /// What happens.
+    pub action: RuleAction,
+}
+
+impl Rule {
+    /// A rule that selects everything.
+    #[must_use]
+    pub const fn new(family: Family, priority: u32, action: RuleAction) -> Self {
+        Self { family, priority, from_device: None, ip_protocol: None, port: None, action }
+    }
+
+    /// `struct fib_rule_hdr` and the attributes.
+    fn message(&self, kind: u16, flags: u16) -> Message {
+        let (action, table) = match self.action {
+            RuleAction::Table(table) => (FR_ACT_TO_TBL, u8::try_from(table).unwrap_or(0)),
+            RuleAction::Goto(_) => (FR_ACT_GOTO, 0),
+            RuleAction::Nop => (FR_ACT_NOP, 0),
+        };
+        let fixed = [self.family.number(), 0, 0, 0, table, 0, 0, action, 0, 0, 0, 0];
+        let mut message = Message::new(kind, flags, &fixed)
+            .with_u32(FRA_PRIORITY, self.priority)
+            .with(FRA_PROTOCOL, &[PROTOCOL]);
+        match self.action {
+            RuleAction::Table(table) => message = message.with_u32(FRA_TABLE, table),
+            RuleAction::Goto(target) => message = message.with_u32(FRA_GOTO, target),
+            RuleAction::Nop => {}
+        }
+        if let Some(device) = &self.from_device {
+            message = message.with_text(FRA_IIFNAME, device);
+        }
+        if let Some(protocol) = self.ip_protocol {
+            message = message.with(FRA_IP_PROTO, &[protocol]);
+        }
+        let (attr, range) = match &self.port {
+            Some(Port::Source(range)) => (FRA_SPORT_RANGE, range),
+            Some(Port::Destination(range)) => (FRA_DPORT_RANGE, range),
+            None => return message,
+        };
+        message.with(attr, &[range.start().to_ne_bytes(), range.end().to_ne_bytes()].concat())
+    }
+
+    /// Reads one of our own rules.
+    fn parse_own(body: &[u8], family: Family) -> Option<Self> {
+        let (attrs, fixed) = (body.get(12..)?, body.get(..12)?);
+        if attribute(attrs, FRA_PROTOCOL)? != [PROTOCOL] {
+            return None;
+        }
+        let number = |attr| attribute(attrs, attr).and_then(|v| u32_at(v, 0));
+        let range = |attr| {
+            let v = attribute(attrs, attr)?;
+            Some(u16_at(v, 0)?..=u16_at(v, 2)?)
+        };
+        Some(Self {
+            family,
+            priority: number(FRA_PRIORITY).unwrap_or(0),
+            from_device: attribute(attrs, FRA_IIFNAME).map(text),
+            ip_protocol: attribute(attrs, FRA_IP_PROTO).and_then(|v| v.first().copied()),
+            port: range(FRA_SPORT_RANGE)
+                .map(Port::Source)
+                .or_else(|| range(FRA_DPORT_RANGE).map(Port::Destination)),
+            action: match fixed[7] {
+                FR_ACT_TO_TBL => RuleAction::Table(number(FRA_TABLE)?),
+                FR_ACT_GOTO => RuleAction::Goto(number(FRA_GOTO)?),
+                _ => RuleAction::Nop,
+            },
+        })
+    }
+}
+
+impl fmt::Display for Rule {
+    /// As `ip rule add` takes it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "pref {}", self.priority)?;
+        if let Some(device) = &self.from_device {
+            write!(f, " iif {device}")?;
+        }
+        match self.ip_protocol.map(i32::from) {
+            Some(libc::IPPROTO_TCP) => f.write_str(" ipproto tcp")?,
+            Some(libc::IPPROTO_ICMP) => f.write_str(" ipproto icmp")?,
+            Some(libc::IPPROTO_ICMPV6) => f.write_str(" ipproto ipv6-icmp")?,
+            Some(other) => write!(f, " ipproto {other}")?,
+            None => {}
+        }
+        match &self.port {
+            Some(Port::Source(range)) => write!(f, " sport {}", Ports(range))?,
+            Some(Port::Destination(range)) => write!(f, " dport {}", Ports(range))?,
+            None => {}
+        }
+        match self.action {
+            RuleAction::Table(table) => write!(f, " lookup {table}")?,
+            RuleAction::Goto(target) => write!(f, " goto {target}")?,
+            RuleAction::Nop => f.write_str(" nop")?,
+        }
+        write!(f, " protocol {PROTOCOL}")
+    }
+}
+
+struct Ports<'a>(&'a RangeInclusive<u16>);
+
+impl fmt::Display for Ports<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (self.0.start(), self.0.end()) {
+            (first, last) if first == last => first.fmt(f),
+            (first, last) => write!(f, "{first}-{last}"),
+        }
+    }
+}
+
+impl Netlink {
+    /// Adds a rule; `EEXIST` if there is just this one.
+    pub fn add_rule(&mut self, rule: &Rule) -> io::Result<()> {
+        self.change(NLM_F_CREATE | NLM_F_EXCL, |flags| rule.message(RTM_NEWRULE, flags))
+    }
+
+    /// Removes a rule.
+    pub fn delete_rule(&mut self, rule: &Rule) -> io::Result<()> {
+        self.change(0, |flags| rule.message(RTM_DELRULE, flags))
+    }
+
+    /// The rules that carry our protocol number.
+    pub fn own_rules(&mut self, family: Family) -> io::Result<Vec<Rule>> {
+        let mut rules = Vec::new();
+        let fixed = [family.number(), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+        self.list(
+            |flags| Message::new(RTM_GETRULE, flags, &fixed),
+            |body| rules.extend(Rule::parse_own(body, family)),
+        )?;
+        Ok(rules)
+    }
+}
