@@ -17,6 +17,10 @@ pub mod wire;
 
 // ── host ──
 #[cfg(feature = "host")]
+pub mod cli;
+#[cfg(feature = "host")]
+pub mod config;
+#[cfg(feature = "host")]
 pub mod engine;
 #[cfg(feature = "host")]
 pub mod setup;

@@ -1,3 +1,7 @@
-//! The `halfopen` command.
+//! The `halfopen` program; everything is in the library.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    halfopen::cli::main()
+}

@@ -1,0 +1,90 @@
+//! Options that `run` and `exec` share.
+
+use std::path::PathBuf;
+
+use clap::{ArgAction, Args, ValueEnum};
+
+use crate::config::{OptionValue, Request};
+
+/// Options of every command that intercepts.
+#[derive(Clone, Debug, Default, Args)]
+pub struct Shared {
+    /// Read the config from FILE (TOML, or YAML by its extension). Default:
+    /// $HALFOPEN_CONFIG, ./halfopen.{toml,yaml,yml},
+    /// ~/.config/halfopen/config.*, /etc/halfopen/config.*
+    #[arg(short, long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+
+    /// Add a rule, such as 'fin-drop direction=downstream first=all'; after the
+    /// rules of the config. May be repeated. See "halfopen faults"
+    #[arg(short, long = "fault", value_name = "RULE")]
+    pub faults: Vec<String>,
+
+    /// Start the dice of all rules at SEED, to repeat a run. Default: random
+    #[arg(long, value_name = "SEED")]
+    pub seed: Option<String>,
+
+    /// Write every event to FILE, one JSON object per line
+    #[arg(long, value_name = "FILE")]
+    pub events: Option<PathBuf>,
+
+    /// Print the ladder of each flow at the end: both legs, every segment,
+    /// faults marked
+    #[arg(long)]
+    pub ladder: bool,
+
+    /// Print the summary at the end as JSON
+    #[arg(long)]
+    pub json: bool,
+
+    /// Fail with exit code 1 if a rule never fired, so that a test that proves
+    /// nothing does not pass
+    #[arg(long)]
+    pub strict: bool,
+
+    /// Write logs as text or json. Default: text
+    #[arg(
+        long,
+        value_name = "FORMAT",
+        default_value = "text",
+        hide_default_value = true,
+        hide_possible_values = true
+    )]
+    pub log_format: LogFormat,
+
+    /// Log each flow; twice (-vv): each segment
+    #[arg(short, long, action = ArgAction::Count)]
+    pub verbose: u8,
+}
+
+/// How logs are written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// One object per line.
+    Json,
+}
+
+impl Shared {
+    /// What to load: the file, the environment, and the options that stand for keys.
+    #[must_use]
+    pub fn request(
+        &self,
+        options: impl IntoIterator<Item = (&'static str, &'static str, Option<String>)>,
+    ) -> Request {
+        let seed = ("--seed", "seed", self.seed.clone());
+        let options = [seed].into_iter().chain(options);
+        Request {
+            file: self.config.clone(),
+            environment: std::env::vars_os()
+                .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+                .collect(),
+            options: options
+                .filter_map(|(option, key, value)| Some(OptionValue { option, key, value: value? }))
+                .collect(),
+            faults: self.faults.clone(),
+        }
+    }
+}

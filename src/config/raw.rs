@@ -1,0 +1,187 @@
+//! The shape of the config: which keys there are and their defaults, without meaning. Unknown keys are errors.
+//! `config/default.toml` shows the same to people; a test holds the two equal.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::units::{Ports, Seed, Size, Text, Time};
+use crate::time::Duration;
+
+/// The whole file.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Raw {
+    /// Where the dice of all rules start. Default `random`.
+    pub seed: Seed,
+    /// Which connections are taken, and how.
+    pub intercept: Intercept,
+    /// The numbers of our own TCP.
+    pub tcp: Tcp,
+    /// How much of everything there may be.
+    pub limits: Limits,
+    /// The machine room.
+    pub engine: Engine,
+    /// The rules, first to last; all that match a flow act on it.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub rule: Vec<Rule>,
+}
+
+/// `[intercept]`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Intercept {
+    /// Where halfopen stands. Default `gateway`; the command `exec` sets `exec`.
+    pub mode: Mode,
+    /// Server ports whose connections are taken. Default none: `gateway` wants at least one, `exec` takes all.
+    pub ports: Ports,
+    /// Gateway: the interface towards the clients. Default empty: any.
+    pub client_interface: Text,
+    /// Gateway: the interface towards the servers. Default empty: any.
+    pub server_interface: Text,
+    /// Take IPv6 connections too. Default true.
+    pub ipv6: bool,
+    /// Exec: whether services of the caller's loopback are reachable at their own address. Default `on`.
+    pub host_loopback: Switch,
+}
+
+/// Where halfopen stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Mode {
+    /// Between two networks, transparent.
+    Gateway,
+    /// Around one command.
+    Exec,
+}
+
+/// On or off.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Switch {
+    /// On.
+    On,
+    /// Off.
+    Off,
+}
+
+/// `[tcp]`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Tcp {
+    /// Most bytes waiting per direction of a flow; also the largest window offered. 4 KiB - 1 GiB, default 1 MiB.
+    pub buffer: Size,
+    /// Congestion control. Default `cubic`.
+    pub congestion: Congestion,
+    /// Lower bound of the retransmission timeout. 1 ms - `rto_max`, default 200 ms as in Linux.
+    pub rto_min: Time,
+    /// Upper bound of the retransmission timeout. `rto_min` - 10 min, default 120 s as in Linux.
+    pub rto_max: Time,
+    /// Retransmissions of data before the connection is given up. 1 - 100, default 15 as in Linux (`tcp_retries2`).
+    pub retries: u32,
+    /// Retransmissions of a SYN-ACK. 0 - 100, default 5 as in Linux (`tcp_synack_retries`).
+    pub syn_ack_retries: u32,
+    /// How long TIME-WAIT lasts. 0 - 10 min, default 60 s as in Linux.
+    pub time_wait: Time,
+}
+
+/// Congestion control algorithms.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Congestion {
+    /// RFC 9438.
+    Cubic,
+    /// RFC 5681 and RFC 6582.
+    NewReno,
+}
+
+/// `[limits]`: at each of these a counter tells how often it was hit.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Limits {
+    /// Flows at once; further connections get no answer. At least 1, default 65536.
+    pub flows: usize,
+    /// Flows whose server has not answered yet. At least 1, default 16384.
+    pub half_open: usize,
+    /// Bytes waiting in all flows together. At least 1 MiB, default 1 GiB.
+    pub bytes: Size,
+    /// Out-of-order ranges kept per leg. 1 - 65536, default 256.
+    pub out_of_order_ranges: usize,
+    /// Segments held back by faults, in all flows together. At least 1, default 4096.
+    pub held_segments: usize,
+    /// Events waiting for the observers; beyond it events are lost and counted. At least 1024, default 262144.
+    pub events: usize,
+    /// UDP flows (DNS and others) relayed at once by `exec`. At least 1, default 1024.
+    pub udp_flows: usize,
+}
+
+/// `[engine]`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Engine {
+    /// Threads that carry packets. 0 - 64, default 0: one on up to 2 cores, else half of the cores.
+    pub shards: usize,
+    /// How long a stop waits for open flows to end. Default 8 s, below the 10 s of container runtimes; 0 stops at once.
+    pub grace: Time,
+}
+
+/// `[[rule]]`
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Rule {
+    /// What reports call it. Default: the fault's name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub name: Option<Text>,
+    /// Which flows it applies to. Default all.
+    #[serde(rename = "match", skip_serializing_if = "BTreeMap::is_empty")]
+    pub matches: BTreeMap<String, Text>,
+    /// The fault and its attributes: `fault.NAME = { … }`.
+    pub fault: BTreeMap<String, BTreeMap<String, Text>>,
+}
+
+impl Default for Intercept {
+    fn default() -> Self {
+        Self {
+            mode: Mode::Gateway,
+            ports: Ports::default(),
+            client_interface: Text::default(),
+            server_interface: Text::default(),
+            ipv6: true,
+            host_loopback: Switch::On,
+        }
+    }
+}
+
+impl Default for Tcp {
+    fn default() -> Self {
+        Self {
+            buffer: Size(1 << 20),
+            congestion: Congestion::Cubic,
+            rto_min: Time(Duration::from_millis(200)),
+            rto_max: Time(Duration::from_secs(120)),
+            retries: 15,
+            syn_ack_retries: 5,
+            time_wait: Time(Duration::from_secs(60)),
+        }
+    }
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            flows: 65_536,
+            half_open: 16_384,
+            bytes: Size(1 << 30),
+            out_of_order_ranges: 256,
+            held_segments: 4_096,
+            events: 262_144,
+            udp_flows: 1_024,
+        }
+    }
+}
+
+impl Default for Engine {
+    fn default() -> Self {
+        Self { shards: 0, grace: Time(Duration::from_secs(8)) }
+    }
+}
