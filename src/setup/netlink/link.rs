@@ -58,7 +58,25 @@ pub enum Ipv4Setting {
     RouteLocalnet = 26,
 }
 
+impl Ipv4Setting {
+    /// Its name below `net/ipv4/conf/DEV/`.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Forwarding => "forwarding",
+            Self::RpFilter => "rp_filter",
+            Self::AcceptLocal => "accept_local",
+            Self::RouteLocalnet => "route_localnet",
+        }
+    }
+}
+
 impl Link {
+    #[cfg(test)]
+    pub(in crate::setup) fn for_test(index: u32, name: &str, flags: u32) -> Self {
+        Self { index, name: name.to_owned(), mtu: 1500, flags, ipv4: Vec::new() }
+    }
+
     fn parse(body: &[u8]) -> Option<Self> {
         let attrs = body.get(16..)?;
         let ipv4 = attribute(attrs, IFLA_AF_SPEC)

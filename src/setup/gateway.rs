@@ -1,0 +1,273 @@
+//! Gateway mode: this host routes between clients and servers, and connections to certain server ports take the way
+//! through our device. Addresses and ports stay as they are on both sides. No packet filter is used: policy routing
+//! rules select the packets, and if we are gone, they match a table that is empty, and the kernel forwards again.
+
+use std::ops::RangeInclusive;
+
+use super::lock::Lock;
+use super::netlink::{Family, Ipv4Setting, Link, Netlink, Port, Rule, RuleAction};
+use super::plan::{Applied, Plan, Step};
+use super::{Error, ErrorKind, sysctl};
+use crate::engine::tun::Device;
+
+/// The routing table that holds only the default route into our device.
+const TABLE: u32 = 10_400;
+/// The places of our rules: after `local` (0), before `main` (32766).
+const PREF_BYPASS: u32 = 9;
+const PREF_TO_SERVER: u32 = 10;
+const PREF_TO_CLIENT: u32 = 11;
+const PREF_ICMP: u32 = 12;
+const PREF_END: u32 = 19;
+
+/// What to intercept.
+#[derive(Clone, Debug)]
+pub struct Request {
+    /// Server ports, 1 to 65534.
+    pub ports: Vec<RangeInclusive<u16>>,
+    /// Name of the interface towards the clients and of the one towards the servers. `None`: all interfaces; then
+    /// connections of this host itself are left alone.
+    pub interfaces: Option<(String, String)>,
+    /// Name of our device.
+    pub device: String,
+    /// Queues of the device, one per shard.
+    pub shards: usize,
+}
+
+/// What of this host matters for the plan.
+#[derive(Clone, Debug, Default)]
+struct Facts {
+    links: Vec<Link>,
+    ipv6: Ipv6,
+    /// New devices start with IPv6 off, although it is in use here (Docker does that).
+    ipv6_off_by_default: bool,
+    conntrack: bool,
+}
+
+/// How IPv6 forwarding is switched on here.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Ipv6 {
+    /// No interface has IPv6.
+    #[default]
+    Off,
+    /// It is on.
+    Forwards,
+    /// By a setting per interface (`force_forwarding`, Linux 6.17).
+    PerDevice,
+    /// Only for all interfaces at once.
+    All,
+}
+
+/// An interception that is up. Dropping it undoes it.
+#[derive(Debug)]
+pub struct Gateway {
+    applied: Applied,
+    /// What the user should know.
+    pub notes: Vec<String>,
+    /// Our device, one entry per shard.
+    pub devices: Vec<Device>,
+    _lock: Lock,
+}
+
+impl Gateway {
+    /// Puts the interception up: from here on packets wait in the devices.
+    pub fn up(request: &Request) -> Result<Self, Error> {
+        let mut netlink = Netlink::open()?;
+        let plan = request.plan(&Facts::gather(&mut netlink)?)?;
+        let lock = Lock::take()?;
+        remove_leftovers(&mut netlink)?;
+        let (devices, _) = Device::open_tun(&request.device, request.shards)?;
+        let applied = plan.apply(netlink)?;
+        Ok(Self { applied, notes: plan.notes, devices, _lock: lock })
+    }
+
+    /// Takes the interception down and returns what could not be undone.
+    pub fn down(self) -> Vec<Error> {
+        self.applied.undo()
+    }
+}
+
+/// What [`Gateway::up`] would do, for `--dry-run`.
+pub fn dry_run(request: &Request) -> Result<Plan, Error> {
+    request.plan(&Facts::gather(&mut Netlink::open()?)?)
+}
+
+/// Removes what a predecessor that was killed has left behind: its rules point to a table without routes.
+fn remove_leftovers(netlink: &mut Netlink) -> Result<(), Error> {
+    let fail = |e| Error::from_io("cannot remove the rules of an earlier run", &e);
+    for family in Family::ALL {
+        for rule in netlink.own_rules(family).map_err(fail)? {
+            netlink.delete_rule(&rule).map_err(fail)?;
+        }
+        for route in netlink.own_routes(family).map_err(fail)?.iter().filter(|r| r.table == TABLE) {
+            netlink.delete_route(route).map_err(fail)?;
+        }
+    }
+    Ok(())
+}
+
+impl Facts {
+    fn gather(netlink: &mut Netlink) -> Result<Self, Error> {
+        let links = netlink.links().map_err(|e| Error::from_io("cannot list the network interfaces", &e))?;
+        let is = |key: &str, value: &str| {
+            let found =
+                sysctl::read(key).map_err(|e| Error::from_io(format_args!("cannot read {key}"), &e))?;
+            Ok::<_, Error>(found.map(|v| v == value))
+        };
+        let mut in_use = false;
+        for link in links.iter().filter(|l| !l.is_loopback()) {
+            in_use |= is(&format!("net/ipv6/conf/{}/disable_ipv6", link.name), "0")?.unwrap_or(false);
+        }
+        let ipv6 = if !in_use {
+            Ipv6::Off
+        } else if is("net/ipv6/conf/all/forwarding", "0")? == Some(false) {
+            Ipv6::Forwards
+        } else if is("net/ipv6/conf/default/force_forwarding", "0")?.is_some() {
+            Ipv6::PerDevice
+        } else {
+            Ipv6::All
+        };
+        let ipv6_off_by_default = in_use && is("net/ipv6/conf/default/disable_ipv6", "1")? == Some(true);
+        let conntrack = is("net/netfilter/nf_conntrack_count", "0")? == Some(false);
+        Ok(Self { links, ipv6, ipv6_off_by_default, conntrack })
+    }
+}
+
+impl Request {
+    fn plan(&self, facts: &Facts) -> Result<Plan, Error> {
+        self.check_ports()?;
+        let sides = self.sides(facts)?;
+        let mut plan = Plan { steps: vec![Step::Device { name: self.device.clone() }], notes: notes(facts) };
+        let routers: Vec<&str> = sides.iter().copied().chain([self.device.as_str()]).collect();
+        plan.steps.extend(routers.iter().map(|device| forwards_ipv4(device)));
+        plan.steps.extend(self.forward_ipv6(facts, &routers));
+        for family in Family::ALL.into_iter().filter(|f| *f == Family::V4 || facts.ipv6 != Ipv6::Off) {
+            plan.steps.push(Step::DefaultRoute { family, device: self.device.clone(), table: TABLE });
+            plan.steps.extend(self.rules(family).into_iter().map(Step::Rule));
+        }
+        Ok(plan)
+    }
+
+    fn check_ports(&self) -> Result<(), Error> {
+        if self.ports.is_empty() {
+            return Err(
+                Error::new(ErrorKind::Config, "no ports to intercept").hint("e.g. --ports 5432,8000-8099")
+            );
+        }
+        match self.ports.iter().find(|r| r.is_empty() || *r.start() == 0 || *r.end() == u16::MAX) {
+            Some(range) => {
+                let what = format!("ports {}-{} cannot be intercepted", range.start(), range.end());
+                Err(Error::new(ErrorKind::Config, what)
+                    .hint("ports go from 1 to 65534, the smaller one first"))
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// The names of the interfaces that packets of the flows cross.
+    fn sides<'a>(&'a self, facts: &'a Facts) -> Result<Vec<&'a str>, Error> {
+        let usable: Vec<&str> = facts
+            .links
+            .iter()
+            .filter(|l| !l.is_loopback() && l.is_up() && l.name != self.device)
+            .map(|l| l.name.as_str())
+            .collect();
+        let Some((client, server)) = &self.interfaces else {
+            if usable.is_empty() {
+                return Err(Error::new(ErrorKind::Config, "no network interface is up besides the loopback")
+                    .hint("a gateway stands between clients and servers: set its interfaces up first"));
+            }
+            return Ok(usable);
+        };
+        let mut sides = vec![client.as_str(), server.as_str()];
+        sides.dedup();
+        match sides.iter().find(|name| !usable.contains(*name)) {
+            Some(name) => {
+                Err(Error::new(ErrorKind::Config, format!("there is no interface {name} that is up"))
+                    .hint(format!("interfaces that are up here: {}", usable.join(", "))))
+            }
+            None => Ok(sides),
+        }
+    }
+
+    fn forward_ipv6(&self, facts: &Facts, routers: &[&str]) -> Vec<Step> {
+        let mut steps = Vec::new();
+        if facts.ipv6_off_by_default {
+            steps.push(Step::Sysctl {
+                key: format!("net/ipv6/conf/{}/disable_ipv6", self.device),
+                value: "0",
+            });
+        }
+        match facts.ipv6 {
+            Ipv6::Off | Ipv6::Forwards => {}
+            Ipv6::PerDevice => steps.extend(routers.iter().map(|device| Step::Sysctl {
+                key: format!("net/ipv6/conf/{device}/force_forwarding"),
+                value: "1",
+            })),
+            Ipv6::All => {
+                steps.push(Step::Sysctl { key: "net/ipv6/conf/all/forwarding".to_owned(), value: "1" })
+            }
+        }
+        steps
+    }
+
+    /// The rules of one family. What the device emits matches none of them and goes on as any forwarded packet.
+    fn rules(&self, family: Family) -> Vec<Rule> {
+        let tcp = Some(libc::IPPROTO_TCP as u8);
+        let (client, server) = match &self.interfaces {
+            Some((client, server)) => (Some(client.clone()), Some(server.clone())),
+            None => (None, None),
+        };
+        let divert = |priority| Rule::new(family, priority, RuleAction::Table(TABLE));
+        let mut rules = Vec::new();
+        if self.interfaces.is_none() {
+            let skip = |from: &str| Rule {
+                from_device: Some(from.to_owned()),
+                ..Rule::new(family, PREF_BYPASS, RuleAction::Goto(PREF_END))
+            };
+            rules.extend([Rule::new(family, PREF_END, RuleAction::Nop), skip(&self.device), skip("lo")]);
+        }
+        for range in &self.ports {
+            let (to, from) = (Port::Destination(range.clone()), Port::Source(range.clone()));
+            rules.push(Rule {
+                from_device: client.clone(),
+                ip_protocol: tcp,
+                port: Some(to),
+                ..divert(PREF_TO_SERVER)
+            });
+            rules.push(Rule {
+                from_device: server.clone(),
+                ip_protocol: tcp,
+                port: Some(from),
+                ..divert(PREF_TO_CLIENT)
+            });
+        }
+        // ICMP errors about our own segments: the engine takes those and writes all other ICMP back.
+        let icmp = Rule { ip_protocol: Some(family.icmp()), ..divert(PREF_ICMP) };
+        rules.push(Rule { from_device: server, ..icmp.clone() });
+        rules.push(Rule { from_device: client, ..icmp });
+        rules.dedup();
+        rules
+    }
+}
+
+fn forwards_ipv4(device: &str) -> Step {
+    Step::Ipv4 { device: device.to_owned(), setting: Ipv4Setting::Forwarding, value: 1 }
+}
+
+fn notes(facts: &Facts) -> Vec<String> {
+    let mut notes = Vec::new();
+    if facts.ipv6 == Ipv6::Off {
+        notes.push("IPv6 is off on all interfaces: only IPv4 is intercepted".to_owned());
+    }
+    if facts.conntrack {
+        notes.push(
+            "connection tracking is active here: a firewall rule that drops `ct state invalid` would break intercepted \
+             connections; exempt their ports with `notrack`"
+                .to_owned(),
+        );
+    }
+    notes
+}
+
+#[cfg(test)]
+mod tests;

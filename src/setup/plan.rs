@@ -1,0 +1,205 @@
+//! What will be changed on the machine, as a list of steps. Each can be done, undone, and shown as a command.
+
+use std::fmt;
+use std::io;
+
+use super::netlink::{Family, Ipv4Setting, Netlink, PROTOCOL, Route, Rule};
+use super::{Error, sysctl};
+
+/// One change.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Our device, which the engine has created: without addresses of its own, and up. Undone by its disappearance.
+    Device {
+        /// Its name.
+        name: String,
+    },
+    /// An IPv4 setting of one interface.
+    Ipv4 {
+        /// Name of the interface.
+        device: String,
+        /// Which setting.
+        setting: Ipv4Setting,
+        /// Its new value.
+        value: u32,
+    },
+    /// A setting below `/proc/sys/`.
+    Sysctl {
+        /// Its path, e.g. `net/ipv6/conf/all/forwarding`.
+        key: String,
+        /// Its new value.
+        value: &'static str,
+    },
+    /// A default route into a device.
+    DefaultRoute {
+        /// IPv4 or IPv6.
+        family: Family,
+        /// Name of the interface.
+        device: String,
+        /// The routing table.
+        table: u32,
+    },
+    /// A policy routing rule.
+    Rule(Rule),
+}
+
+impl fmt::Display for Step {
+    /// The command that does the same.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Device { name } => {
+                writeln!(f, "ip tuntap add dev {name} mode tun vnet_hdr")?;
+                write!(f, "ip link set dev {name} addrgenmode none up")
+            }
+            Self::Ipv4 { device, setting, value } => {
+                write!(f, "sysctl -w net/ipv4/conf/{device}/{}={value}", setting.name())
+            }
+            Self::Sysctl { key, value } => write!(f, "sysctl -w {key}={value}"),
+            Self::DefaultRoute { family, device, table } => {
+                let family = family.flag();
+                write!(f, "ip {family} route replace default dev {device} table {table} protocol {PROTOCOL}")
+            }
+            Self::Rule(rule) => write!(f, "ip {} rule add {rule}", rule.family.flag()),
+        }
+    }
+}
+
+/// How to take a change back.
+#[derive(Debug)]
+enum Undo {
+    Ipv4 { device: String, index: u32, setting: Ipv4Setting, old: u32 },
+    Sysctl { key: String, old: String },
+    Route(Route),
+    Rule(Rule),
+}
+
+impl Step {
+    /// Does it. `None`: there is nothing to take back.
+    fn apply(&self, netlink: &mut Netlink) -> io::Result<Option<Undo>> {
+        match self {
+            Self::Device { name } => {
+                let index = netlink.link(name)?.index;
+                netlink.set_no_link_local(index).or_else(without_ipv6)?;
+                netlink.set_up(index, true)?;
+                Ok(None)
+            }
+            Self::Ipv4 { device, setting, value } => {
+                let link = netlink.link(device)?;
+                let old = link.ipv4(*setting);
+                if old == *value {
+                    return Ok(None);
+                }
+                netlink.set_ipv4(link.index, *setting, *value)?;
+                Ok(Some(Undo::Ipv4 { device: device.clone(), index: link.index, setting: *setting, old }))
+            }
+            Self::Sysctl { key, value } => match sysctl::read(key)? {
+                Some(old) if old == *value => Ok(None),
+                Some(old) => {
+                    sysctl::write(key, value)?;
+                    Ok(Some(Undo::Sysctl { key: key.clone(), old }))
+                }
+                None => Err(io::ErrorKind::NotFound.into()),
+            },
+            Self::DefaultRoute { family, device, table } => {
+                let route = Route::default_by(*family, netlink.link(device)?.index, *table);
+                netlink.add_route(&route)?;
+                Ok(Some(Undo::Route(route)))
+            }
+            Self::Rule(rule) => {
+                netlink.add_rule(rule).or_else(|e| match e.raw_os_error() {
+                    Some(libc::EEXIST) => Ok(()),
+                    _ => Err(e),
+                })?;
+                Ok(Some(Undo::Rule(rule.clone())))
+            }
+        }
+    }
+}
+
+/// A device has no IPv6 settings where IPv6 is off.
+fn without_ipv6(e: io::Error) -> io::Result<()> {
+    match e.raw_os_error() {
+        Some(libc::EAFNOSUPPORT | libc::ENOPROTOOPT | libc::EOPNOTSUPP | libc::EINVAL) => Ok(()),
+        _ => Err(e),
+    }
+}
+
+impl Undo {
+    /// Takes it back. What is already gone, e.g. with its interface, is no failure.
+    fn run(self, netlink: &mut Netlink) -> Result<(), Error> {
+        let (what, result) = match self {
+            Self::Ipv4 { device, index, setting, old } => (
+                format!("cannot restore {}={old} of {device}", setting.name()),
+                netlink.set_ipv4(index, setting, old),
+            ),
+            Self::Sysctl { key, old } => (format!("cannot restore {key}={old}"), sysctl::write(&key, &old)),
+            Self::Route(route) => (format!("cannot remove the route {route}"), netlink.delete_route(&route)),
+            Self::Rule(rule) => (format!("cannot remove the rule {rule}"), netlink.delete_rule(&rule)),
+        };
+        match result {
+            Err(e) if matches!(e.raw_os_error(), Some(libc::ENOENT | libc::ESRCH | libc::ENODEV)) => Ok(()),
+            other => other.map_err(|e| Error::from_io(what, &e)),
+        }
+    }
+}
+
+/// The ordered list of changes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Plan {
+    /// What is done, in this order, and undone in reverse.
+    pub steps: Vec<Step>,
+    /// What the user should know.
+    pub notes: Vec<String>,
+}
+
+impl Plan {
+    /// Does all steps. If one fails, those before it are taken back.
+    pub fn apply(&self, netlink: Netlink) -> Result<Applied, Error> {
+        let mut applied = Applied { netlink, undo: Vec::new() };
+        for step in &self.steps {
+            // An early return drops `applied`, which takes back what is done.
+            let undo = step.apply(&mut applied.netlink).map_err(|e| {
+                Error::from_io(format_args!("cannot do `{}`", step.to_string().replace('\n', "; ")), &e)
+            })?;
+            applied.undo.extend(undo);
+        }
+        Ok(applied)
+    }
+}
+
+impl fmt::Display for Plan {
+    /// The commands that do the same, and the notes as comments.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for note in &self.notes {
+            writeln!(f, "# note: {note}")?;
+        }
+        self.steps.iter().try_for_each(|step| writeln!(f, "{step}"))
+    }
+}
+
+/// The changes that were made; dropping it takes them back.
+#[derive(Debug)]
+pub struct Applied {
+    netlink: Netlink,
+    undo: Vec<Undo>,
+}
+
+impl Applied {
+    /// Takes everything back, in reverse; returns what could not be.
+    pub fn undo(mut self) -> Vec<Error> {
+        self.run()
+    }
+
+    fn run(&mut self) -> Vec<Error> {
+        let Self { netlink, undo } = self;
+        undo.drain(..).rev().filter_map(|undo| undo.run(netlink).err()).collect()
+    }
+}
+
+impl Drop for Applied {
+    fn drop(&mut self) {
+        for error in self.run() {
+            tracing::warn!("{error}");
+        }
+    }
+}
