@@ -1,6 +1,8 @@
 //! The house rules, held over the source tree: which module may name which (docs in `src/lib.rs`), what the core never
 //! touches, where `unsafe` may live, how long files and functions get. A breach is told as `file:line: rule`.
 
+#![allow(clippy::unwrap_used, reason = "helpers of a test may panic")]
+
 use std::fs;
 use std::path::Path;
 
