@@ -1,0 +1,97 @@
+//! The calls by which a relay couples two connections: space, urgency, probes, knobs, numbers.
+
+use super::conn::{Connection, Phase};
+use super::knobs::Knobs;
+use super::syn::SynOptions;
+use crate::trace::Resend;
+use crate::wire::SeqNum;
+
+impl Connection {
+    /// Bytes queued and not yet acknowledged by the peer, sent or not.
+    #[must_use]
+    pub fn queued(&self) -> u32 {
+        match &self.phase {
+            Phase::Open(open) => open.send.buffer.len(),
+            _ => 0,
+        }
+    }
+
+    /// How many bytes beyond those already taken by [`Self::recv`] the relay can take. This is the window, before SWS
+    /// avoidance; the right edge never moves left.
+    pub fn set_receive_space(&mut self, bytes: u32) {
+        if let Phase::Open(open) = &mut self.phase {
+            open.recv.set_space(bytes);
+        }
+    }
+
+    /// Sends a keepalive probe; [`super::Event::ProbeAnswered`] tells that the peer lives.
+    pub fn probe(&mut self) {
+        if let Phase::Open(open) = &mut self.phase {
+            open.send.recovery.probe = Some(Resend::Keepalive);
+        }
+    }
+
+    /// Answers [`super::Event::KeepaliveProbe`].
+    pub fn answer_probe(&mut self) {
+        if let Phase::Open(open) = &mut self.phase {
+            open.answer_probe = true;
+        }
+    }
+
+    /// Stream offset (bytes from the start) just after the last urgent byte that the peer announced, if any.
+    #[must_use]
+    pub fn urgent_received(&self) -> Option<u64> {
+        match &self.phase {
+            Phase::Open(open) => open.recv.urgent_at(),
+            _ => None,
+        }
+    }
+
+    /// The byte before stream offset `offset` of the outgoing stream is urgent; it need not be queued yet.
+    pub fn set_urgent(&mut self, offset: u64) {
+        if let Phase::Open(open) = &mut self.phase
+            && open.send.set_urgent(offset)
+        {
+            // RFC 9293 MUST-66: the news goes out even if the window is closed.
+            open.answer_probe = true;
+        }
+    }
+
+    /// Turns the knobs.
+    pub fn set_knobs(&mut self, knobs: Knobs) {
+        if let Phase::Open(open) = &mut self.phase {
+            open.set_knobs(knobs);
+        }
+    }
+
+    /// The options of the peer's SYN or SYN-ACK; empty before it came.
+    #[must_use]
+    pub fn peer_syn(&self) -> SynOptions {
+        match &self.phase {
+            Phase::Open(open) => open.peer,
+            Phase::SynReceived(s) => s.peer.options,
+            _ => SynOptions::default(),
+        }
+    }
+
+    /// Payload bytes received in order so far, and acknowledged by the peer so far.
+    #[must_use]
+    pub fn byte_counts(&self) -> (u64, u64) {
+        match &self.phase {
+            Phase::Open(open) => (open.recv.received(), open.send.una.min(open.send.buffer.end())),
+            _ => (0, 0),
+        }
+    }
+
+    /// (SND.NXT, RCV.NXT): the exact numbers of an injected segment.
+    #[must_use]
+    pub fn numbers(&self) -> (SeqNum, SeqNum) {
+        match &self.phase {
+            Phase::SynSent(s) => (s.ours.iss + 1, SeqNum::default()),
+            Phase::SynReceived(s) => (s.ours.iss + 1, s.peer.seq + 1),
+            Phase::Open(open) => (open.send.nxt(), open.recv.nxt()),
+            Phase::TimeWait(wait) => wait.numbers(),
+            Phase::Closed => Default::default(),
+        }
+    }
+}
