@@ -2,49 +2,52 @@
 
 use std::process::ExitCode;
 
-use clap::{Args as ClapArgs, Subcommand};
+use clap::Subcommand;
 use serde_json::json;
 
-use super::{Failure, Shared};
-use crate::config::{Place, load};
+use super::{Failure, Sources};
+use crate::config::{Machine, Place, Settings, load};
 
 /// Check the config, or show every value and where it comes from
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
     /// Tell everything that is wrong with the config; exit code 78 if anything is
-    Check(Args),
+    Check {
+        #[command(flatten)]
+        sources: Sources,
+    },
     /// Show every value that is in force, and where it was written
-    Show(Args),
-}
+    Show {
+        #[command(flatten)]
+        sources: Sources,
 
-#[derive(Debug, ClapArgs)]
-pub(super) struct Args {
-    #[command(flatten)]
-    shared: Shared,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
 }
 
 pub(super) fn config(command: &Command) -> Result<ExitCode, Failure> {
     match command {
-        Command::Check(args) => check(args),
-        Command::Show(args) => show(args),
+        Command::Check { sources } => check(sources),
+        Command::Show { sources, json } => show(sources, *json),
     }
 }
 
-fn check(args: &Args) -> Result<ExitCode, Failure> {
-    let layers = load(&args.shared.request([]))?;
+fn check(sources: &Sources) -> Result<ExitCode, Failure> {
+    let layers = load(&sources.request([]))?;
+    Settings::resolve(&layers, Machine::here())?;
     let file =
         layers.file().map_or_else(|| "no config file; defaults".to_owned(), |f| f.display().to_string());
     anstream::println!("{file}: ok, {} rules", layers.raw.rule.len());
     Ok(ExitCode::SUCCESS)
 }
 
-fn show(args: &Args) -> Result<ExitCode, Failure> {
-    let values = load(&args.shared.request([]))?.values();
-    if args.shared.json {
-        let all: Vec<_> = values
-            .iter()
-            .map(|(key, value, place)| json!({ "key": key, "value": value, "from": place.to_string() }))
-            .collect();
+fn show(sources: &Sources, json: bool) -> Result<ExitCode, Failure> {
+    let values = load(&sources.request([]))?.values();
+    if json {
+        let entry = |(key, value, place): &(String, String, Place)| json!({ "key": key, "value": value, "from": place.to_string() });
+        let all: Vec<_> = values.iter().map(entry).collect();
         anstream::println!("{}", serde_json::Value::from(all));
         return Ok(ExitCode::SUCCESS);
     }

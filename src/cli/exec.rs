@@ -28,8 +28,11 @@ pub(super) struct Args {
 }
 
 pub(super) fn exec(args: &Args) -> Result<ExitCode, Failure> {
-    let request =
-        args.shared.request([("--host-loopback", "intercept.host_loopback", args.host_loopback.clone())]);
+    let request = args.shared.sources.request([(
+        "--host-loopback",
+        "intercept.host_loopback",
+        args.host_loopback.clone(),
+    )]);
     let _ = (load(&request)?, &args.command);
     Err(Failure::new(125, "exec: not wired up yet"))
 }

@@ -13,7 +13,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 pub use failure::Failure;
-pub use options::{LogFormat, Shared};
+pub use options::{LogFormat, Shared, Sources};
 
 /// Transparent TCP proxy and fault injector with its own TCP on both sides.
 #[derive(Debug, Parser)]

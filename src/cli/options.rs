@@ -1,4 +1,4 @@
-//! Options that `run` and `exec` share.
+//! Options that several commands share.
 
 use std::path::PathBuf;
 
@@ -6,9 +6,9 @@ use clap::{ArgAction, Args, ValueEnum};
 
 use crate::config::{OptionValue, Request};
 
-/// Options of every command that intercepts.
+/// Where the config comes from.
 #[derive(Clone, Debug, Default, Args)]
-pub struct Shared {
+pub struct Sources {
     /// Read the config from FILE (TOML, or YAML by its extension). Default:
     /// $HALFOPEN_CONFIG, ./halfopen.{toml,yaml,yml},
     /// ~/.config/halfopen/config.*, /etc/halfopen/config.*
@@ -23,6 +23,14 @@ pub struct Shared {
     /// Start the dice of all rules at SEED, to repeat a run. Default: random
     #[arg(long, value_name = "SEED")]
     pub seed: Option<String>,
+}
+
+/// Options of every command that intercepts.
+#[derive(Clone, Debug, Default, Args)]
+pub struct Shared {
+    /// Where the config comes from.
+    #[command(flatten)]
+    pub sources: Sources,
 
     /// Write every event to FILE, one JSON object per line
     #[arg(long, value_name = "FILE")]
@@ -67,7 +75,7 @@ pub enum LogFormat {
     Json,
 }
 
-impl Shared {
+impl Sources {
     /// What to load: the file, the environment, and the options that stand for keys.
     #[must_use]
     pub fn request(

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use clap::Args as ClapArgs;
 
 use super::{Failure, Shared};
-use crate::config::load;
+use crate::config::{Machine, Settings, load};
 
 /// Intercept connections until SIGTERM or SIGINT, then undo everything
 ///
@@ -45,14 +45,14 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(args: &Args) -> Result<ExitCode, Failure> {
-    let request = args.shared.request([
+    let request = args.shared.sources.request([
         ("--mode", "intercept.mode", args.mode.clone()),
         ("--ports", "intercept.ports", args.ports.clone()),
         ("--client-interface", "intercept.client_interface", args.client_interface.clone()),
         ("--server-interface", "intercept.server_interface", args.server_interface.clone()),
         ("--grace", "engine.grace", args.grace.clone()),
     ]);
-    let layers = load(&request)?;
-    let _ = (layers, args.dry_run);
+    let settings = Settings::resolve(&load(&request)?, Machine::here())?;
+    let _ = (settings, args.dry_run);
     Err(Failure::new(Failure::UNAVAILABLE, "run: the gateway is not wired up yet"))
 }

@@ -278,28 +278,49 @@ impl Visitor<'_> for Scalar {
     }
 }
 
-/// Deserialises through the text form and serialises to it.
-macro_rules! as_text {
+/// Deserialises through the text form.
+macro_rules! from_text {
     ($($unit:ty: $what:literal),+ $(,)?) => {$(
         impl<'de> Deserialize<'de> for $unit {
             fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
                 d.deserialize_any(Scalar($what))?.parse().map_err(de::Error::custom)
             }
         }
-
-        impl Serialize for $unit {
-            fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
-                s.collect_str(self)
-            }
-        }
     )+};
 }
 
-as_text! {
+from_text! {
     Time: "a time, such as \"200ms\"",
     Size: "a size, such as \"1MiB\"",
     Seed: "a number or \"random\"",
     PortRange: "a port or a range of ports",
+}
+
+impl Serialize for Time {
+    fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+        s.collect_str(self)
+    }
+}
+
+impl Serialize for Size {
+    fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+        s.collect_str(self)
+    }
+}
+
+impl Serialize for Seed {
+    fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::Random => s.collect_str(self),
+            Self::Fixed(seed) => s.serialize_u64(*seed),
+        }
+    }
+}
+
+impl Serialize for PortRange {
+    fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+        if self.first == self.last { s.serialize_u16(self.first) } else { s.collect_str(self) }
+    }
 }
 
 #[cfg(test)]

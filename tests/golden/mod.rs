@@ -18,7 +18,9 @@ pub fn check(name: &str, actual: &str) {
         .unwrap_or_else(|e| panic!("{}: {e}\n  hint: UPDATE=1 cargo test writes it", path.display()));
     if expected != actual {
         let diff = first_difference(&expected, actual);
-        panic!("tests/golden/{name} differs:\n{diff}\n  hint: if it is meant, UPDATE=1 cargo test rewrites it");
+        panic!(
+            "tests/golden/{name} differs:\n{diff}\n  hint: if it is meant, UPDATE=1 cargo test rewrites it"
+        );
     }
 }
 

@@ -1,0 +1,268 @@
+//! From the shape of the config to its meaning. After this everything is in range, every combination is possible, and no
+//! text is left to be understood.
+
+use super::error::Problem;
+use super::load::Layers;
+use super::raw::{self, Mode, Switch};
+use super::units::{PortRange, Seed, Text};
+use crate::tcp;
+use crate::time::Duration;
+
+/// What the config means.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Where the dice of all rules start.
+    pub seed: u64,
+    /// Where halfopen stands.
+    pub mode: Mode,
+    /// Server ports to take, sorted, without overlap; empty in exec mode: all.
+    pub ports: Vec<PortRange>,
+    /// The interface towards the clients; `None`: any.
+    pub client_interface: Option<String>,
+    /// The interface towards the servers; `None`: any.
+    pub server_interface: Option<String>,
+    /// Take IPv6 connections too.
+    pub ipv6: bool,
+    /// Exec: services on the caller's loopback are reachable.
+    pub host_loopback: bool,
+    /// The numbers of our own TCP; the secret is still zero.
+    pub tcp: tcp::Config,
+    /// How much of everything there may be.
+    pub limits: raw::Limits,
+    /// Threads that carry packets, at least 1.
+    pub shards: usize,
+    /// How long a stop waits for open flows to end.
+    pub grace: Duration,
+}
+
+/// What the machine adds to the config.
+#[derive(Clone, Copy, Debug)]
+pub struct Machine {
+    /// A random number: the seed where none is given.
+    pub random: u64,
+    /// Cores to run on.
+    pub cores: usize,
+}
+
+impl Machine {
+    /// This machine.
+    #[must_use]
+    pub fn here() -> Self {
+        // RandomState is keyed by the system's randomness; enough for a seed that is printed anyway.
+        let random = std::hash::BuildHasher::hash_one(&std::collections::hash_map::RandomState::new(), 0);
+        Self { random, cores: std::thread::available_parallelism().map_or(1, usize::from) }
+    }
+}
+
+impl Settings {
+    /// Gives the layers their meaning. Tells everything that is wrong, not only the first.
+    pub fn resolve(layers: &Layers, machine: Machine) -> Result<Self, Vec<Problem>> {
+        let raw = &layers.raw;
+        let mut check = Check { layers, problems: Vec::new() };
+        check.ranges(raw);
+        check.intercept(&raw.intercept);
+        if !check.problems.is_empty() {
+            return Err(check.problems);
+        }
+        let name = |text: &Text| Some(text.0.clone()).filter(|name| !name.is_empty());
+        Ok(Self {
+            seed: match raw.seed {
+                Seed::Fixed(seed) => seed,
+                Seed::Random => machine.random,
+            },
+            mode: raw.intercept.mode,
+            ports: merged(&raw.intercept.ports.0),
+            client_interface: name(&raw.intercept.client_interface),
+            server_interface: name(&raw.intercept.server_interface),
+            ipv6: raw.intercept.ipv6,
+            host_loopback: raw.intercept.host_loopback == Switch::On,
+            tcp: tcp_config(raw),
+            limits: raw.limits.clone(),
+            shards: match raw.engine.shards {
+                0 if machine.cores <= 2 => 1,
+                0 => machine.cores / 2,
+                shards => shards,
+            },
+            grace: raw.engine.grace.0,
+        })
+    }
+}
+
+fn tcp_config(raw: &raw::Raw) -> tcp::Config {
+    tcp::Config {
+        rto_min: raw.tcp.rto_min.0,
+        rto_max: raw.tcp.rto_max.0,
+        retries: raw.tcp.retries,
+        syn_ack_retries: raw.tcp.syn_ack_retries,
+        time_wait: raw.tcp.time_wait.0,
+        buffer: u32::try_from(raw.tcp.buffer.0).expect("its range is checked"),
+        out_of_order_ranges: raw.limits.out_of_order_ranges,
+        congestion: match raw.tcp.congestion {
+            raw::Congestion::Cubic => tcp::Congestion::Cubic,
+            raw::Congestion::NewReno => tcp::Congestion::NewReno,
+        },
+        ..tcp::Config::default()
+    }
+}
+
+/// Sorted, with overlapping and neighbouring ranges made one: fewer kernel rules.
+fn merged(ranges: &[PortRange]) -> Vec<PortRange> {
+    let mut sorted = ranges.to_vec();
+    sorted.sort_unstable();
+    let mut out: Vec<PortRange> = Vec::new();
+    for range in sorted {
+        match out.last_mut() {
+            Some(last) if u32::from(range.first) <= u32::from(last.last) + 1 => {
+                last.last = last.last.max(range.last)
+            }
+            _ => out.push(range),
+        }
+    }
+    out
+}
+
+/// Collects what is wrong.
+struct Check<'a> {
+    layers: &'a Layers,
+    problems: Vec<Problem>,
+}
+
+impl Check<'_> {
+    fn wrong(&mut self, key: &str, message: &str) {
+        let path: Vec<String> = key.split('.').map(str::to_owned).collect();
+        self.problems.push(self.layers.problem(&path, message));
+    }
+
+    fn range<T: PartialOrd>(&mut self, key: &str, value: T, (least, most): (T, T), told: &str) {
+        if value < least || value > most {
+            self.wrong(key, &format!("out of range\nallowed: {told}"));
+        }
+    }
+
+    fn ranges(&mut self, raw: &raw::Raw) {
+        let raw::Raw { tcp, limits, engine, seed: _, intercept: _, rule: _ } = raw;
+        let ten_minutes = Duration::from_secs(600);
+        self.range("tcp.buffer", tcp.buffer.0, (4 << 10, 1 << 30), "4KiB to 1GiB");
+        self.range("tcp.rto_min", tcp.rto_min.0, (Duration::from_millis(1), ten_minutes), "1ms to 10m");
+        self.range("tcp.rto_max", tcp.rto_max.0, (Duration::from_millis(1), ten_minutes), "1ms to 10m");
+        if tcp.rto_min.0 > tcp.rto_max.0 {
+            let message =
+                format!("is above tcp.rto_max, which is {}\nlower it, or raise tcp.rto_max", tcp.rto_max);
+            self.wrong("tcp.rto_min", &message);
+        }
+        self.range("tcp.retries", tcp.retries, (1, 100), "1 to 100");
+        self.range("tcp.syn_ack_retries", tcp.syn_ack_retries, (0, 100), "0 to 100");
+        self.range("tcp.time_wait", tcp.time_wait.0, (Duration::ZERO, ten_minutes), "0 to 10m");
+        let some = (1, usize::MAX);
+        self.range("limits.flows", limits.flows, some, "1 or more");
+        self.range("limits.half_open", limits.half_open, some, "1 or more");
+        self.range("limits.bytes", limits.bytes.0, (1 << 20, u64::MAX), "1MiB or more");
+        self.range("limits.out_of_order_ranges", limits.out_of_order_ranges, (1, 65_536), "1 to 65536");
+        self.range("limits.held_segments", limits.held_segments, some, "1 or more");
+        self.range("limits.events", limits.events, (1024, usize::MAX), "1024 or more");
+        self.range("limits.udp_flows", limits.udp_flows, some, "1 or more");
+        self.range("engine.shards", engine.shards, (0, 64), "0 to 64");
+    }
+
+    fn intercept(&mut self, intercept: &raw::Intercept) {
+        match intercept.mode {
+            Mode::Gateway if intercept.ports.0.is_empty() => {
+                let message = "is empty, so nothing would be intercepted\nname the server ports, such as --ports 5432; a file for exec says mode = \"exec\"";
+                self.wrong("intercept.ports", message);
+            }
+            // The kernel refuses a rule whose range of ports ends at 65535.
+            Mode::Gateway if intercept.ports.0.iter().any(|range| range.contains(u16::MAX)) => {
+                self.wrong("intercept.ports", "a gateway cannot take port 65535\nend the range at 65534");
+            }
+            Mode::Gateway => {}
+            Mode::Exec => {
+                for (key, name) in
+                    [("client", &intercept.client_interface), ("server", &intercept.server_interface)]
+                {
+                    if !name.0.is_empty() {
+                        let message = "mode exec has no interfaces to choose from\nremove it, or use mode = \"gateway\"";
+                        self.wrong(&format!("intercept.{key}_interface"), message);
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::load::{Request, load};
+    use super::*;
+
+    const MACHINE: Machine = Machine { random: 99, cores: 2 };
+
+    fn resolve(toml: &str) -> Result<Settings, String> {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("c.toml");
+        std::fs::write(&path, toml).unwrap();
+        let layers = load(&Request { file: Some(path), ..Request::default() }).unwrap();
+        Settings::resolve(&layers, MACHINE).map_err(|problems| {
+            let lines = problems.iter().map(|p| format!("{p}; {}\n", p.hint.clone().unwrap_or_default()));
+            lines.collect::<String>().replace(&format!("{}/", dir.path().display()), "")
+        })
+    }
+
+    #[test]
+    fn what_is_not_said_comes_from_the_machine() {
+        let settings = resolve("intercept.ports = [80]").unwrap();
+        assert_eq!((settings.seed, settings.shards), (99, 1));
+        assert_eq!(settings.client_interface, None);
+        let tcp = tcp::Config::default();
+        assert_eq!(
+            format!("{:?}", settings.tcp),
+            format!("{tcp:?}"),
+            "the defaults of the config are those of the TCP"
+        );
+    }
+
+    #[test]
+    fn ports_are_sorted_and_merged() {
+        let settings = resolve("intercept.ports = [90, '80-82', 83, '81-85', 1]").unwrap();
+        let ports: Vec<String> = settings.ports.iter().map(ToString::to_string).collect();
+        assert_eq!(ports, ["1", "80-85", "90"]);
+    }
+
+    #[test]
+    fn values_out_of_range_are_all_told() {
+        let toml = "[intercept]\nports = [80]\n[tcp]\nbuffer = 4095\nretries = 0\nrto_min = '11m'\n[limits]\nflows = 0\n[engine]\nshards = 65\n";
+        assert_eq!(
+            resolve(toml).unwrap_err(),
+            "c.toml:4: tcp.buffer = 4095: out of range; allowed: 4KiB to 1GiB\n\
+             c.toml:6: tcp.rto_min = \"11m\": out of range; allowed: 1ms to 10m\n\
+             c.toml:6: tcp.rto_min = \"11m\": is above tcp.rto_max, which is 2m; lower it, or raise tcp.rto_max\n\
+             c.toml:5: tcp.retries = 0: out of range; allowed: 1 to 100\n\
+             c.toml:8: limits.flows = 0: out of range; allowed: 1 or more\n\
+             c.toml:10: engine.shards = 65: out of range; allowed: 0 to 64\n"
+        );
+        assert!(
+            resolve("intercept.ports = [80]\ntcp = { buffer = 4096, retries = 1, rto_max = '10m' }").is_ok()
+        );
+    }
+
+    #[test]
+    fn impossible_combinations_are_refused() {
+        for (toml, told) in [
+            (
+                "",
+                "intercept.ports = []: is empty, so nothing would be intercepted; name the server ports, such as --ports 5432; a file for exec says mode = \"exec\"\n",
+            ),
+            (
+                "intercept.ports = ['1-65535']",
+                "c.toml:1: intercept.ports = [\"1-65535\"]: a gateway cannot take port 65535; end the range at 65534\n",
+            ),
+            (
+                "[intercept]\nmode = 'exec'\nclient_interface = 'eth0'",
+                "c.toml:3: intercept.client_interface = \"eth0\": mode exec has no interfaces to choose from; remove it, or use mode = \"gateway\"\n",
+            ),
+        ] {
+            assert_eq!(resolve(toml).unwrap_err(), told);
+        }
+        assert!(resolve("intercept.mode = 'exec'").unwrap().ports.is_empty());
+        assert!(resolve("intercept.ports = ['1-65534']").is_ok());
+    }
+}

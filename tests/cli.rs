@@ -1,0 +1,211 @@
+//! The command line as its users meet it: help texts, what bad input is answered with, exit codes. Needs no root.
+
+use std::path::Path;
+use std::process::Command;
+
+mod golden;
+
+/// Runs halfopen in a directory of its own, with nothing in its environment but what is given.
+struct Halfopen {
+    directory: tempfile::TempDir,
+    environment: Vec<(&'static str, &'static str)>,
+}
+
+/// What a run said, and its exit code.
+#[derive(Debug, PartialEq, Eq)]
+struct Said {
+    code: i32,
+    stdout: String,
+    stderr: String,
+}
+
+impl Halfopen {
+    fn new() -> Self {
+        Self { directory: tempfile::tempdir().unwrap(), environment: Vec::new() }
+    }
+
+    /// With a file in its directory.
+    fn file(self, name: &str, text: &str) -> Self {
+        std::fs::write(self.directory.path().join(name), text).unwrap();
+        self
+    }
+
+    fn env(mut self, name: &'static str, value: &'static str) -> Self {
+        self.environment.push((name, value));
+        self
+    }
+
+    fn says(&self, args: &[&str]) -> Said {
+        let output = Command::new(env!("CARGO_BIN_EXE_halfopen"))
+            .args(args)
+            .current_dir(self.directory.path())
+            .env_clear()
+            .envs(self.environment.iter().copied())
+            .output()
+            .unwrap();
+        let text = |bytes| String::from_utf8(bytes).unwrap();
+        Said { code: output.status.code().unwrap(), stdout: text(output.stdout), stderr: text(output.stderr) }
+    }
+
+    /// What `config check` complains of.
+    #[track_caller]
+    fn complains(&self, stderr: &str) {
+        let said = self.says(&["config", "check"]);
+        assert_eq!(said, Said { code: 78, stdout: String::new(), stderr: stderr.to_owned() });
+    }
+}
+
+#[test]
+fn every_command_explains_itself() {
+    for (name, args) in [
+        ("help", &["--help"][..]),
+        ("demo", &["demo", "--help"]),
+        ("exec", &["exec", "--help"]),
+        ("run", &["run", "--help"]),
+        ("faults", &["faults", "--help"]),
+        ("config", &["config", "--help"]),
+        ("config-check", &["config", "check", "--help"]),
+        ("config-show", &["config", "show", "--help"]),
+    ] {
+        let said = Halfopen::new().says(args);
+        assert_eq!((said.code, &*said.stderr), (0, ""), "{name}");
+        assert!(
+            said.stdout.lines().all(|line| line.chars().count() <= 80),
+            "{name}: lines beyond 80 columns"
+        );
+        golden::check(&format!("help/{name}.txt"), &said.stdout);
+    }
+}
+
+#[test]
+fn wrong_usage_is_answered_with_2() {
+    for args in [&["bogus"][..], &["run", "--bogus"], &["exec"], &["config"], &["run", "--log-format", "xml"]]
+    {
+        assert_eq!(Halfopen::new().says(args).code, 2, "{args:?}");
+    }
+}
+
+#[test]
+fn a_wrong_option_names_itself_and_what_is_allowed() {
+    let said = Halfopen::new()
+        .says(&["run", "--ports", "http", "--seed", "many", "--grace", "8", "--mode", "sidecar"]);
+    assert_eq!(said.code, 78);
+    assert_eq!(
+        said.stderr,
+        r#"halfopen: --grace: engine.grace = 8: missing unit
+  hint: write "8ms" or "8s"
+halfopen: --mode: intercept.mode = "sidecar": not one of the allowed values
+  hint: allowed here: gateway, exec
+halfopen: --ports: intercept.ports = "http": not a port or a range of ports
+  hint: write a port from 1 to 65535, or a range such as "8000-8099"
+halfopen: --seed: seed = "many": not a seed
+  hint: write a whole number from 0 to 18446744073709551615, or "random"
+"#
+    );
+}
+
+#[test]
+fn unknown_keys_name_the_line_and_the_nearest_key() {
+    Halfopen::new()
+        .file("halfopen.toml", "[intercept]\nports = [80]\n[limits]\nflow = 3\n[web]\n")
+        .complains(
+            r#"halfopen: halfopen.toml:4: limits.flow = 3: unknown key
+  hint: did you mean "flows"?
+halfopen: halfopen.toml:5: web: unknown key
+  hint: allowed here: seed, intercept, tcp, limits, engine, rule
+"#,
+        );
+    Halfopen::new().file("halfopen.yml", "tcp:\n  bufer: 1MiB\n").complains(
+        r#"halfopen: halfopen.yml:2: tcp.bufer = "1MiB": unknown key
+  hint: did you mean "buffer"?
+"#,
+    );
+    Halfopen::new().env("HALFOPEN_TCP__BUFER", "1MiB").complains(
+        r#"halfopen: HALFOPEN_TCP__BUFER: tcp.bufer = "1MiB": unknown key
+  hint: did you mean "buffer"?
+"#,
+    );
+}
+
+#[test]
+fn wrong_units_and_ranges_are_told_together() {
+    let file =
+        "[intercept]\nports = [80]\n[tcp]\nbuffer = '5 kg'\ntime_wait = 60\n[engine]\ngrace = 'soon'\n";
+    Halfopen::new().file("halfopen.toml", file).complains(
+        r#"halfopen: halfopen.toml:4: tcp.buffer = "5 kg": not a size
+  hint: write a number and a unit: B, kB, KiB, MB, MiB, GB, GiB; such as "1MiB"
+halfopen: halfopen.toml:5: tcp.time_wait = 60: missing unit
+  hint: write "60ms" or "60s"
+halfopen: halfopen.toml:7: engine.grace = "soon": not a time: expected number at 0
+  hint: write a number and a unit: us, ms, s, m, h; such as "200ms"
+"#,
+    );
+    Halfopen::new()
+        .file("halfopen.toml", "[tcp]\nretries = 101\n")
+        .env("HALFOPEN_INTERCEPT__PORTS", "[80]")
+        .complains(
+            r#"halfopen: halfopen.toml:2: tcp.retries = 101: out of range
+  hint: allowed: 1 to 100
+"#,
+        );
+}
+
+#[test]
+fn a_file_that_cannot_be_read_is_told() {
+    Halfopen::new().file("halfopen.toml", "seed = 1\nseed = 2\n").complains(
+        r#"halfopen: halfopen.toml:2: duplicate key
+"#,
+    );
+    let said = Halfopen::new().says(&["run", "--config", "gone.toml"]);
+    assert_eq!(said.code, 78);
+    assert_eq!(
+        said.stderr,
+        "halfopen: --config: no file at gone.toml\n  hint: give the path of a TOML or YAML file\n"
+    );
+    Halfopen::new().env("HALFOPEN_CONFIG", "gone.toml").complains(
+        "halfopen: HALFOPEN_CONFIG: no file at gone.toml\n  hint: give the path of a TOML or YAML file\n",
+    );
+}
+
+#[test]
+fn a_gateway_needs_ports() {
+    let said = Halfopen::new().says(&["run"]);
+    assert_eq!(said.code, 78);
+    assert_eq!(
+        said.stderr,
+        "halfopen: intercept.ports = []: is empty, so nothing would be intercepted\n  \
+         hint: name the server ports, such as --ports 5432; a file for exec says mode = \"exec\"\n"
+    );
+}
+
+#[test]
+fn show_tells_every_value_and_where_it_was_written() {
+    let halfopen = Halfopen::new()
+        .file("halfopen.toml", "seed = 7\n[intercept]\nports = [80]\n")
+        .env("HALFOPEN_TCP__RETRIES", "3");
+    let said = halfopen.says(&["config", "show", "--seed", "8"]);
+    assert_eq!((said.code, &*said.stderr), (0, ""));
+    let place = |key: &str| {
+        let line = said.stdout.lines().find(|line| line.starts_with(&format!("{key} = "))).unwrap();
+        line.split_whitespace().collect::<Vec<_>>().join(" ")
+    };
+    assert_eq!(place("seed"), "seed = 8 # --seed");
+    assert_eq!(place("intercept.ports"), "intercept.ports = [80] # halfopen.toml:3");
+    assert_eq!(place("tcp.retries"), "tcp.retries = 3 # HALFOPEN_TCP__RETRIES");
+    assert_eq!(place("tcp.buffer"), "tcp.buffer = \"1MiB\" # default");
+
+    let json = halfopen.says(&["config", "show", "--json"]).stdout;
+    let all: Vec<serde_json::Value> = serde_json::from_str(&json).unwrap();
+    let retries = all.iter().find(|v| v["key"] == "tcp.retries").unwrap();
+    assert_eq!((&retries["value"], &retries["from"]), (&"3".into(), &"HALFOPEN_TCP__RETRIES".into()));
+}
+
+#[test]
+fn the_files_that_come_with_halfopen_pass_the_check() {
+    let examples = Path::new(env!("CARGO_MANIFEST_DIR")).join("config/examples");
+    for entry in std::fs::read_dir(examples).unwrap() {
+        let path = entry.unwrap().path();
+        let said = Halfopen::new().says(&["config", "check", "--config", path.to_str().unwrap()]);
+        assert_eq!((said.code, &*said.stderr), (0, ""), "{}", path.display());
+    }
+}
