@@ -1,14 +1,50 @@
 //! Faults: named misbehaviours around a connection, never inside it.
 //!
-//! A [`Plan`] holds the faults that the rules chose for one flow. The relay asks it about every segment
-//! ([`Plan::on_segment`]), about the knobs of each leg ([`Plan::knobs`]) and about actions of its own
-//! ([`Plan::poll_action`]). An empty plan costs one test.
+//! A [`Rule`] says which flows ([`Match`]), what (a [`Fault`] made by a [`Kind`] of the catalogue) and when ([`Bounds`]).
+//! When a flow's first SYN arrives, [`Rules::plan`] gives it a [`Plan`] with the rules that match:
+//!
+//! ```text
+//!   segment ──▶ Fault::selects ──▶ bounds and dice ──▶ Fault::on_segment ──▶ Verdict   ┐
+//!   leg     ──▶ Fault::turn    ──▶ bounds          ──▶ Knobs                           ├ Event::Fired
+//!   flow    ──▶ Fault::action  ──▶ bounds          ──▶ Action                          ┘
+//! ```
+//!
+//! A fault keeps no state, so one value serves all flows; counts, times and dice belong to the plan. Decisions come from the
+//! seed, the flow's number, the rule's place and the order of segments, never from another flow or rule.
+//! To add a fault: one file in `catalog/`, one line in [`KINDS`], one golden ladder.
 
-use crate::cx::Cx;
+pub mod attributes;
+mod catalog;
+mod error;
+mod hold;
+mod kind;
+mod ordinals;
+mod peer;
+mod plan;
+mod rules;
+mod spec;
+#[cfg(test)]
+mod testing;
+mod trigger;
+
+use std::fmt;
+
+use crate::rng::Rng;
 use crate::tcp::Knobs;
 use crate::time::{Duration, Instant};
-use crate::trace::Leg;
+use crate::trace::{Did, Direction, Leg};
 use crate::wire::Segment;
+pub use attributes::{AttributeDoc, Attributes, Unit, Value};
+pub use catalog::{KINDS, kind};
+pub use error::{Error, nearest};
+pub use hold::Held;
+pub use kind::{Engine, Kind, Source, Topic};
+pub use ordinals::Ordinals;
+pub use peer::Peer;
+pub use plan::Plan;
+pub use rules::{MATCH, Match, Rule, Rules};
+pub use spec::RuleSpec;
+pub use trigger::{BOUNDS, Bounds};
 
 /// Whether a segment comes from the leg's peer or goes to it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,6 +62,17 @@ pub struct Point {
     pub leg: Leg,
     /// The way.
     pub way: Way,
+}
+
+impl Point {
+    /// The direction in which a segment travels here.
+    #[must_use]
+    pub const fn direction(self) -> Direction {
+        match (self.leg, self.way) {
+            (Leg::Client, Way::In) | (Leg::Server, Way::Out) => Direction::Upstream,
+            (Leg::Server, Way::In) | (Leg::Client, Way::Out) => Direction::Downstream,
+        }
+    }
 }
 
 /// What a plan says of a segment. A rewrite changes the segment in place and passes.
@@ -68,38 +115,37 @@ pub struct Progress {
     pub server_is_socket: bool,
 }
 
-/// The faults of one flow.
-#[derive(Debug, Default)]
-pub struct Plan {}
+/// What a fault does. When it does so is up to the bounds of its rule.
+pub trait Fault: fmt::Debug + Send + Sync {
+    /// The direction of the segments or bytes that it is about.
+    fn direction(&self) -> Direction;
 
-#[allow(unused_variables)]
-impl Plan {
-    /// True without faults.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        true
+    /// Why this engine cannot do it with these attributes, if it cannot.
+    fn refusal(&self, engine: Engine) -> Option<&'static str> {
+        let _ = engine;
+        None
     }
-    /// Judges one segment and may rewrite it. Emits [`crate::trace::Event::Fired`].
-    pub fn on_segment(
-        &mut self,
-        cx: &mut Cx<'_>,
-        at: Point,
-        seg: &mut Segment,
-        progress: &Progress,
-    ) -> Verdict {
-        todo!()
+
+    /// True for a segment that it is about; the bounds count these.
+    fn selects(&self, at: Point, seg: &Segment, progress: &Progress) -> bool {
+        let _ = (at, seg, progress);
+        false
     }
-    /// The knobs of a leg as they should be now. Called after progress and after timeouts.
-    pub fn knobs(&mut self, cx: &mut Cx<'_>, leg: Leg, progress: &Progress) -> Knobs {
-        todo!()
+
+    /// Acts on a selected segment within the bounds, the `nth` from 1. `None` leaves it alone.
+    fn on_segment(&self, nth: u64, dice: &mut Rng, seg: &mut Segment) -> Option<Did> {
+        let _ = (nth, dice, seg);
+        None
     }
-    /// The next action that is due. Called after progress and after timeouts.
-    pub fn poll_action(&mut self, cx: &mut Cx<'_>, progress: &Progress) -> Option<Action> {
-        todo!()
+
+    /// Turns knobs of this leg; false if it does not touch this leg.
+    fn turn(&self, leg: Leg, knobs: &mut Knobs) -> bool {
+        let _ = (leg, knobs);
+        false
     }
-    /// When to ask again for knobs and actions, if a time bound is running.
-    #[must_use]
-    pub fn poll_timeout(&self) -> Option<Instant> {
-        todo!()
+
+    /// What it does once, when its bounds are met.
+    fn action(&self) -> Option<Action> {
+        None
     }
 }

@@ -1,0 +1,3 @@
+//! Acknowledgements.
+
+pub(super) mod ack_delay;

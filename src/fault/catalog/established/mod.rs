@@ -1,0 +1,3 @@
+//! The open connection.
+
+pub(super) mod rst_inject;

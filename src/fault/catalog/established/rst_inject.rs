@@ -1,0 +1,120 @@
+//! `rst-inject`: somebody on the path resets the connection.
+
+use std::sync::Arc;
+
+use crate::fault::attributes::DIRECTIONS;
+use crate::fault::{Action, AttributeDoc, Engine, Fault, Kind, Source, Topic, Unit};
+use crate::trace::Direction;
+
+pub(in crate::fault) const KIND: Kind = Kind {
+    name: "rst-inject",
+    summary: "resets the connection with exact numbers, at a byte or at a time",
+    topic: Topic::Established,
+    engines: &[Engine::Tun, Engine::Exec],
+    example: "rst-inject to=both after_bytes=1",
+    attributes: &[
+        AttributeDoc {
+            name: "to",
+            unit: Unit::Word(&["client", "server", "both"]),
+            default: "both",
+            zero: "",
+            doc: "Who gets the RST. A peer without one meets silence until it speaks, then RST.",
+        },
+        AttributeDoc {
+            name: "direction",
+            unit: DIRECTIONS,
+            default: "upstream",
+            zero: "",
+            doc: "Whose bytes `after_bytes` counts: upstream the client's, downstream the server's.",
+        },
+    ],
+    bounds: &["after_bytes", "after"],
+    // The first data byte.
+    default_bound: Some(("after_bytes", "1")),
+    source: Source {
+        id: "E16",
+        incident: "klzgrad/naiveproxy#558: RST 7 ms after the ClientHello on a path of 318 ms; net4people/bbs#285",
+    },
+    sees: "recv() gives ECONNRESET, then send() EPIPE.",
+    build: |reader, _| {
+        let to = reader.word("to")?;
+        let (client, server) = (to != Some("server"), to != Some("client"));
+        Ok(Arc::new(RstInject { direction: reader.direction("direction")?, client, server }))
+    },
+};
+
+#[derive(Debug)]
+struct RstInject {
+    direction: Direction,
+    client: bool,
+    server: bool,
+}
+
+impl Fault for RstInject {
+    fn direction(&self) -> Direction {
+        self.direction
+    }
+
+    fn action(&self) -> Option<Action> {
+        Some(Action::Reset { client: self.client, server: self.server })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fault::testing::Flow;
+    use crate::time::Instant;
+
+    #[test]
+    fn the_reset_comes_once_when_its_bounds_are_met() {
+        // (upstream, downstream) bytes at 100, 200, ... ms; the index at which the reset comes
+        let bytes = [(0, 0), (1, 0), (50, 20), (100, 99), (100, 100)];
+        for (rule, expected) in [
+            ("rst-inject", Some(1)),
+            ("rst-inject after_bytes=51", Some(3)),
+            ("rst-inject direction=downstream after_bytes=1", Some(2)),
+            ("rst-inject after_bytes=101", None),
+            ("rst-inject after=200ms", Some(2)),
+            ("rst-inject after=100ms after_bytes=60", Some(3)),
+            ("rst-inject after_bytes=0", Some(0)),
+        ] {
+            let mut flow = Flow::of(rule);
+            flow.at(100).established();
+            let seen: Vec<bool> = (1..)
+                .zip(bytes)
+                .map(|(i, (up, down))| flow.at(100 * i).received(up, down).action().is_some())
+                .collect();
+            assert_eq!(seen.iter().position(|hit| *hit), expected, "{rule}");
+            assert_eq!(
+                seen.iter().filter(|hit| **hit).count(),
+                usize::from(expected.is_some()),
+                "{rule}: once"
+            );
+        }
+    }
+
+    #[test]
+    fn the_peers_are_chosen_and_each_reset_is_told() {
+        for (rule, client, server, fired) in [
+            ("rst-inject to=client", true, false, &["0.000 client downstream inject"][..]),
+            ("rst-inject to=server", false, true, &["0.000 server upstream inject"]),
+            ("rst-inject", true, true, &["0.000 client downstream inject", "0.000 server upstream inject"]),
+        ] {
+            let mut flow = Flow::of(rule);
+            flow.established();
+            assert_eq!(flow.received(1, 0).action(), Some(Action::Reset { client, server }), "{rule}");
+            assert_eq!(flow.fired(), fired, "{rule}");
+        }
+    }
+
+    #[test]
+    fn a_time_asks_to_be_woken_but_not_before_the_handshake() {
+        let mut flow = Flow::of("rst-inject after=5s");
+        assert_eq!((flow.at(10).action(), flow.timeout()), (None, None));
+        flow.at(20).established();
+        assert_eq!((flow.action(), flow.timeout()), (None, Some(Instant::from_millis(5020))));
+        assert!(flow.at(5020).action().is_some());
+        assert_eq!(flow.timeout(), None);
+    }
+}

@@ -1,0 +1,29 @@
+//! The catalogue: one file per fault, one line per fault here.
+
+mod ack;
+mod established;
+mod handshake;
+mod teardown;
+mod window;
+
+use super::Kind;
+
+/// All faults, by topic.
+pub const KINDS: &[Kind] = &[
+    handshake::syn_drop::KIND,
+    handshake::syn_ack_delay::KIND,
+    window::zero_window_stall::KIND,
+    ack::ack_delay::KIND,
+    established::rst_inject::KIND,
+    teardown::fin_drop::KIND,
+];
+
+/// The fault of this name.
+#[must_use]
+pub fn kind(name: &str) -> Option<&'static Kind> {
+    KINDS.iter().find(|kind| kind.name == name)
+}
+
+/// Why exec cannot touch the segments, windows and acknowledgements of its server leg.
+const SERVER_IS_SOCKET: &str =
+    "its server leg is a kernel socket, which decides about windows and acknowledgements itself";

@@ -1,0 +1,3 @@
+//! FIN to the end.
+
+pub(super) mod fin_drop;

@@ -1,0 +1,3 @@
+//! Receive windows.
+
+pub(super) mod zero_window_stall;

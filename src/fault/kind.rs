@@ -1,0 +1,113 @@
+//! A kind of fault: all that is known of it without a rule. Help, config, API, metrics and documentation are made from it.
+
+use std::fmt;
+use std::sync::Arc;
+
+use super::Fault;
+use super::attributes::{AttributeDoc, Reader};
+use super::error::Error;
+use super::trigger::{BOUNDS, Bounds};
+
+/// The phase of a connection that a fault belongs to; also its folder in the catalogue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Topic {
+    /// SYN to final ACK.
+    Handshake,
+    /// Receive windows.
+    Window,
+    /// Acknowledgements.
+    Ack,
+    /// The open connection.
+    Established,
+    /// FIN to the end.
+    Teardown,
+}
+
+impl Topic {
+    /// The name, as in the folder.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Handshake => "handshake",
+            Self::Window => "window",
+            Self::Ack => "ack",
+            Self::Established => "established",
+            Self::Teardown => "teardown",
+        }
+    }
+}
+
+/// How connections are reached, as far as a fault can tell.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Engine {
+    /// Our TCP on both legs (gateway).
+    Tun,
+    /// Our TCP towards the client, a kernel socket towards the server (exec).
+    Exec,
+}
+
+impl Engine {
+    /// The name.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Tun => "tun",
+            Self::Exec => "exec",
+        }
+    }
+}
+
+/// Where a fault is known from.
+#[derive(Clone, Copy, Debug)]
+pub struct Source {
+    /// Its number in the catalogue: H for handshake, E for established, T for teardown.
+    pub id: &'static str,
+    /// Where it happened to somebody.
+    pub incident: &'static str,
+}
+
+/// One kind of fault.
+#[derive(Clone, Copy)]
+pub struct Kind {
+    /// The name, the same in config, command line, API, metric label, ladder and file name.
+    pub name: &'static str,
+    /// What it does, in a line.
+    pub summary: &'static str,
+    /// The phase it belongs to.
+    pub topic: Topic,
+    /// The engines that can do it, at least with some attributes.
+    pub engines: &'static [Engine],
+    /// A rule as one would write it on the command line.
+    pub example: &'static str,
+    /// Its own attributes.
+    pub attributes: &'static [AttributeDoc],
+    /// Names of the bounds that it takes.
+    pub bounds: &'static [&'static str],
+    /// The bound that holds when the rule gives none, with its value.
+    pub default_bound: Option<(&'static str, &'static str)>,
+    /// Where it is known from.
+    pub source: Source,
+    /// What the application sees.
+    pub sees: &'static str,
+    /// Makes the fault from its attributes. It may set bounds that follow from them.
+    pub build: fn(&Reader<'_>, &mut Bounds) -> Result<Arc<dyn Fault>, Error>,
+}
+
+impl Kind {
+    /// Its attributes and bounds with their defaults.
+    #[must_use]
+    pub fn documented(&self) -> Vec<AttributeDoc> {
+        let taken =
+            BOUNDS.iter().filter(|doc| self.bounds.contains(&doc.name)).map(|doc| match self.default_bound {
+                Some((name, default)) if name == doc.name => AttributeDoc { default, ..*doc },
+                _ => *doc,
+            });
+        self.attributes.iter().copied().chain(taken).collect()
+    }
+}
+
+impl fmt::Debug for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name)
+    }
+}

@@ -1,0 +1,117 @@
+//! The catalogue is complete: each fault has what help, config and documentation are made from. A failure names the missing
+//! piece.
+
+use halfopen::fault::{AttributeDoc, BOUNDS, KINDS, Kind, MATCH, Rule, RuleSpec, Unit, Value};
+
+/// Fails with everything that is missing, not only the first piece.
+fn complete(missing: Vec<String>) {
+    assert!(missing.is_empty(), "missing:\n  {}", missing.join("\n  "));
+}
+
+fn rule(text: &str) -> Result<Rule, String> {
+    text.parse::<RuleSpec>().and_then(Rule::build).map_err(|e| e.to_string())
+}
+
+#[test]
+fn every_fault_has_texts_source_engine_and_an_example_that_builds() {
+    let mut missing = Vec::new();
+    for kind in KINDS {
+        let mut lacks = |piece: &str, lacks: bool| {
+            if lacks {
+                missing.push(format!("{}: {piece}", kind.name));
+            }
+        };
+        let word = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+        lacks("a name of small letters and dashes", kind.name.is_empty() || !kind.name.chars().all(word));
+        lacks(
+            "a summary in one line, without full stop",
+            kind.summary.is_empty() || kind.summary.ends_with('.'),
+        );
+        lacks("what the application sees, as a sentence", !kind.sees.ends_with('.'));
+        lacks("an engine", kind.engines.is_empty());
+        lacks(
+            "a source number such as H1",
+            !kind.source.id.starts_with(['H', 'E', 'T'])
+                || !kind.source.id[1..].parse::<u8>().is_ok_and(|n| n > 0),
+        );
+        lacks("an incident", kind.source.incident.is_empty());
+        lacks("an example of itself", !kind.example.starts_with(kind.name));
+        if let Err(error) = rule(kind.example) {
+            lacks(&format!("an example that builds: {error}"), true);
+        }
+        if let Err(error) = rule(kind.name) {
+            lacks(&format!("defaults that build: {error}"), true);
+        }
+    }
+    complete(missing);
+}
+
+#[test]
+fn every_attribute_has_unit_default_and_the_meaning_of_zero() {
+    let mut missing = Vec::new();
+    let own = KINDS.iter().flat_map(|kind| kind.attributes.iter().map(move |doc| (kind.name, doc, true)));
+    let shared =
+        BOUNDS.iter().map(|doc| ("bounds", doc, false)).chain(MATCH.iter().map(|doc| ("match", doc, false)));
+    for (owner, doc, needs_default) in own.chain(shared) {
+        let mut lacks = |piece: &str, lacks: bool| {
+            if lacks {
+                missing.push(format!("{owner}.{}: {piece}", doc.name));
+            }
+        };
+        lacks("a default", needs_default && doc.default.is_empty());
+        lacks("the meaning of zero", takes_zero(doc) && doc.zero.is_empty());
+        lacks("a sentence about it", !doc.doc.ends_with(['.', ')']));
+        lacks("a unit", doc.unit.name().is_empty() || doc.unit.range().is_empty());
+    }
+    complete(missing);
+}
+
+fn takes_zero(doc: &AttributeDoc) -> bool {
+    matches!(doc.unit, Unit::Duration { .. } | Unit::Bytes | Unit::Share)
+}
+
+#[test]
+fn names_are_unique_and_bounds_exist() {
+    let mut missing = Vec::new();
+    for (i, kind) in KINDS.iter().enumerate() {
+        if KINDS[..i].iter().any(|other| other.name == kind.name || other.source.id == kind.source.id) {
+            missing.push(format!("{}: a name and a number of its own", kind.name));
+        }
+        for bound in kind.bounds.iter().filter(|name| BOUNDS.iter().all(|doc| doc.name != **name)) {
+            missing.push(format!("{}: the bound {bound}", kind.name));
+        }
+        if kind.default_bound.is_some_and(|(name, _)| !kind.bounds.contains(&name)) {
+            missing.push(format!("{}: its default bound among its bounds", kind.name));
+        }
+        let names: Vec<&str> = kind.documented().iter().map(|doc| doc.name).collect();
+        for name in names.iter().filter(|name| names.iter().filter(|other| other == name).count() > 1) {
+            missing.push(format!("{}: only one attribute {name}", kind.name));
+        }
+    }
+    complete(missing);
+}
+
+/// What the documentation promises is what the builder takes: each documented default, written out, builds the same rule.
+#[test]
+fn defaults_written_out_change_nothing() {
+    for kind in KINDS {
+        let mut spec: RuleSpec = kind.name.parse().expect("a name is a rule");
+        let implied = Rule::build(spec.clone()).expect("defaults build");
+        for doc in kind.documented().iter().filter(|doc| !doc.default.is_empty()) {
+            spec.attributes.insert(doc.name.to_owned(), Value::from(doc.default));
+        }
+        let written = Rule::build(spec).unwrap_or_else(|e| panic!("{}: {e}", kind.name));
+        assert_eq!(format!("{:?}", implied.fault), format!("{:?}", written.fault), "{}", kind.name);
+        assert_eq!(implied.bounds, written.bounds, "{}", kind.name);
+    }
+}
+
+/// The file of a fault has its name: `src/fault/catalog/<topic>/<name>.rs`.
+#[test]
+fn every_fault_has_a_file_of_its_name_in_its_topic() {
+    let file = |kind: &Kind| {
+        let name = kind.name.replace('-', "_");
+        format!("{}/src/fault/catalog/{}/{name}.rs", env!("CARGO_MANIFEST_DIR"), kind.topic.name())
+    };
+    complete(KINDS.iter().map(file).filter(|path| !std::path::Path::new(path).exists()).collect());
+}
