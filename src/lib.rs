@@ -2,6 +2,43 @@
 //!
 //! Two builds in one package. The **core** (`--no-default-features`) is pure: no clock, sockets, files, logging or
 //! randomness of the system. The **host** part (feature `host`) touches the machine.
+//!
+//! # Where things are
+//!
+//! | module | what it is |
+//! |---|---|
+//! | [`time`], [`rng`], [`cx`], [`trace`] | what every call into the core carries: the time, seeded chance, and the only door out, events |
+//! | [`wire`] | packets: parse, emit, checksums, sequence numbers, and the one text form of a segment |
+//! | [`tcp`] | an honest TCP (RFC 9293) without I/O, one connection per leg; knows nothing of faults |
+//! | [`fault`] | rules, plans and the catalogue: misbehaviour around a connection |
+//! | [`relay`] | the seam between the two legs of a flow |
+//! | [`measure`] | counts and latencies, made from events |
+//! | `engine` | how packets reach the relay: the device, the loop, the clock, the kernel sockets of `exec` |
+//! | `setup` | links, routes, rules, namespaces: plan, apply, undo |
+//! | `config` | from text to meaning: files, environment, options |
+//! | `cli`, `app` | the commands; wiring, signals, order of start and stop |
+//!
+//! Arrows between them: `main → cli → app → {engine, setup, config}`; `engine → relay, tcp, fault, wire, trace`;
+//! `relay → tcp, fault, wire, trace`; `fault → wire, tcp::knobs`; `tcp → wire, trace, cx`. Observers (`measure`, `report`)
+//! see only events, so they cannot change behaviour. `tests/tidy.rs` holds the arrows.
+//!
+//! # One word per thing
+//!
+//! | word | meaning |
+//! |---|---|
+//! | flow | one intercepted connection, client to server; numbered from 1 in the order of the first SYNs |
+//! | leg | one side of a flow: `client` or `server` |
+//! | direction | `upstream`: client to server; `downstream`: server to client |
+//! | segment | one TCP segment as on the wire; a super-segment (GSO) counts as its parts |
+//! | fault | one named misbehaviour of the catalogue: `syn-drop`, `fin-drop` |
+//! | rule | match + fault + attributes + bounds, from config or command line |
+//! | plan | the faults of one flow, resolved when its first SYN arrives |
+//! | verdict | what a fault says of a segment: pass, drop, hold, duplicate |
+//! | knobs | the few values of our own TCP that a fault may turn |
+//! | engine | how connections are reached: `tun` (our TCP on both legs) or `exec` (a kernel socket on the server leg) |
+//! | mode | where halfopen stands: `gateway` (between two networks), `exec` (around a command) |
+//! | event | one entry of the only trace vocabulary; logs, counters, histograms and ladders are made from events |
+//! | ladder | the sequence diagram of a flow: both legs, every segment, faults marked |
 #![cfg_attr(not(feature = "host"), forbid(unsafe_code))]
 
 // ── core ──

@@ -1,4 +1,5 @@
 //! The command line as its users meet it: help texts, what bad input is answered with, exit codes. Needs no root.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 use std::path::Path;
 use std::process::Command;
