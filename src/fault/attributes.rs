@@ -482,20 +482,24 @@ mod tests {
             ),
         ];
         for (name, value, expected) in rows {
-            let a = given(name, value);
-            let r = Reader::new(&a, DOCS);
-            let error = match name {
-                "delay" => r.duration(name).unwrap_err(),
-                "size" => r.bytes(name).unwrap_err(),
-                "on" => r.flag(name).unwrap_err(),
-                "direction" => r.direction(name).unwrap_err(),
-                "first" => r.first(name).unwrap_err(),
-                "nth" => r.ordinals(name).unwrap_err(),
-                "share" => r.share(name).unwrap_err(),
-                _ => r.peer(name).unwrap_err(),
-            };
-            assert_eq!(error.to_string(), expected);
+            assert_eq!(error(&given(name, value), name), expected);
         }
+    }
+
+    /// Reads the attribute by the unit of its documentation.
+    fn error(given: &Attributes, name: &str) -> String {
+        let r = Reader::new(given, DOCS);
+        let read = match name {
+            "delay" => r.duration(name).map(|_| ()),
+            "size" => r.bytes(name).map(|_| ()),
+            "on" => r.flag(name).map(|_| ()),
+            "direction" => r.direction(name).map(|_| ()),
+            "first" => r.first(name).map(|_| ()),
+            "nth" => r.ordinals(name).map(|_| ()),
+            "share" => r.share(name).map(|_| ()),
+            _ => r.peer(name).map(|_| ()),
+        };
+        read.unwrap_err().to_string()
     }
 
     #[test]

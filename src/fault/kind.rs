@@ -66,6 +66,9 @@ pub struct Source {
     pub incident: &'static str,
 }
 
+/// Makes a fault from its attributes.
+pub type Build = fn(&Reader<'_>, &mut Bounds) -> Result<Arc<dyn Fault>, Error>;
+
 /// One kind of fault.
 #[derive(Clone, Copy)]
 pub struct Kind {
@@ -90,7 +93,7 @@ pub struct Kind {
     /// What the application sees.
     pub sees: &'static str,
     /// Makes the fault from its attributes. It may set bounds that follow from them.
-    pub build: fn(&Reader<'_>, &mut Bounds) -> Result<Arc<dyn Fault>, Error>,
+    pub build: Build,
 }
 
 impl Kind {

@@ -38,7 +38,7 @@ pub use attributes::{AttributeDoc, Attributes, Unit, Value};
 pub use catalog::{KINDS, kind};
 pub use error::{Error, nearest};
 pub use hold::Held;
-pub use kind::{Engine, Kind, Source, Topic};
+pub use kind::{Build, Engine, Kind, Source, Topic};
 pub use ordinals::Ordinals;
 pub use peer::Peer;
 pub use plan::Plan;
