@@ -42,6 +42,8 @@ mod send;
 mod sendbuf;
 mod state;
 mod syn;
+#[cfg(test)]
+mod tests;
 
 pub use config::{Config, Congestion};
 pub use conn::Connection;

@@ -1,5 +1,7 @@
 //! What acknowledgements and timers do to the sending half: RFC 9293 §3.10.7.4 (ACK), RFC 6298, RFC 6582, RFC 8985.
 
+use arrayvec::ArrayVec;
+
 use super::scoreboard::Reordering;
 use super::send::{Piece, Send};
 use super::state::OurFin;
@@ -87,12 +89,15 @@ impl Send {
         if fin_acked {
             self.fin = OurFin::Acked;
         }
-        for block in self.true_blocks(&seg.options.sack) {
+        let (blocks, repeated) = self.true_blocks(&seg.options.sack);
+        for block in blocks {
             let more = self.board.sack(block.0, block.1, now);
             delivered.newly = delivered.newly.saturating_add(more.newly);
             delivered.rtt = delivered.rtt.or(more.rtt);
         }
-        if let Some(rtt) = delivered.rtt.or(if advanced { echo.rtt } else { None }) {
+        // A D-SACK was drawn by a copy, but echoes the time of the original: no round trip.
+        let by_echo = echo.rtt.filter(|_| advanced && !repeated);
+        if let Some(rtt) = delivered.rtt.or(by_echo) {
             self.rtt.sample(now, rtt);
         }
         if advanced {
@@ -126,20 +131,21 @@ impl Send {
         }
     }
 
-    /// SACK blocks as positions, without D-SACK reports and nonsense.
-    fn true_blocks(&mut self, blocks: &[SackBlock]) -> Vec<(u64, u64)> {
-        let mut out = Vec::new();
+    /// SACK blocks as positions, without nonsense and D-SACK reports (RFC 2883), and whether there was one of those.
+    fn true_blocks(&mut self, blocks: &[SackBlock]) -> (ArrayVec<(u64, u64), 4>, bool) {
+        let (mut out, mut repeated) = (ArrayVec::new(), false);
         for block in blocks {
             let position =
                 |s: SeqNum| i64::from(s.diff(self.seq(self.una))).saturating_add_unsigned(self.una);
             let (left, right) = (position(block.left), position(block.right));
             if left < self.una as i64 {
                 self.board.on_duplicate_report();
+                repeated = true;
             } else if left < right && right <= self.nxt as i64 {
                 out.push((left as u64, right as u64));
             }
         }
-        out
+        (out, repeated)
     }
 
     /// SND.UNA has moved.
