@@ -40,13 +40,17 @@ impl Value {
 pub type Attributes = BTreeMap<String, Value>;
 
 impl fmt::Display for Value {
-    /// Text is bare where the command line can read it so, else quoted.
+    /// Text is bare where the command line can read it so, else in double quotes with `\"` and `\\` inside.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Bool(v) => v.fmt(f),
             Self::Int(v) => v.fmt(f),
             Self::Float(v) => v.fmt(f),
-            Self::Text(v) if v.is_empty() || v.contains([' ', '"', '\'', '\t', '\n']) => write!(f, "{v:?}"),
+            Self::Text(v)
+                if v.is_empty() || v.contains(|c: char| c.is_whitespace() || matches!(c, '"' | '\'')) =>
+            {
+                write!(f, "\"{}\"", v.replace('\\', "\\\\").replace('"', "\\\""))
+            }
             Self::Text(v) => v.fmt(f),
         }
     }
@@ -329,7 +333,9 @@ fn parse_duration(value: &Value, max: Duration) -> Result<Duration, Problem> {
         Value::Bool(_) => return Err(Problem::not("a duration")),
         value => value.text(),
     };
-    if let Ok(number) = text.parse::<f64>() {
+    if let Ok(number) = text.parse::<f64>()
+        && number.is_finite()
+    {
         if number == 0.0 {
             return Ok(Duration::ZERO);
         }

@@ -26,13 +26,13 @@ impl FromStr for RuleSpec {
     fn from_str(text: &str) -> Result<Self, Error> {
         let mut words = words(text)?.into_iter();
         let fault = words.next().unwrap_or_default();
-        if fault.is_empty() || fault.contains('=') {
+        if !is_name(&fault) {
             return Err(Error::key("fault", "the fault's name comes first")
                 .hint("as in 'fin-drop direction=downstream first=all'"));
         }
         let mut spec = Self { fault, ..Self::default() };
         for word in words {
-            let Some((key, value)) = word.split_once('=') else {
+            let Some((key, value)) = word.split_once('=').filter(|(key, _)| is_name(key)) else {
                 let problem = format!("\"{word}\" is not of the form key=value");
                 return Err(
                     Error::key("fault", problem).hint("quote a value with spaces: name=\"two words\"")
@@ -49,6 +49,10 @@ impl FromStr for RuleSpec {
         }
         Ok(spec)
     }
+}
+
+fn is_name(word: &str) -> bool {
+    !word.is_empty() && word.chars().all(|c| c.is_alphanumeric() || matches!(c, '-' | '_' | '.'))
 }
 
 /// Cuts at spaces outside of quotes; quotes vanish, a backslash in double quotes takes the next character as it is.
@@ -106,11 +110,39 @@ mod tests {
                 "syn-drop first=2 match.server=10.0.0.0/8:80 match.flows=3..",
                 "syn-drop first=2 match.flows=3.. match.server=10.0.0.0/8:80",
             ),
+            (r#"syn-drop a="'" b='"' c='\'"#, r#"syn-drop a="'" b="\"" c="\\""#),
             ("syn-drop name='one \"in\" five' first=1", r#"syn-drop first=1 name="one \"in\" five""#),
         ] {
             let spec: RuleSpec = text.parse().unwrap();
             assert_eq!(spec.to_string(), printed);
             assert_eq!(printed.parse(), Ok(spec), "what is printed is read back");
+        }
+    }
+
+    proptest::proptest! {
+        /// Whatever is typed gives a rule or a mistake, and a rule is printed so that it can be typed again.
+        #[test]
+        fn any_text_is_read_or_refused(text in "[a-c=.,'\"\\\\ \t0-9é-]{0,40}") {
+            if let Ok(spec) = text.parse::<RuleSpec>() {
+                assert_eq!(spec.to_string().parse(), Ok(spec));
+            }
+        }
+
+        /// Whatever value stands at an attribute, it is taken or refused.
+        #[test]
+        fn any_value_is_taken_or_refused(which in 0usize..1000, value in "[0-9a-zA-Z.,:/\\[\\]é -]{0,12}") {
+            let kind = &crate::fault::KINDS[which % crate::fault::KINDS.len()];
+            let docs = kind.documented();
+            let (match_doc, doc) = (&crate::fault::MATCH[which % 4], &docs[which % docs.len()]);
+            let spec = RuleSpec {
+                name: None,
+                matches: Attributes::from([(match_doc.name.to_owned(), value.as_str().into())]),
+                fault: kind.name.to_owned(),
+                attributes: Attributes::from([(doc.name.to_owned(), value.as_str().into())]),
+            };
+            if let Err(error) = crate::fault::Rule::build(spec) {
+                assert!(error.to_string().contains("allowed: "), "{error}");
+            }
         }
     }
 
