@@ -110,7 +110,7 @@ mod tests {
                 "syn-drop first=2 match.server=10.0.0.0/8:80 match.flows=3..",
                 "syn-drop first=2 match.flows=3.. match.server=10.0.0.0/8:80",
             ),
-            (r#"syn-drop a="'" b='"' c='\'"#, r#"syn-drop a="'" b="\"" c="\\""#),
+            (r#"syn-drop a="'" b='"' c='\'"#, r#"syn-drop a="'" b="\"" c=\"#),
             ("syn-drop name='one \"in\" five' first=1", r#"syn-drop first=1 name="one \"in\" five""#),
         ] {
             let spec: RuleSpec = text.parse().unwrap();
