@@ -7,7 +7,7 @@ use std::path::Path;
 
 /// Compares `actual` with `tests/golden/<name>`; with `UPDATE=1` in the environment, writes it instead.
 #[track_caller]
-pub fn check(name: &str, actual: &str) {
+pub(crate) fn check(name: &str, actual: &str) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name);
     if std::env::var_os("UPDATE").is_some_and(|value| value == "1") {
         std::fs::create_dir_all(path.parent().expect("a golden file has a directory")).unwrap();
