@@ -152,6 +152,42 @@ halfopen: halfopen.toml:7: engine.grace = "soon": not a time: expected number at
 }
 
 #[test]
+fn wrong_rules_are_told_with_the_nearest_name() {
+    let file = "intercept.ports = [80]\n\n[[rule]]\nfault.fin-dorp = {}\n\n[[rule]]\nfault.syn-ack-delay = { delay = 200 }\n";
+    let said = Halfopen::new().file("halfopen.toml", file).says(&["run", "-f", "syn-drop first=2 share=20"]);
+    assert_eq!(said.code, 78);
+    assert_eq!(
+        said.stderr,
+        r#"halfopen: halfopen.toml:4: rule[1].fault: unknown fault "fin-dorp"; known: syn-drop, syn-ack-delay, zero-window-stall, ack-delay, rst-inject, fin-drop
+  hint: did you mean "fin-drop"?
+halfopen: halfopen.toml:7: rule[2].fault.syn-ack-delay.delay = 200: missing unit; allowed: 0 to 5m, with a unit such as "200ms" or "1.5s"
+  hint: write "200ms" or "200s"
+halfopen: --fault 'syn-drop first=2 share=20': fault.syn-drop.share = "20": not a share from 0 to 1; allowed: 0 to 1
+  hint: 20 percent is 0.2
+"#
+    );
+    let said = Halfopen::new().says(&["faults", "fin-dorp"]);
+    assert_eq!(
+        (said.code, &*said.stderr),
+        (2, "halfopen: no fault \"fin-dorp\"\n  hint: did you mean \"fin-drop\"?\n")
+    );
+}
+
+#[test]
+fn the_catalogue_explains_every_fault() {
+    let list = Halfopen::new().says(&["faults"]).stdout;
+    golden::check("faults/list.txt", &list);
+    for line in list.lines() {
+        let name = line.split_whitespace().next().unwrap();
+        let said = Halfopen::new().says(&["faults", name]);
+        golden::check(&format!("faults/{name}.txt"), &said.stdout);
+        let json = Halfopen::new().says(&["faults", name, "--json"]).stdout;
+        let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+        assert_eq!(json["name"], name);
+    }
+}
+
+#[test]
 fn a_file_that_cannot_be_read_is_told() {
     Halfopen::new().file("halfopen.toml", "seed = 1\nseed = 2\n").complains(
         r#"halfopen: halfopen.toml:2: duplicate key

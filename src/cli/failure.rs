@@ -21,6 +21,8 @@ struct Message {
 impl Failure {
     /// Exit code: something failed at run time.
     pub const FAILED: u8 = 1;
+    /// Exit code: wrong usage.
+    pub const USAGE: u8 = 2;
     /// Exit code: something that is needed is not there (`EX_UNAVAILABLE`).
     pub const UNAVAILABLE: u8 = 69;
     /// Exit code: a privilege is missing (`EX_NOPERM`).

@@ -92,7 +92,7 @@ impl Sources {
             options: options
                 .filter_map(|(option, key, value)| Some(OptionValue { option, key, value: value? }))
                 .collect(),
-            faults: self.faults.clone(),
+            rules: self.faults.clone(),
         }
     }
 }

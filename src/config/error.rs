@@ -4,6 +4,7 @@ use std::fmt;
 use std::path::PathBuf;
 
 use super::units::HINT;
+use crate::fault::nearest;
 
 /// One thing that is wrong. `Display` is one line without the hint:
 /// `halfopen.toml:14: rule[2].fault.syn-ack-delay.delay = "200": missing unit`.
@@ -79,32 +80,11 @@ impl fmt::Display for Place {
 }
 
 /// `did you mean "…"?` for the nearest of the allowed names, else the list of them.
-pub(super) fn suggest<'a>(wrong: &str, allowed: impl IntoIterator<Item = &'a str> + Clone) -> String {
-    match nearest(wrong, allowed.clone()) {
+pub(super) fn suggest(wrong: &str, allowed: &[&str]) -> String {
+    match nearest(wrong, allowed) {
         Some(name) => format!("did you mean \"{name}\"?"),
-        None => format!("allowed here: {}", allowed.into_iter().collect::<Vec<_>>().join(", ")),
+        None => format!("allowed here: {}", allowed.join(", ")),
     }
-}
-
-/// The allowed name that is nearest to a wrong one, if one is near: at most a third of its letters differ.
-pub(super) fn nearest<'a>(wrong: &str, allowed: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
-    let (distance, name) = allowed.into_iter().map(|name| (edits(wrong, name), name)).min()?;
-    (distance <= name.len().max(wrong.len()).div_ceil(3)).then_some(name)
-}
-
-/// Letters to insert, remove or change to get from one text to the other (Levenshtein).
-fn edits(a: &str, b: &str) -> usize {
-    let b: Vec<char> = b.chars().collect();
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, ca) in a.chars().enumerate() {
-        let mut diagonal = std::mem::replace(&mut row[0], i + 1);
-        for (j, cb) in b.iter().enumerate() {
-            let change = diagonal + usize::from(ca != *cb);
-            diagonal = row[j + 1];
-            row[j + 1] = change.min(row[j] + 1).min(diagonal + 1);
-        }
-    }
-    row[b.len()]
 }
 
 #[cfg(test)]
@@ -127,10 +107,7 @@ mod tests {
     #[test]
     fn the_nearest_name_is_proposed_only_if_it_is_near() {
         let names = ["buffer", "congestion", "retries"];
-        assert_eq!(nearest("bufer", names), Some("buffer"));
-        assert_eq!(nearest("retires", names), Some("retries"));
-        assert_eq!(nearest("xyz", names), None);
-        assert_eq!(suggest("xyz", names), "allowed here: buffer, congestion, retries");
-        assert_eq!(nearest("a", []), None);
+        assert_eq!(suggest("bufer", &names), "did you mean \"buffer\"?");
+        assert_eq!(suggest("xyz", &names), "allowed here: buffer, congestion, retries");
     }
 }

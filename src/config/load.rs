@@ -25,14 +25,14 @@ pub(super) enum Format {
 /// What to load.
 #[derive(Clone, Debug, Default)]
 pub struct Request {
-    /// The file of `--config`; without it the file is looked for (see [`find`]).
+    /// The file of `--config`; without it the file is looked for.
     pub file: Option<PathBuf>,
     /// The environment; only variables that begin with `HALFOPEN_` count.
     pub environment: Vec<(String, String)>,
     /// Options of the command line that stand for keys.
     pub options: Vec<OptionValue>,
     /// Rules of the command line in their text form, after those of the file.
-    pub faults: Vec<String>,
+    pub rules: Vec<String>,
 }
 
 /// An option of the command line that stands for a key.
@@ -51,6 +51,8 @@ pub struct OptionValue {
 pub struct Layers {
     /// The values.
     pub raw: Raw,
+    /// Rules of the command line in their text form, after those of [`Raw::rule`].
+    pub rules: Vec<String>,
     value: Value,
     figment: Figment,
     file: Option<File>,
@@ -117,7 +119,7 @@ pub fn load(request: &Request) -> Result<Layers, Vec<Problem>> {
     let value = figment
         .find_value("")
         .map_err(|e| vec![Problem::new(Place::Default, String::new(), String::new(), &e.to_string())])?;
-    let mut layers = Layers { raw: Raw::default(), value, figment, file };
+    let mut layers = Layers { raw: Raw::default(), rules: request.rules.clone(), value, figment, file };
     let mut problems = layers.extract();
     problems.sort_by_key(|p| match p.place {
         Place::File { line, .. } => line,
@@ -196,9 +198,9 @@ impl Layers {
         }
     }
 
-    /// A problem with the value at a key path.
+    /// A problem with the value at a key path; the message is `what` or `what\nhint`.
     #[must_use]
-    pub fn problem(&self, path: &[String], message: &str) -> Problem {
+    pub(super) fn problem(&self, path: &[String], message: &str) -> Problem {
         let value = path.iter().try_fold(&self.value, child).map(written).unwrap_or_default();
         Problem::new(self.place(path), dotted(path), value, message)
     }
@@ -336,10 +338,10 @@ fn written(value: &Value) -> String {
 fn explain(kind: &Kind) -> String {
     match kind {
         Kind::UnknownField(name, allowed) => {
-            format!("unknown key\n{}", suggest(name, allowed.iter().copied()))
+            format!("unknown key\n{}", suggest(name, allowed))
         }
         Kind::UnknownVariant(name, allowed) => {
-            format!("not one of the allowed values\n{}", suggest(name, allowed.iter().copied()))
+            format!("not one of the allowed values\n{}", suggest(name, allowed))
         }
         Kind::InvalidType(actual, expected) => {
             format!("{} where {} should be", told(actual), plain(expected))
@@ -425,7 +427,7 @@ mod tests {
         let toml = load(&request(dir.path(), "a.toml", toml, &[])).unwrap().raw;
         let yaml = load(&request(dir.path(), "a.yml", yaml, &[])).unwrap().raw;
         assert_eq!(toml, yaml);
-        assert_eq!(toml.rule[0].matches["share"].0, "0.2");
+        assert_eq!(toml.rule[0].matches["share"], crate::fault::Value::Float(0.2));
     }
 
     #[test]
@@ -471,13 +473,12 @@ c.toml:13: limit: unknown key
 
     #[test]
     fn a_value_of_the_wrong_type_is_told_in_plain_words() {
-        let toml =
-            "tcp = 1\nrule = 'x'\n[intercept]\nipv6 = 'maybe'\nports = { a = 1 }\n[limits]\nflows = -1\n";
+        let toml = "tcp = 1\nrule = 'x'\n[intercept]\nclient_interface = ['a']\nports = { a = 1 }\n[limits]\nflows = -1\n";
         assert_eq!(
             problems("c.toml", toml),
             r#"c.toml:1: tcp = 1: a number where a table should be
 c.toml:2: rule = "x": a text where a list should be
-c.toml:4: intercept.ipv6 = "maybe": a text where true or false should be
+c.toml:4: intercept.client_interface = ["a"]: a list where a text should be
 c.toml:5: intercept.ports: a table where a list of ports, such as [5432, "8000-8099"] should be
 c.toml:7: limits.flows = -1: out of range
   hint: write a whole number from 0

@@ -1,7 +1,7 @@
 //! The config: from text to meaning.
 //!
-//! [`load`] puts the layers on each other (defaults, file, environment, options), [`raw`] is their shape, [`resolve`] gives
-//! them meaning: parse, don't validate. After that no text is left to be understood. Whatever is wrong comes back as a
+//! [`load`] puts the layers on each other (defaults, file, environment, options), [`raw`] is their shape,
+//! [`Settings::resolve`] gives them meaning: parse, don't validate. After that no text is left to be understood. Whatever is wrong comes back as a
 //! list of [`Problem`]s with place, key, value and hint.
 
 mod error;
@@ -9,6 +9,7 @@ mod load;
 mod locate;
 pub mod raw;
 mod resolve;
+mod rules;
 pub mod units;
 
 pub use error::{Place, Problem};

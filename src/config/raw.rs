@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::units::{Ports, Seed, Size, Text, Time};
+use crate::fault::Attributes;
 use crate::time::Duration;
 
 /// The whole file.
@@ -39,8 +40,6 @@ pub struct Intercept {
     pub client_interface: Text,
     /// Gateway: the interface towards the servers. Default empty: any.
     pub server_interface: Text,
-    /// Take IPv6 connections too. Default true.
-    pub ipv6: bool,
     /// Exec: whether services of the caller's loopback are reachable at their own address. Default `on`.
     pub host_loopback: Switch,
 }
@@ -134,9 +133,9 @@ pub struct Rule {
     pub name: Option<Text>,
     /// Which flows it applies to. Default all.
     #[serde(rename = "match", skip_serializing_if = "BTreeMap::is_empty")]
-    pub matches: BTreeMap<String, Text>,
+    pub matches: Attributes,
     /// The fault and its attributes: `fault.NAME = { … }`.
-    pub fault: BTreeMap<String, BTreeMap<String, Text>>,
+    pub fault: BTreeMap<String, Attributes>,
 }
 
 impl Default for Intercept {
@@ -146,7 +145,6 @@ impl Default for Intercept {
             ports: Ports::default(),
             client_interface: Text::default(),
             server_interface: Text::default(),
-            ipv6: true,
             host_loopback: Switch::On,
         }
     }

@@ -4,15 +4,15 @@
 use super::error::Problem;
 use super::load::Layers;
 use super::raw::{self, Mode, Switch};
+use super::rules;
 use super::units::{PortRange, Seed, Text};
+use crate::fault::Rules;
 use crate::tcp;
 use crate::time::Duration;
 
 /// What the config means.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// Where the dice of all rules start.
-    pub seed: u64,
     /// Where halfopen stands.
     pub mode: Mode,
     /// Server ports to take, sorted, without overlap; empty in exec mode: all.
@@ -21,8 +21,8 @@ pub struct Settings {
     pub client_interface: Option<String>,
     /// The interface towards the servers; `None`: any.
     pub server_interface: Option<String>,
-    /// Take IPv6 connections too.
-    pub ipv6: bool,
+    /// The rules of the config, then those of the command line.
+    pub rules: Rules,
     /// Exec: services on the caller's loopback are reachable.
     pub host_loopback: bool,
     /// The numbers of our own TCP; the secret is still zero.
@@ -61,20 +61,24 @@ impl Settings {
         let mut check = Check { layers, problems: Vec::new() };
         check.ranges(raw);
         check.intercept(&raw.intercept);
+        let seed = match raw.seed {
+            Seed::Fixed(seed) => seed,
+            Seed::Random => machine.random,
+        };
+        let rules = rules::build(layers, seed, raw.intercept.mode).unwrap_or_else(|problems| {
+            check.problems.extend(problems);
+            Rules::default()
+        });
         if !check.problems.is_empty() {
             return Err(check.problems);
         }
         let name = |text: &Text| Some(text.0.clone()).filter(|name| !name.is_empty());
         Ok(Self {
-            seed: match raw.seed {
-                Seed::Fixed(seed) => seed,
-                Seed::Random => machine.random,
-            },
+            rules,
             mode: raw.intercept.mode,
             ports: merged(&raw.intercept.ports.0),
             client_interface: name(&raw.intercept.client_interface),
             server_interface: name(&raw.intercept.server_interface),
-            ipv6: raw.intercept.ipv6,
             host_loopback: raw.intercept.host_loopback == Switch::On,
             tcp: tcp_config(raw),
             limits: raw.limits.clone(),
@@ -210,7 +214,7 @@ mod tests {
     #[test]
     fn what_is_not_said_comes_from_the_machine() {
         let settings = resolve("intercept.ports = [80]").unwrap();
-        assert_eq!((settings.seed, settings.shards), (99, 1));
+        assert_eq!((settings.rules.seed(), settings.shards), (99, 1));
         assert_eq!(settings.client_interface, None);
         let tcp = tcp::Config::default();
         assert_eq!(

@@ -1,0 +1,181 @@
+//! The rules of the config and of the command line, checked, with the place of whatever is wrong.
+
+use super::error::{Place, Problem};
+use super::load::{Layers, dotted};
+use super::raw::{self, Mode};
+use crate::fault::{Engine, Error, Rule, RuleSpec, Rules, Value};
+
+/// Builds all rules. Tells everything that is wrong, not only the first.
+pub(super) fn build(layers: &Layers, seed: u64, mode: Mode) -> Result<Rules, Vec<Problem>> {
+    let engine = match mode {
+        Mode::Gateway => Engine::Tun,
+        Mode::Exec => Engine::Exec,
+    };
+    let mut problems = Vec::new();
+    let mut rules = Vec::new();
+    let written = layers.raw.rule.iter().enumerate().map(|(i, rule)| (Origin::Config(i), spec(rule)));
+    let given = layers.rules.iter().map(|text| (Origin::Option(text), text.parse()));
+    for (origin, spec) in written.chain(given) {
+        let checked = spec.and_then(Rule::build).and_then(|rule| {
+            // Alone first: an error of all rules together does not know which of them it is about.
+            Rules::new(seed, engine, vec![rule.clone()]).map(|_| rule)
+        });
+        match checked {
+            Ok(rule) => rules.push((origin, rule)),
+            Err(error) => problems.push(origin.problem(layers, error)),
+        }
+    }
+    if !problems.is_empty() {
+        return Err(problems);
+    }
+    let all = rules.iter().map(|(_, rule)| rule.clone()).collect();
+    Rules::new(seed, engine, all).map_err(|error| {
+        let blamed = |rule: &Rule| error.value.as_ref().is_some_and(|name| name.to_string() == *rule.name);
+        let origin = rules.iter().rev().find(|(_, rule)| blamed(rule)).map(|(origin, _)| *origin);
+        vec![origin.map_or_else(|| plain(&error), |origin| origin.problem(layers, error.clone()))]
+    })
+}
+
+/// What the config says of a rule; it must name one fault.
+fn spec(rule: &raw::Rule) -> Result<RuleSpec, Error> {
+    let mut faults = rule.fault.iter();
+    let (Some((fault, attributes)), None) = (faults.next(), faults.next()) else {
+        let (what, hint) = match rule.fault.len() {
+            0 => ("names no fault", "as in fault.fin-drop = { first = \"all\" }"),
+            _ => ("names more than one fault", "write a [[rule]] for each"),
+        };
+        return Err(Error {
+            key: "fault".to_owned(),
+            value: None,
+            problem: what.to_owned(),
+            hint: Some(hint.to_owned()),
+        });
+    };
+    Ok(RuleSpec {
+        name: rule.name.as_ref().map(|name| name.0.clone()),
+        matches: rule.matches.clone(),
+        fault: fault.clone(),
+        attributes: attributes.clone(),
+    })
+}
+
+/// Where a rule was written.
+#[derive(Clone, Copy)]
+enum Origin<'a> {
+    /// The how-manieth of the config, from 0.
+    Config(usize),
+    /// On the command line.
+    Option(&'a str),
+}
+
+impl Origin<'_> {
+    fn problem(self, layers: &Layers, error: Error) -> Problem {
+        let problem = plain(&error);
+        match self {
+            Self::Config(index) => {
+                let keys = error.key.split('.').filter(|key| !key.is_empty()).map(str::to_owned);
+                let path: Vec<String> =
+                    ["rule".to_owned(), index.to_string()].into_iter().chain(keys).collect();
+                Problem { place: layers.place(&path), key: dotted(&path), ..problem }
+            }
+            Self::Option(text) => Problem { place: Place::Option(format!("--fault '{text}'")), ..problem },
+        }
+    }
+}
+
+fn plain(error: &Error) -> Problem {
+    let value = match &error.value {
+        Some(Value::Text(text)) => format!("{text:?}"),
+        Some(value) => value.to_string(),
+        None => String::new(),
+    };
+    Problem {
+        place: Place::Default,
+        key: error.key.clone(),
+        value,
+        what: error.problem.clone(),
+        hint: error.hint.clone(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::load::{Request, load};
+    use super::*;
+
+    fn told(toml: &str, options: &[&str], mode: Mode) -> Result<Vec<String>, String> {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("c.toml");
+        std::fs::write(&path, toml).unwrap();
+        let rules = options.iter().map(|rule| (*rule).to_owned()).collect();
+        let layers = load(&Request { file: Some(path), rules, ..Request::default() }).unwrap();
+        match build(&layers, 1, mode) {
+            Ok(rules) => {
+                Ok(rules.rules().iter().map(|rule| format!("{}: {}", rule.name, rule.spec)).collect())
+            }
+            Err(problems) => {
+                let lines = problems.iter().map(|p| match &p.hint {
+                    Some(hint) => format!("{p}\n  hint: {hint}\n"),
+                    None => format!("{p}\n"),
+                });
+                Err(lines.collect::<String>().replace(&format!("{}/", dir.path().display()), ""))
+            }
+        }
+    }
+
+    #[test]
+    fn rules_of_the_command_line_come_after_those_of_the_file() {
+        let toml =
+            "[[rule]]\nname = 'slow'\nmatch = { share = 0.5 }\nfault.syn-ack-delay = { delay = '200ms' }\n";
+        assert_eq!(
+            told(toml, &["syn-drop first=2", "syn-drop"], Mode::Gateway).unwrap(),
+            [
+                "slow: syn-ack-delay delay=200ms match.share=0.5 name=slow",
+                "syn-drop: syn-drop first=2",
+                "syn-drop#2: syn-drop",
+            ]
+        );
+    }
+
+    #[test]
+    fn each_wrong_rule_is_told_with_its_place() {
+        let toml = "[[rule]]\nfault.fin-dorp = {}\n[[rule]]\nmatch = { server = '10.0.0.0/99' }\nfault.syn-drop = {}\n\
+                    [[rule]]\nfault.syn-drop = { first = 'lots' }\n[[rule]]\nname = 'x'\n[[rule]]\nfault = { syn-drop = {}, fin-drop = {} }\n";
+        let options = ["fin-drop direction=sideways", "fin-drop all"];
+        assert_eq!(
+            told(toml, &options, Mode::Gateway).unwrap_err(),
+            r#"c.toml:2: rule[1].fault: unknown fault "fin-dorp"; known: syn-drop, syn-ack-delay, zero-window-stall, ack-delay, rst-inject, fin-drop
+  hint: did you mean "fin-drop"?
+c.toml:4: rule[2].match.server = "10.0.0.0/99": "10.0.0.0/99" is neither an address nor a network; allowed: "any", an address or a network, such as "10.0.0.0/8:5432", ":80-89" or "[fd00::/8]:443"
+c.toml:7: rule[3].fault.syn-drop.first = "lots": not a count; allowed: "all" or a count from 1
+c.toml:8: rule[4].fault: names no fault
+  hint: as in fault.fin-drop = { first = "all" }
+c.toml:11: rule[5].fault: names more than one fault
+  hint: write a [[rule]] for each
+--fault 'fin-drop direction=sideways': fault.fin-drop.direction = "sideways": not one of the known words; allowed: upstream, downstream
+--fault 'fin-drop all': fault: "all" is not of the form key=value
+  hint: quote a value with spaces: name="two words"
+"#
+        );
+    }
+
+    #[test]
+    fn two_rules_of_one_name_are_told_at_the_second() {
+        let toml = "[[rule]]\nname = 'a'\nfault.syn-drop = {}\n[[rule]]\nname = 'a'\nfault.fin-drop = {}\n";
+        assert_eq!(
+            told(toml, &[], Mode::Gateway).unwrap_err(),
+            "c.toml:5: rule[2].name = \"a\": two rules have this name\n  hint: give each rule a name of its own\n"
+        );
+    }
+
+    #[test]
+    fn what_the_engine_cannot_do_is_refused_with_the_reason() {
+        let toml = "[[rule]]\nfault.ack-delay = { direction = 'downstream' }\n";
+        assert!(told(toml, &[], Mode::Gateway).is_ok());
+        assert_eq!(
+            told(toml, &[], Mode::Exec).unwrap_err(),
+            "c.toml:2: rule[1].fault.ack-delay: the exec engine cannot do `ack-delay direction=downstream`: its server leg is \
+             a kernel socket, which decides about windows and acknowledgements itself\n"
+        );
+    }
+}
