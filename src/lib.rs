@@ -46,6 +46,7 @@ pub mod cx;
 pub mod fault;
 pub mod measure;
 pub mod relay;
+pub mod report;
 pub mod rng;
 pub mod tcp;
 pub mod time;

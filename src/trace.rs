@@ -195,6 +195,22 @@ pub enum Outcome {
     Open,
 }
 
+impl Outcome {
+    /// As in every report, e.g. `refused-rst`.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::RefusedRst => "refused-rst",
+            Self::RefusedIcmp => "refused-icmp",
+            Self::Timeout => "timeout",
+            Self::Reset => "reset",
+            Self::Aborted => "aborted",
+            Self::Open => "open",
+        }
+    }
+}
+
 /// One thing that happened.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(tag = "event", rename_all = "kebab-case")]

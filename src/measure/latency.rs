@@ -102,7 +102,7 @@ impl fmt::Debug for Latency {
 }
 
 impl Serialize for Latency {
-    /// `{"count": 3, "unfinished": 0, "p50_us": 210, …, "max_us": 1020}`; no quantiles without values.
+    /// `{"count": 3, "unfinished": 0, "p50_us": 210, …, "p999_us": 999, "max_us": 1020}`; no quantiles without values.
     fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
         let mut map = s.serialize_map(None)?;
         map.serialize_entry("count", &self.count())?;
@@ -110,7 +110,7 @@ impl Serialize for Latency {
         let quantiles = PERCENTILES.iter().map(|(name, p)| (*name, self.percentile(*p)));
         for (name, bound) in quantiles.chain([("max", self.max())]) {
             if let Some(bound) = bound {
-                map.serialize_entry(&format_args!("{name}_us").to_string(), &bound.value.as_micros())?;
+                map.serialize_entry(&format!("{}_us", name.replace('.', "")), &bound.value.as_micros())?;
             }
         }
         map.end()

@@ -68,6 +68,7 @@ pub struct Counters {
 
 /// How many flows ended in each way; the fields are the names of [`Outcome`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
 pub struct Outcomes {
     /// Closed in both directions.
     pub ok: u64,
@@ -138,7 +139,7 @@ pub struct NameCount {
 }
 
 /// The latencies of a run.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize)]
 pub struct Latencies {
     /// First client SYN → final ACK: what the client felt.
     pub connect: Latency,

@@ -10,8 +10,9 @@ use std::path::Path;
 pub(crate) fn check(name: &str, actual: &str) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name);
     if std::env::var_os("UPDATE").is_some_and(|value| value == "1") {
-        std::fs::create_dir_all(path.parent().expect("a golden file has a directory")).unwrap();
-        std::fs::write(&path, actual).unwrap();
+        std::fs::create_dir_all(path.parent().expect("a golden file has a directory"))
+            .expect("directory made");
+        std::fs::write(&path, actual).expect("golden file written");
         return;
     }
     let expected = std::fs::read_to_string(&path)

@@ -1,0 +1,309 @@
+//! The ladder: a flow as a sequence diagram of both legs, made from its events.
+//!
+//! ```text
+//!       time client                       halfopen                      server
+//!   0.000000 │── S 0:0(0) win 64240 ─────────▶│                              │
+//!            │ SYN-SENT                       │                              │
+//!   0.000102 │                                │── S 0:0(0) win 64240 ───────▶│
+//! ```
+//!
+//! Numbers are relative to each sender's first, windows are in bytes. States stand below the arrow that brought them, at
+//! their end of the leg: ours are told by the events, the peers' are inferred from their segments. A dropped segment ends in
+//! a cross; what a fault did, and what is a repetition, stands beside the arrow. Long transfers are folded as they come, so
+//! a ladder takes bounded memory however long its flow lives.
+
+mod draw;
+mod explain;
+mod rows;
+mod track;
+
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use rows::{Arrow, Fate, Item, Mark, Rows, States, Way};
+use track::Track;
+
+use crate::report::text::{Role, Style, Text, bytes};
+use crate::time::Instant;
+use crate::trace::{Did, Direction, Event, FlowId, Leg, Outcome, Record, Resend, SegmentNote, Sink, State};
+use crate::wire::Flags;
+
+/// Most flows whose ladders are kept at a time; the events of later ones are not.
+pub const FLOWS: usize = 16;
+/// Most held segments that a ladder waits for.
+const HELD: usize = 64;
+
+/// The ladder of one flow.
+#[derive(Debug)]
+pub struct Ladder {
+    flow: FlowId,
+    opened: Option<(SocketAddr, SocketAddr, Vec<Arc<str>>)>,
+    start: Option<Instant>,
+    legs: [Track; 2],
+    /// The peers' states that were drawn last.
+    peers: [State; 2],
+    rows: Rows,
+    /// States to draw before the next arrow.
+    states: States,
+    /// States that an arrow of ours is about to bring, and since when.
+    sending: [Option<(State, Instant)>; 2],
+    /// What the next segment of a leg is: marks of faults, and why it repeats something.
+    marks: [Vec<Mark>; 2],
+    resent: [Option<Resend>; 2],
+    held: VecDeque<(Leg, Way, SegmentNote, Instant)>,
+}
+
+impl Ladder {
+    /// An empty ladder for this flow.
+    #[must_use]
+    pub fn new(flow: FlowId) -> Self {
+        Self {
+            flow,
+            opened: None,
+            start: None,
+            legs: [Track::new(true), Track::new(false)],
+            peers: [State::Closed, State::Listen],
+            rows: Rows::default(),
+            states: States::default(),
+            sending: [None; 2],
+            marks: [Vec::new(), Vec::new()],
+            resent: [None; 2],
+            held: VecDeque::new(),
+        }
+    }
+
+    /// The ladder of the first flow among these events.
+    #[must_use]
+    pub fn of(records: &[Record]) -> Self {
+        let flow = records.iter().map(|r| r.flow).find(|flow| *flow != FlowId(0)).unwrap_or_default();
+        let mut ladder = Self::new(flow);
+        for record in records {
+            ladder.record(record);
+        }
+        ladder
+    }
+
+    /// The flow's number.
+    #[must_use]
+    pub const fn flow(&self) -> FlowId {
+        self.flow
+    }
+
+    /// Takes an event; those of other flows are ignored.
+    pub fn record(&mut self, record: &Record) {
+        let Record { at, flow, leg, ref event } = *record;
+        if flow != self.flow {
+            return;
+        }
+        self.start.get_or_insert(at);
+        self.settle(at);
+        match (event, leg) {
+            (Event::FlowOpened { client, server, rules }, _) => {
+                self.opened = Some((*client, *server, rules.clone()));
+            }
+            (Event::SegmentIn { segment }, Some(leg)) => {
+                self.segment(at, leg, Way::In, segment, Fate::Passed)
+            }
+            (Event::SegmentOut { segment }, Some(leg)) => {
+                self.segment(at, leg, Way::Out, segment, Fate::Passed)
+            }
+            (Event::StateChanged { to, .. }, Some(leg)) => self.state(at, leg, *to),
+            (Event::Resent { why, .. }, Some(leg)) => self.resent[leg as usize] = Some(*why),
+            (Event::Fired { rule, did, direction, segment, .. }, _) => {
+                let leg = leg.unwrap_or_else(|| direction.enters());
+                let mark = Mark { rule: rule.clone(), did: *did };
+                self.fired(at, leg, way(leg, *direction), mark, segment.as_ref());
+            }
+            (event, leg) => {
+                if let Some(text) = describe(event) {
+                    self.note(at, leg, Role::Dim, text);
+                }
+            }
+        }
+    }
+
+    /// Draws it.
+    #[must_use]
+    pub fn draw(&self, style: &Style) -> Text {
+        draw::draw(self, style)
+    }
+
+    fn segment(&mut self, at: Instant, leg: Leg, way: Way, note: &SegmentNote, fate: Fate) {
+        let reset = way == Way::Out && note.flags.has(Flags::RST);
+        let closed = if reset { self.states.ours(leg).take() } else { None };
+        self.flush_states();
+        *self.states.ours(leg) = closed;
+        let delivered = fate == Fate::Passed;
+        let track = &mut self.legs[leg as usize];
+        let (seg, meaning, again) = track.observe(at, way == Way::In, note, delivered);
+        let peer = track.peer_state();
+        let held = self.held.iter().position(|(l, w, n, _)| (*l, *w) == (leg, way) && n == note);
+        let released = held.and_then(|i| self.held.remove(i)).map(|(_, _, _, since)| at.since(since));
+        let arrow = Arrow {
+            at: self.relative(at),
+            leg,
+            way,
+            key: note.clone(),
+            seg,
+            fate,
+            marks: std::mem::take(&mut self.marks[leg as usize]),
+            again: again.filter(|_| released.is_none()),
+            resent: self.resent[leg as usize].take().filter(|_| way == Way::Out),
+            released,
+            meaning,
+            peer,
+        };
+        self.rows.push(Item::Arrow(Box::new(arrow)));
+        if way == Way::Out
+            && let Some((state, _)) = self.sending[leg as usize].take()
+        {
+            *self.states.ours(leg) = Some(state);
+        }
+        if std::mem::replace(&mut self.peers[leg as usize], peer) != peer {
+            *self.states.peer(leg) = Some(peer);
+        }
+    }
+
+    fn state(&mut self, at: Instant, leg: Leg, to: State) {
+        // These states come with a segment of ours that is about to leave; they belong below its arrow. (So does CLOSED when
+        // it comes with a RST, see `segment`.)
+        if matches!(to, State::SynSent | State::SynReceived | State::FinWait1 | State::LastAck) {
+            self.sending[leg as usize] = Some((to, at));
+        } else {
+            *self.states.ours(leg) = Some(to);
+        }
+    }
+
+    fn fired(&mut self, at: Instant, leg: Leg, way: Way, mark: Mark, segment: Option<&SegmentNote>) {
+        let fate = match mark.did {
+            Did::Drop => Fate::Dropped,
+            Did::Hold(_) => Fate::Held,
+            Did::Knob | Did::Release => {
+                let does = if mark.did == Did::Knob { "begins" } else { "ends" };
+                return self.note(at, Some(leg), Role::Fault, format!("{} {does}", mark.rule));
+            }
+            Did::Duplicate(_) | Did::Rewrite | Did::Inject => Fate::Passed,
+        };
+        let Some(note) = segment else {
+            let text = format!("{} {}", mark.rule, mark.does());
+            return self.note(at, Some(leg), Role::Fault, text);
+        };
+        let at_relative = self.relative(at);
+        if let Some(arrow) = self.rows.recent(at_relative, leg, way, note) {
+            // The arrow was drawn before its fate was known.
+            arrow.fate = fate;
+            arrow.marks.push(mark);
+        } else {
+            self.marks[leg as usize].push(mark);
+            if fate != Fate::Passed {
+                self.segment(at, leg, way, note, fate);
+            }
+        }
+        if fate == Fate::Held && self.held.len() < HELD {
+            self.held.push_back((leg, way, note.clone(), at));
+        }
+    }
+
+    fn note(&mut self, at: Instant, leg: Option<Leg>, role: Role, text: String) {
+        self.flush_states();
+        self.rows.push(Item::Note { at: self.relative(at), leg, role, text });
+    }
+
+    /// States that waited for an arrow which did not come at their time are drawn without it.
+    fn settle(&mut self, now: Instant) {
+        for leg in [Leg::Client, Leg::Server] {
+            if let Some((state, since)) = self.sending[leg as usize]
+                && since != now
+            {
+                self.sending[leg as usize] = None;
+                *self.states.ours(leg) = Some(state);
+            }
+        }
+    }
+
+    fn flush_states(&mut self) {
+        if self.states != States::default() {
+            self.rows.push(Item::States(std::mem::take(&mut self.states)));
+        }
+    }
+
+    fn relative(&self, at: Instant) -> crate::time::Duration {
+        at.since(self.start.unwrap_or(at))
+    }
+}
+
+/// What an event without a segment says, if it is worth a row.
+fn describe(event: &Event) -> Option<String> {
+    Some(match event {
+        Event::FlowClosed { outcome, upstream_bytes, downstream_bytes } => {
+            let (up, down) = (bytes(*upstream_bytes), bytes(*downstream_bytes));
+            let end = match outcome {
+                Outcome::Open => "still open".to_owned(),
+                outcome => format!("closed: {}", outcome.name()),
+            };
+            format!("{end}; {up} upstream, {down} downstream")
+        }
+        Event::Icmp { kind, code, sent: true } => format!("ICMP {kind}/{code} sent to the client"),
+        Event::Icmp { kind, code, sent: false } => format!("ICMP {kind}/{code} from the network"),
+        Event::Dialled { error: None } => "kernel socket connected".to_owned(),
+        Event::Dialled { error: Some(error) } => format!("kernel socket failed: {error}"),
+        Event::ChallengeAck => "answered by a challenge ACK (RFC 5961)".to_owned(),
+        Event::Discarded { reason } => format!("discarded: {reason}"),
+        Event::LimitHit { limit } => format!("limit reached: {limit}"),
+        _ => return None,
+    })
+}
+
+const fn way(leg: Leg, direction: Direction) -> Way {
+    match (leg, direction) {
+        (Leg::Client, Direction::Upstream) | (Leg::Server, Direction::Downstream) => Way::In,
+        (Leg::Client, Direction::Downstream) | (Leg::Server, Direction::Upstream) => Way::Out,
+    }
+}
+
+/// The ladders of the first flows of a run.
+#[derive(Debug, Default)]
+pub struct Ladders {
+    flows: VecDeque<Ladder>,
+    /// Flows without a ladder.
+    untold: u64,
+}
+
+impl Ladders {
+    /// The ladders, by flow number.
+    pub fn iter(&self) -> impl Iterator<Item = &Ladder> {
+        self.flows.iter()
+    }
+
+    /// All ladders, one below the other.
+    #[must_use]
+    pub fn draw(&self, style: &Style) -> Text {
+        let mut text = Text::default();
+        for ladder in &self.flows {
+            text.0.extend(ladder.draw(style).0);
+            text.0.push(crate::report::Line::default());
+        }
+        if self.untold > 0 {
+            let line = format!("{} more flows have no ladder; only the first {FLOWS} are drawn", self.untold);
+            text.0.push(crate::report::Line::of(Role::Dim, line));
+        }
+        text
+    }
+}
+
+impl Sink for Ladders {
+    fn record(&mut self, record: Record) {
+        if let Some(ladder) = self.flows.iter_mut().find(|ladder| ladder.flow == record.flow) {
+            ladder.record(&record);
+        } else if matches!(record.event, Event::FlowOpened { .. }) {
+            if self.flows.len() == FLOWS {
+                self.untold += 1;
+                return;
+            }
+            let mut ladder = Ladder::new(record.flow);
+            ladder.record(&record);
+            self.flows.push_back(ladder);
+        }
+    }
+}

@@ -1,0 +1,9 @@
+//! What a person reads: the ladder of a flow and the summary of a run. Made from events; pure text with roles for colour.
+
+pub mod ladder;
+pub mod summary;
+pub mod text;
+
+pub use ladder::{Ladder, Ladders};
+pub use summary::Summary;
+pub use text::{Line, Role, Span, Style, Text};

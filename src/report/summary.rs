@@ -1,0 +1,188 @@
+//! What a run amounts to: flows, outcomes, rules, latencies, limits; as text and as JSON.
+
+use serde::Serialize;
+use unicode_width::UnicodeWidthStr as _;
+
+use super::text::{Line, Role, Style, Text, bytes, grouped};
+use crate::measure::{Bound, Counters, Latencies, Latency, Measure, NameCount, PERCENTILES, RuleCount};
+use crate::time::{Duration, Instant};
+
+/// Widest a rule's name is printed.
+const RULE: usize = 40;
+
+/// The end report of a run. Serialised, it is the object that `--json` prints.
+#[derive(Clone, Debug, Serialize)]
+pub struct Summary<'a> {
+    /// The seed; the same one gives the same faults.
+    pub seed: u64,
+    /// How long the run lasted.
+    pub seconds: f64,
+    /// The totals.
+    #[serde(flatten)]
+    pub counters: Counters,
+    /// Each rule, also those that never mattered.
+    pub rules: &'a [RuleCount],
+    /// The latencies, in microseconds.
+    pub latencies: &'a Latencies,
+    /// Limits that were reached.
+    pub limits: &'a [NameCount],
+    /// Why packets were discarded.
+    pub discarded: &'a [NameCount],
+}
+
+impl<'a> Summary<'a> {
+    /// The summary of a run that ends `now`; [`Measure::finish`] has been called.
+    #[must_use]
+    pub fn new(measure: &'a Measure, seed: u64, now: Instant) -> Self {
+        Self {
+            seed,
+            seconds: now.as_secs_f64(),
+            counters: measure.counters(),
+            rules: measure.rules(),
+            latencies: measure.latencies(),
+            limits: measure.limits(),
+            discarded: measure.discarded(),
+        }
+    }
+
+    /// As text.
+    #[must_use]
+    pub fn draw(&self, style: &Style) -> Text {
+        let mut text = Text::default();
+        text.0.extend(self.totals(style));
+        text.0.extend(self.rule_table(style));
+        text.0.extend(self.latency_table(style));
+        for (what, names) in [("limit reached", self.limits), ("discarded", self.discarded)] {
+            for NameCount { name, count } in names {
+                let line = format!("{what}: {name}, {} {}", grouped(*count), times(*count));
+                text.0.push(Line::of(Role::Again, line));
+            }
+        }
+        if self.counters.untimed > 0 {
+            let line =
+                format!("{} flows have no latencies: too many at once", grouped(self.counters.untimed));
+            text.0.push(Line::of(Role::Again, line));
+        }
+        text
+    }
+
+    fn totals(&self, style: &Style) -> Vec<Line> {
+        let Counters { flows, outcomes, upstream_bytes, downstream_bytes, retransmissions, .. } =
+            self.counters;
+        let mut line = Line::of(Role::Title, format!("{} {}", grouped(flows), plural(flows, "flow")));
+        let ended: Vec<_> =
+            outcomes.iter().map(|(name, count)| format!("{} {name}", grouped(count))).collect();
+        if !ended.is_empty() {
+            line.push(Role::Plain, format!(": {}", ended.join(", ")));
+        }
+        let moved = format!(
+            "{} upstream, {} downstream, {} {}; {:.3} s, seed {}",
+            bytes(upstream_bytes),
+            bytes(downstream_bytes),
+            grouped(retransmissions),
+            plural(retransmissions, "retransmission"),
+            self.seconds,
+            self.seed
+        );
+        vec![line, Line::of(Role::Dim, style.words(&moved))]
+    }
+
+    fn rule_table(&self, style: &Style) -> Vec<Line> {
+        let names: Vec<_> = self.rules.iter().map(|r| style.cut(&r.rule, RULE)).collect();
+        let columns = names.iter().map(|name| name.width()).chain(["rule".len()]).max().unwrap_or_default();
+        let mut lines = Vec::new();
+        if !names.is_empty() {
+            let mut head = Line::of(Role::Title, "rule");
+            head.pad_to(columns);
+            head.push(Role::Title, format!("  {:>8}  {:>8}  fault", "matched", "fired"));
+            lines.extend([Line::default(), head]);
+        }
+        for (name, rule) in names.into_iter().zip(self.rules) {
+            let mut line = Line::of(Role::Plain, name);
+            line.pad_to(columns);
+            let (matched, fired) = (grouped(rule.matched), grouped(rule.fired));
+            line.push(Role::Plain, format!("  {matched:>8}  {fired:>8}  {}", rule.fault));
+            if rule.fired == 0 {
+                line.push(Role::Fault, "  never fired");
+            }
+            lines.push(line);
+        }
+        lines
+    }
+
+    fn latency_table(&self, style: &Style) -> Vec<Line> {
+        let rows = [
+            ("connect", &self.latencies.connect),
+            ("client_rtt", &self.latencies.client_rtt),
+            ("server_connect", &self.latencies.server_connect),
+            ("server_net", &self.latencies.server_net),
+        ];
+        if rows.iter().all(|(_, latency)| latency.count() == 0) {
+            return Vec::new();
+        }
+        let mut head = format!("{:<14}  {:>8}", "latency", "count");
+        for (name, _) in PERCENTILES.iter().copied().chain([("max", 100.0)]) {
+            head.push_str(&format!("  {name:>8}"));
+        }
+        let mut lines = vec![Line::default(), Line::of(Role::Title, head)];
+        for (name, latency) in rows {
+            let mut row = format!("{name:<14}  {:>8}", grouped(latency.count()));
+            for bound in quantiles(latency) {
+                row.push_str(&format!("  {:>8}", style.words(&bound.map_or_else(String::new, quantile))));
+            }
+            let mut line = Line::of(Role::Plain, row);
+            if latency.unfinished_count() > 0 {
+                let unfinished = format!("  {} unfinished", grouped(latency.unfinished_count()));
+                line.push(Role::Fault, unfinished);
+            }
+            lines.push(line);
+        }
+        lines
+    }
+}
+
+fn quantiles(latency: &Latency) -> impl Iterator<Item = Option<Bound>> + '_ {
+    PERCENTILES.iter().map(|(_, p)| latency.percentile(*p)).chain([latency.max()])
+}
+
+fn quantile(bound: Bound) -> String {
+    let sign = if bound.at_least { "≥" } else { "" };
+    format!("{sign}{}", brief(bound.value))
+}
+
+/// Three significant digits and the unit: `210 µs`, `12.3 ms`, `1.02 s`.
+fn brief(time: Duration) -> String {
+    let micros = time.as_micros() as f64;
+    let (value, unit) = match micros {
+        m if m < 999.5 => (m, "µs"),
+        m if m < 999_500.0 => (m / 1e3, "ms"),
+        m => (m / 1e6, "s"),
+    };
+    match value {
+        v if unit == "µs" || v >= 99.95 => format!("{v:.0} {unit}"),
+        v if v >= 9.995 => format!("{v:.1} {unit}"),
+        v => format!("{v:.2} {unit}"),
+    }
+}
+
+fn plural(count: u64, word: &str) -> String {
+    if count == 1 { word.to_owned() } else { format!("{word}s") }
+}
+
+const fn times(count: u64) -> &'static str {
+    if count == 1 { "time" } else { "times" }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_have_three_digits_and_the_unit_that_suits_them() {
+        let micros = [1, 210, 999, 1000, 12_340, 100_400, 999_400, 1_020_000, 134_800_000];
+        let texts = micros.map(|m| brief(Duration::from_micros(m)));
+        let expected =
+            ["1 µs", "210 µs", "999 µs", "1.00 ms", "12.3 ms", "100 ms", "999 ms", "1.02 s", "135 s"];
+        assert_eq!(texts, expected);
+    }
+}

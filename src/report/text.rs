@@ -1,0 +1,224 @@
+//! Lines of text whose parts have roles. The host part may colour the roles; without colour the text says the same.
+
+use std::fmt;
+
+use unicode_width::{UnicodeWidthChar as _, UnicodeWidthStr as _};
+
+/// What a part of a line is; only ever used for colour.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Role {
+    /// Nothing special.
+    #[default]
+    Plain,
+    /// A heading.
+    Title,
+    /// Time, lifelines, side notes.
+    Dim,
+    /// A state of RFC 9293.
+    State,
+    /// What a fault did.
+    Fault,
+    /// Something sent again.
+    Again,
+    /// An explanation.
+    Explain,
+}
+
+/// A part of a line.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Span {
+    /// Its role.
+    pub role: Role,
+    /// Its text, without line breaks.
+    pub text: String,
+}
+
+/// A line.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Line(pub Vec<Span>);
+
+/// Lines.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Text(pub Vec<Line>);
+
+/// How to draw.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Style {
+    /// Columns of the terminal. Default 100, for when it is unknown; below [`Style::NARROWEST`] counts as that.
+    pub width: usize,
+    /// Only ASCII characters of our own; names are printed as they are.
+    pub ascii: bool,
+    /// With a sentence of explanation after each step.
+    pub explain: bool,
+}
+
+impl Default for Style {
+    fn default() -> Self {
+        Self { width: 100, ascii: false, explain: false }
+    }
+}
+
+impl Style {
+    /// Below this many columns nothing is legible.
+    pub const NARROWEST: usize = 60;
+
+    /// The columns that are drawn on.
+    #[must_use]
+    pub fn columns(&self) -> usize {
+        self.width.max(Self::NARROWEST)
+    }
+
+    /// The character, or its stand-in.
+    pub(super) const fn glyph(&self, unicode: &'static str, ascii: &'static str) -> &'static str {
+        if self.ascii { ascii } else { unicode }
+    }
+
+    /// Our own words in the character set of the style.
+    pub(super) fn words(&self, text: &str) -> String {
+        if !self.ascii {
+            return text.to_owned();
+        }
+        text.replace('…', "...").replace('→', "->").replace('×', "x").replace('≥', ">=").replace('µ', "u")
+    }
+
+    /// `text` cut to `columns` columns, with an ellipsis where it was cut.
+    pub(super) fn cut(&self, text: &str, columns: usize) -> String {
+        if text.width() <= columns {
+            return text.to_owned();
+        }
+        let ellipsis = self.glyph("…", "~");
+        let mut out = String::new();
+        let mut room = columns.saturating_sub(1);
+        for c in text.chars() {
+            let width = c.width().unwrap_or(0);
+            if width > room {
+                break;
+            }
+            room -= width;
+            out.push(c);
+        }
+        if columns > 0 {
+            out.push_str(ellipsis);
+        }
+        out
+    }
+}
+
+impl Line {
+    /// A line of one part.
+    pub fn of(role: Role, text: impl Into<String>) -> Self {
+        Self(vec![Span { role, text: text.into() }])
+    }
+
+    /// Adds a part.
+    pub fn push(&mut self, role: Role, text: impl Into<String>) {
+        let text = text.into();
+        match self.0.last_mut() {
+            Some(last) if last.role == role => last.text.push_str(&text),
+            _ if text.is_empty() => {}
+            _ => self.0.push(Span { role, text }),
+        }
+    }
+
+    /// Columns that the line takes.
+    #[must_use]
+    pub fn width(&self) -> usize {
+        self.0.iter().map(|span| span.text.width()).sum()
+    }
+
+    /// Fills up with spaces to `columns`.
+    pub fn pad_to(&mut self, columns: usize) {
+        let missing = columns.saturating_sub(self.width());
+        self.push(Role::Plain, " ".repeat(missing));
+    }
+}
+
+impl fmt::Display for Line {
+    /// Without colour and without trailing spaces.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let text: String = self.0.iter().map(|span| span.text.as_str()).collect();
+        f.write_str(text.trim_end())
+    }
+}
+
+impl fmt::Display for Text {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|line| writeln!(f, "{line}"))
+    }
+}
+
+/// `text` in lines of at most `columns` columns, broken at spaces; a longer word has a line of its own.
+pub(super) fn wrap(text: &str, columns: usize) -> Vec<String> {
+    let mut lines = vec![String::new()];
+    for word in text.split_whitespace() {
+        let last = lines.last_mut().expect("there is always a line");
+        if last.is_empty() {
+            last.push_str(word);
+        } else if last.width() + 1 + word.width() <= columns {
+            last.push(' ');
+            last.push_str(word);
+        } else {
+            lines.push(word.to_owned());
+        }
+    }
+    lines
+}
+
+/// `12345` as `12,345`.
+pub(super) fn grouped(number: u64) -> String {
+    let digits = number.to_string();
+    let mut out = String::new();
+    for (i, c) in digits.chars().enumerate() {
+        if i > 0 && (digits.len() - i).is_multiple_of(3) {
+            out.push(',');
+        }
+        out.push(c);
+    }
+    out
+}
+
+/// Bytes in the unit in which they are easiest to read, e.g. `12.0 MiB`.
+pub(super) fn bytes(number: u64) -> String {
+    const UNITS: [&str; 4] = ["KiB", "MiB", "GiB", "TiB"];
+    if number < 10 * 1024 {
+        return format!("{} {}", grouped(number), if number == 1 { "byte" } else { "bytes" });
+    }
+    let mut value = number as f64 / 1024.0;
+    let mut unit = 0;
+    while value >= 1024.0 && unit + 1 < UNITS.len() {
+        value /= 1024.0;
+        unit += 1;
+    }
+    format!("{value:.1} {}", UNITS[unit])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cutting_counts_columns_and_not_characters() {
+        let style = Style::default();
+        assert_eq!(style.cut("fin-drop", 8), "fin-drop");
+        assert_eq!(style.cut("fin-drop", 6), "fin-d…");
+        assert_eq!(style.cut("規則規則", 8), "規則規則");
+        assert_eq!(style.cut("規則規則", 6), "規則…");
+        assert_eq!(style.cut("規則規則", 0), "");
+    }
+
+    #[test]
+    fn numbers_read_easily() {
+        assert_eq!(
+            [grouped(0), grouped(999), grouped(1204), grouped(1_234_567)],
+            ["0", "999", "1,204", "1,234,567"]
+        );
+        let sizes = [0, 1, 4500, 12 << 20, 5 << 30].map(bytes);
+        assert_eq!(sizes, ["0 bytes", "1 byte", "4,500 bytes", "12.0 MiB", "5.0 GiB"]);
+    }
+
+    #[test]
+    fn wrapping_never_breaks_a_word() {
+        assert_eq!(wrap("one two three", 7), ["one two", "three"]);
+        assert_eq!(wrap("incomprehensible word", 5), ["incomprehensible", "word"]);
+    }
+}
