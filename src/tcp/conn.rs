@@ -32,8 +32,11 @@ pub struct Connection {
     pub(super) events: VecDeque<Event>,
     pub(super) replies: VecDeque<Segment>,
     pub(super) ip_out: IpMeta,
-    ip_in: IpMeta,
+    pub(super) ip_in: IpMeta,
     corked: bool,
+    /// What the application sent and closed before the handshake was complete (RFC 9293 §3.10.2, §3.10.4).
+    pub(super) early: Vec<Bytes>,
+    early_close: bool,
     told: State,
 }
 
@@ -91,6 +94,8 @@ impl Connection {
             ip_out: ip,
             ip_in: IpMeta::default(),
             corked: false,
+            early: Vec::new(),
+            early_close: false,
             told: State::Closed,
         };
         conn.tell_state(cx);
@@ -168,6 +173,10 @@ impl Connection {
         open.clock.recent_at = cx.now;
         if let Some(at) = ours.first_sent.filter(|_| ours.sent == 1) {
             open.send.rtt.sample(cx.now, cx.now.since(at));
+        }
+        std::mem::take(&mut self.early).into_iter().for_each(|data| open.send.push(data));
+        if self.early_close {
+            open.send.close();
         }
         self.phase = Phase::Open(Box::new(open));
         self.events.push_back(Event::Established);
@@ -255,7 +264,6 @@ impl Connection {
 
     /// An ICMP error about a segment of ours, already matched to this connection.
     pub fn on_icmp(&mut self, cx: &mut Cx<'_>, err: IcmpError) {
-        cx.emit(Trace::Icmp { kind: err.kind, code: err.code, sent: false });
         let v6 = self.tuple.is_ipv6();
         match &mut self.phase {
             // Linux: every hard or soft error ends a SYN-SENT. RFC 5927 §4.1: it must quote what is in flight.
@@ -362,10 +370,12 @@ impl Connection {
         }
     }
 
-    /// Queues bytes for the peer. Ignored once closed.
+    /// Queues bytes for the peer, also before the handshake is complete. Ignored once closed.
     pub fn send(&mut self, data: Bytes) {
-        if let Phase::Open(open) = &mut self.phase {
-            open.send.push(data);
+        match &mut self.phase {
+            Phase::Open(open) => open.send.push(data),
+            Phase::SynSent(_) | Phase::SynReceived(_) if !self.early_close => self.early.push(data),
+            _ => {}
         }
     }
 
@@ -383,7 +393,8 @@ impl Connection {
         match &mut self.phase {
             Phase::Open(open) => open.send.close(),
             Phase::SynSent(_) => self.close(Event::Closed),
-            _ => {}
+            Phase::SynReceived(_) => self.early_close = true,
+            Phase::TimeWait(_) | Phase::Closed => {}
         }
         self.tell_state(cx);
     }
@@ -433,17 +444,6 @@ impl Connection {
         }
     }
 
-    /// TTL and traffic class of the peer's latest segment.
-    #[must_use]
-    pub const fn ip_received(&self) -> IpMeta {
-        self.ip_in
-    }
-
-    /// TTL and DSCP to send with; the ECN bits are ours.
-    pub fn set_ip(&mut self, ip: IpMeta) {
-        self.ip_out = ip;
-    }
-
     /// The RFC's name of the state.
     #[must_use]
     pub fn state(&self) -> State {
@@ -454,18 +454,6 @@ impl Connection {
             Phase::TimeWait(_) => State::TimeWait,
             Phase::Closed => State::Closed,
         }
-    }
-
-    /// As we send: `src` is our end.
-    #[must_use]
-    pub const fn tuple(&self) -> Tuple {
-        self.tuple
-    }
-
-    /// RFC 6191: true if this SYN may replace a connection in TIME-WAIT.
-    #[must_use]
-    pub fn may_reopen(&self, syn: &Segment) -> bool {
-        matches!(&self.phase, Phase::TimeWait(wait) if wait.may_reopen(syn))
     }
 }
 

@@ -4,7 +4,7 @@ use super::conn::{Connection, Phase};
 use super::knobs::Knobs;
 use super::syn::SynOptions;
 use crate::trace::Resend;
-use crate::wire::SeqNum;
+use crate::wire::{IpMeta, Segment, SeqNum, Tuple};
 
 impl Connection {
     /// Bytes queued and not yet acknowledged by the peer, sent or not.
@@ -12,7 +12,7 @@ impl Connection {
     pub fn queued(&self) -> u32 {
         match &self.phase {
             Phase::Open(open) => open.send.buffer.len(),
-            _ => 0,
+            _ => self.early.iter().map(|data| data.len() as u32).sum(),
         }
     }
 
@@ -93,5 +93,28 @@ impl Connection {
             Phase::TimeWait(wait) => wait.numbers(),
             Phase::Closed => Default::default(),
         }
+    }
+
+    /// TTL and traffic class of the peer's latest segment.
+    #[must_use]
+    pub const fn ip_received(&self) -> IpMeta {
+        self.ip_in
+    }
+
+    /// TTL and DSCP to send with; the ECN bits are ours.
+    pub fn set_ip(&mut self, ip: IpMeta) {
+        self.ip_out = ip;
+    }
+
+    /// As we send: `src` is our end.
+    #[must_use]
+    pub const fn tuple(&self) -> Tuple {
+        self.tuple
+    }
+
+    /// RFC 6191: true if this SYN may replace a connection in TIME-WAIT.
+    #[must_use]
+    pub fn may_reopen(&self, syn: &Segment) -> bool {
+        matches!(&self.phase, Phase::TimeWait(wait) if wait.may_reopen(syn))
     }
 }

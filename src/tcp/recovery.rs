@@ -288,13 +288,10 @@ impl Send {
     fn on_rto(&mut self, now: Instant, clock: Option<u32>) -> bool {
         self.recovery.backoff += 1;
         self.recovery.rto_at = Some(now + self.rtt.backoff(self.recovery.backoff));
-        if self.wnd == 0 {
-            // RFC 9293 SHLD-17: the peer took its window back; ask for it, and do not time out while it answers.
-            self.recovery.unanswered += 1;
-            self.recovery.probe = Some(Resend::WindowProbe);
-            return self.recovery.unanswered > self.retries;
-        }
-        if self.recovery.backoff > self.retries {
+        // RFC 9293 SHLD-17: a peer that took its window back but answers is alive.
+        self.recovery.unanswered += 1;
+        let tries = if self.wnd == 0 { self.recovery.unanswered } else { self.recovery.backoff };
+        if tries > self.retries {
             return true;
         }
         if self.board.front_sacked() {

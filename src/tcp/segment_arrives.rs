@@ -74,8 +74,8 @@ impl Open {
             self.on_probe(now, seg, out);
             return judged;
         }
-        // RFC 9293 §3.10.7.4: an unacceptable segment draws an ACK; data always, the rest at Linux's rate.
-        if seg.payload.is_empty() && self.too_soon(now) {
+        // RFC 9293 §3.10.7.4: an unacceptable segment draws an ACK; what was sent again always, the rest at Linux's rate.
+        if (seg.seq_len() == 0 || seg.has(Flags::SYN)) && self.too_soon(now) {
             out.discarded = Some("outside the window");
         } else {
             self.last_invalid = Some(now);

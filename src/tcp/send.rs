@@ -190,8 +190,10 @@ impl Send {
         if self.in_flight() > 0 && room < mss {
             return None;
         }
-        // RFC 9293 SHLD-16: retransmit inside a window that shrank.
-        let edge = self.right_edge();
+        // RFC 9293 SHLD-16: retransmit inside a window that shrank; the first segment even beyond it, as Linux does, which
+        // is a probe as well (SHLD-17).
+        let head = if lost.start == self.una { self.una + mss } else { 0 };
+        let edge = self.right_edge().max(head);
         if lost.start >= edge {
             return None;
         }

@@ -213,3 +213,43 @@ fn a_reader_that_stops_stops_the_writer_and_probes_go_on() {
     p.run(ms(120_000));
     assert!(p.got[1] == data);
 }
+
+/// RFC 9293 §3.10.2, §3.10.4: what is sent and closed in SYN-RECEIVED follows the handshake.
+#[test]
+fn data_and_close_before_the_handshake_are_kept() {
+    let mut p = Pair::connected(OFFER, 0.0, 1);
+    p.send(1, b"220 ready");
+    p.shutdown(1);
+    assert_eq!((p.states()[1], p.ends[1].queued()), (State::SynReceived, 9));
+    p.run(ms(100));
+    assert_eq!(p.got[0], b"220 ready");
+    assert_eq!(p.states(), [State::CloseWait, State::FinWait2]);
+}
+
+/// RFC 6298, Linux: the last segment of a dead path is sent again with doubling distance, then the connection is given up.
+#[test]
+fn retransmissions_double_until_retries_are_used_up() {
+    let mut p = Pair::connected(OFFER, 0.0, 1);
+    p.run(ms(100));
+    p.loss = 1.0;
+    p.send(0, b"lost");
+    p.run(ms(2_000_000));
+    let sent: Vec<f64> =
+        p.log.iter().filter(|l| l.1 == 0 && !l.2.payload.is_empty()).map(|l| l.0.as_secs_f64()).collect();
+    assert_eq!(sent.len(), 16, "the first and tcp_retries2 = 15 more: {sent:?}");
+    let gaps: Vec<f64> = sent.windows(2).map(|w| w[1] - w[0]).collect();
+    assert!((0.2..0.24).contains(&gaps[0]) && (0.2..0.45).contains(&gaps[1]), "{gaps:?}");
+    assert!(gaps[2..9].windows(2).all(|w| (w[1] / w[0] - 2.0).abs() < 0.01), "{gaps:?}");
+    assert!((gaps[14] - 120.0).abs() < 1e-6, "{gaps:?}");
+    assert!(p.events[0].contains(&Event::TimedOut));
+}
+
+/// Linux: SYN-ACKs at 0, 1, 3, 7, 15, 31 s; gone at 63 s.
+#[test]
+fn a_syn_ack_is_repeated_on_linuxs_schedule() {
+    let mut p = Pair::connected(OFFER, 1.0, 1);
+    p.run(ms(200_000));
+    let sent: Vec<u64> = p.log.iter().filter(|l| l.1 == 1).map(|l| l.0.as_millis() / 1000).collect();
+    assert_eq!(sent, [0, 1, 3, 7, 15, 31]);
+    assert_eq!((p.states()[1], p.events[1][0]), (State::Closed, Event::TimedOut));
+}
