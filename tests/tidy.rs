@@ -29,7 +29,7 @@ const ARROWS: &[(&str, &[&str], bool)] = &[
     ("capture", &[], true),
     ("sim", &["tcp", "fault", "relay", "measure", "report", "capture"], true),
     ("engine", &["tcp", "fault", "relay", "measure", "capture"], true),
-    ("setup", &["engine::tun"], true),
+    ("setup", &["engine::tun", "engine::exec::address"], true),
     ("config", &["tcp", "fault", "relay"], true),
     ("control", &["config", "engine", "fault", "measure", "report"], true),
     (

@@ -31,6 +31,9 @@ pub trait Outside: Send {
     /// The next whole IP packet, with full checksums, for the inside. Clears and fills `packet`; false if there is none.
     fn poll_packet(&mut self, packet: &mut BytesMut) -> bool;
 
+    /// The config key of a limit that was hit since the last call. The loop calls this until `None` after packets.
+    fn poll_limit(&mut self) -> Option<&'static str>;
+
     /// When [`Self::on_timeout`] wants to be called.
     fn poll_timeout(&self) -> Option<Instant>;
 

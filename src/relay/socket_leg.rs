@@ -33,6 +33,8 @@ pub enum SocketCommand {
     },
     /// After all writes: `shutdown(SHUT_WR)`.
     Shutdown,
+    /// Ask the server whether it lives; answered by [`SocketEvent::ProbeAnswered`] if it does.
+    Probe,
     /// Forget what is not written and close with a RST (`SO_LINGER` 0); a dial is given up. No event follows.
     Abort,
     /// Both directions are finished: close. No event follows.
@@ -76,6 +78,8 @@ pub enum SocketEvent {
     },
     /// The kernel took this many bytes of the writes.
     Sent(u32),
+    /// The server lives.
+    ProbeAnswered,
     /// The server's FIN, after all its data.
     Eof,
     /// The server reset the connection (`ECONNRESET`, `EPIPE`); the engine has closed the socket.
@@ -145,6 +149,7 @@ impl SocketLeg {
                 self.sent += u64::from(bytes);
                 self.finish();
             }
+            SocketEvent::ProbeAnswered => self.events.push_back(Event::ProbeAnswered),
             SocketEvent::Eof => {
                 self.eof = true;
                 self.events.push_back(Event::FinReceived);
@@ -223,6 +228,13 @@ impl SocketLeg {
             self.shutdown = true;
             self.commands.push_back(SocketCommand::Shutdown);
             self.finish();
+        }
+    }
+
+    /// Asks whether the server lives: [`Event::ProbeAnswered`].
+    pub fn probe(&mut self) {
+        if !self.gone {
+            self.commands.push_back(SocketCommand::Probe);
         }
     }
 

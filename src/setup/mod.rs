@@ -2,9 +2,12 @@
 
 mod error;
 pub mod gateway;
+pub mod listeners;
 mod lock;
+pub mod namespace;
 pub mod netlink;
 pub mod plan;
+pub mod resolv;
 mod sysctl;
 
 pub use error::{Error, ErrorKind};

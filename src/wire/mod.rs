@@ -1,6 +1,7 @@
 //! The wire format: what a packet says, and nothing about what to do with it.
 
 pub mod checksum;
+pub mod datagram;
 pub mod icmp;
 pub mod ip;
 pub mod notation;
@@ -43,6 +44,8 @@ pub enum Error {
     TcpChecksum,
     /// Wrong ICMP checksum.
     IcmpChecksum,
+    /// Wrong UDP checksum.
+    UdpChecksum,
 }
 
 impl Error {
@@ -56,6 +59,7 @@ impl Error {
             Self::TcpHeader => "bad TCP header",
             Self::TcpChecksum => "bad TCP checksum",
             Self::IcmpChecksum => "bad ICMP checksum",
+            Self::UdpChecksum => "bad UDP checksum",
         }
     }
 }

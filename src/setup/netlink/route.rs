@@ -14,6 +14,8 @@ const RTA_DST: u16 = 1;
 const RTA_OIF: u16 = 4;
 const RTA_GATEWAY: u16 = 5;
 const RTA_PREFSRC: u16 = 7;
+const RTA_METRICS: u16 = 8;
+const RTAX_ADVMSS: u16 = 8;
 const RTA_TABLE: u16 = 15;
 const RT_SCOPE_UNIVERSE: u8 = 0;
 const RT_SCOPE_LINK: u8 = 253;
@@ -48,6 +50,8 @@ pub struct Route {
     pub via: Option<IpAddr>,
     /// The source address that a local connection gets.
     pub source: Option<IpAddr>,
+    /// The MSS that a local connection offers, in bytes; `None`: what fits the interface.
+    pub mss: Option<u32>,
     /// The table; 254 is `main`.
     pub table: u32,
     /// What happens.
@@ -67,6 +71,7 @@ impl Route {
             device: Some(device),
             via: None,
             source: None,
+            mss: None,
             table,
             kind: RouteKind::Unicast,
         }
@@ -94,6 +99,9 @@ impl Route {
         if let Some(source) = self.source {
             message = message.with_ip(RTA_PREFSRC, source);
         }
+        if let Some(mss) = self.mss {
+            message = message.nest(RTA_METRICS, |m| m.with_u32(RTAX_ADVMSS, mss));
+        }
         message
     }
 
@@ -106,7 +114,7 @@ impl Route {
         let table = attribute(attrs, RTA_TABLE).and_then(|v| u32_at(v, 0))?;
         let to = attribute(attrs, RTA_DST).and_then(ip).map(|ip| (ip, fixed[1]));
         let device = attribute(attrs, RTA_OIF).and_then(|v| u32_at(v, 0));
-        Some(Self { to, family, device, via: None, source: None, table, kind: RouteKind::Unicast })
+        Some(Self { to, family, device, via: None, source: None, mss: None, table, kind: RouteKind::Unicast })
     }
 }
 

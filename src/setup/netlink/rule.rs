@@ -18,6 +18,7 @@ const FRA_PROTOCOL: u16 = 21;
 const FRA_IP_PROTO: u16 = 22;
 const FRA_SPORT_RANGE: u16 = 23;
 const FRA_DPORT_RANGE: u16 = 24;
+const TABLE_LOCAL: u32 = 255;
 const FR_ACT_TO_TBL: u8 = 1;
 const FR_ACT_GOTO: u8 = 2;
 const FR_ACT_NOP: u8 = 3;
@@ -213,6 +214,14 @@ impl Netlink {
     /// Removes a rule.
     pub fn delete_rule(&mut self, rule: &Rule) -> io::Result<()> {
         self.change(0, |flags| rule.message(RTM_DELRULE, flags))
+    }
+
+    /// Moves the kernel's own rule for local addresses, which is asked before all others, to `priority`, so that other
+    /// rules can stand in front of it.
+    pub fn move_local_rule(&mut self, family: Family, priority: u32) -> io::Result<()> {
+        self.add_rule(&Rule::new(family, priority, RuleAction::Table(TABLE_LOCAL)))?;
+        let fixed = [family.number(), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+        self.change(0, |flags| Message::new(RTM_DELRULE, flags, &fixed).with_u32(FRA_PRIORITY, 0))
     }
 
     /// The rules that carry our protocol number.

@@ -1,0 +1,263 @@
+//! One kernel socket in the caller's network: the server leg of a flow.
+
+use std::collections::VecDeque;
+use std::io::{self, IoSlice, Write};
+use std::net::{Shutdown, SocketAddr};
+use std::os::fd::AsFd;
+use std::time::Duration;
+
+use bytes::{Buf, Bytes, BytesMut};
+use mio::net::TcpStream;
+use nix::errno::Errno;
+use socket2::{Domain, Protocol, SockRef, Socket as NewSocket, TcpKeepalive, Type};
+
+use crate::relay::{FlowKey, SocketEvent};
+
+use super::{errors, sys};
+
+/// Most bytes of one read, so that no socket keeps the others waiting.
+const MAX_READ: usize = 64 << 10;
+/// Smaller reads are copied, so that a few bytes which wait for a slow client do not hold a large buffer.
+const MIN_SHARED: usize = 4 << 10;
+/// Slices of one write.
+const MAX_SLICES: usize = 16;
+/// "Never", as far as the kernel's keepalive timer goes (`MAX_TCP_KEEPINTVL`).
+const LONG: Duration = Duration::from_secs(32_767);
+/// `MAX_TCP_KEEPCNT`.
+const MANY: u32 = 127;
+
+/// A socket and what waits for it.
+#[derive(Debug)]
+pub(super) struct Socket {
+    pub(super) flow: FlowKey,
+    pub(super) stream: TcpStream,
+    ipv6: bool,
+    connected: bool,
+    /// Bytes that may still be read.
+    credit: usize,
+    /// Writes that the kernel has not taken, and whether the last byte of each is urgent.
+    writes: VecDeque<(Bytes, bool)>,
+    /// `shutdown(SHUT_WR)` follows the writes.
+    shutdown: bool,
+    /// The server's FIN was read.
+    eof: bool,
+    /// An urgent byte is announced.
+    urgent: bool,
+    /// The kernel reported an error that no call has returned yet.
+    error: bool,
+    /// A write has returned the error; what was received before it is still delivered first.
+    broken: Option<SocketEvent>,
+    probed: bool,
+}
+
+/// What a look at a socket gave.
+#[derive(Debug)]
+pub(super) enum Look {
+    /// An event; the socket may have more.
+    More(SocketEvent),
+    /// An event after which the socket is to be closed.
+    Last(SocketEvent),
+    /// Nothing for now.
+    Nothing,
+}
+
+impl Socket {
+    /// Starts to connect; `ipv6` tells the flow's family, which is not that of `server` for some name servers.
+    pub(super) fn dial(flow: FlowKey, server: SocketAddr, ipv6: bool) -> io::Result<Self> {
+        let socket =
+            NewSocket::new(Domain::for_address(server), Type::STREAM.nonblocking(), Some(Protocol::TCP))?;
+        // The client's kernel has done its Nagle already; doing it twice would delay what it sent.
+        socket.set_tcp_nodelay(true)?;
+        socket.set_out_of_band_inline(true)?;
+        match socket.connect(&server.into()) {
+            Err(e) if e.raw_os_error() != Some(Errno::EINPROGRESS as i32) => return Err(e),
+            _ => {}
+        }
+        Ok(Self {
+            flow,
+            ipv6,
+            stream: TcpStream::from_std(socket.into()),
+            connected: false,
+            credit: 0,
+            writes: VecDeque::new(),
+            shutdown: false,
+            eof: false,
+            urgent: false,
+            error: false,
+            broken: None,
+            probed: false,
+        })
+    }
+
+    pub(super) fn allow(&mut self, credit: u32) {
+        self.credit += credit as usize;
+    }
+
+    pub(super) fn write(&mut self, data: Bytes, urgent: bool) {
+        if !data.is_empty() {
+            self.writes.push_back((data, urgent));
+        }
+    }
+
+    pub(super) const fn shut_down(&mut self) {
+        self.shutdown = true;
+    }
+
+    /// Notes what readiness says.
+    pub(super) fn note(&mut self, event: &mio::event::Event) {
+        self.urgent |= event.is_priority();
+        self.error |= event.is_error();
+    }
+
+    /// Does the next thing that can be done without waiting. `buf` is scratch space.
+    pub(super) fn look(&mut self, buf: &mut BytesMut) -> Look {
+        if !self.connected {
+            return self.finish_dial();
+        }
+        match self.flush() {
+            0 => {}
+            sent => return Look::More(SocketEvent::Sent(sent)),
+        }
+        if self.eof || self.credit == 0 {
+            return self.look_at_error();
+        }
+        match self.read(buf) {
+            Ok(Some((data, urgent))) => Look::More(SocketEvent::Data { data, urgent }),
+            Ok(None) => match self.broken.take() {
+                Some(end) => Look::Last(end),
+                None => {
+                    self.eof = true;
+                    Look::More(SocketEvent::Eof)
+                }
+            },
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => Look::Nothing,
+            Err(e) => Look::Last(end_of(&e)),
+        }
+    }
+
+    fn finish_dial(&mut self) -> Look {
+        let failed = |e: &io::Error| {
+            Look::Last(SocketEvent::Failed { errno: errors::name(e), refusal: errors::refusal(e, self.ipv6) })
+        };
+        match self.stream.take_error() {
+            Ok(Some(e)) | Err(e) => failed(&e),
+            Ok(None) => match self.stream.peer_addr() {
+                Ok(_) => {
+                    self.connected = true;
+                    Look::More(SocketEvent::Connected)
+                }
+                Err(e) if e.kind() == io::ErrorKind::NotConnected => Look::Nothing,
+                Err(e) => failed(&e),
+            },
+        }
+    }
+
+    /// An error that neither a read nor a write would return, because there is nothing to read or write now.
+    fn look_at_error(&mut self) -> Look {
+        if let Some(end) = self.broken.take() {
+            return Look::Last(end);
+        }
+        if !std::mem::take(&mut self.error) {
+            return Look::Nothing;
+        }
+        match self.stream.take_error() {
+            Ok(Some(e)) | Err(e) => Look::Last(end_of(&e)),
+            Ok(None) => Look::Nothing,
+        }
+    }
+
+    /// Writes what the kernel takes and returns how many bytes that were; after the last, the FIN.
+    fn flush(&mut self) -> u32 {
+        let mut sent = 0;
+        while !self.writes.is_empty() && self.broken.is_none() {
+            match self.write_some() {
+                Ok(n) => {
+                    sent += n as u32;
+                    self.advance(n);
+                }
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => return sent,
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) => self.broken = Some(end_of(&e)),
+            }
+        }
+        if self.writes.is_empty() && std::mem::take(&mut self.shutdown) {
+            // It fails on a socket that is reset, which the next read tells.
+            let _ = self.stream.shutdown(Shutdown::Write);
+        }
+        sent
+    }
+
+    fn write_some(&mut self) -> io::Result<usize> {
+        match self.writes.front() {
+            Some((data, true)) if data.len() == 1 => SockRef::from(&self.stream).send_out_of_band(data),
+            Some((data, true)) => self.stream.write(&data[..data.len() - 1]),
+            _ => {
+                let plain = self.writes.iter().take_while(|(_, urgent)| !urgent).take(MAX_SLICES);
+                let slices: Vec<IoSlice<'_>> = plain.map(|(data, _)| IoSlice::new(data)).collect();
+                self.stream.write_vectored(&slices)
+            }
+        }
+    }
+
+    /// Forgets the first `n` bytes of the writes.
+    fn advance(&mut self, mut n: usize) {
+        while let Some((data, _)) = self.writes.front_mut() {
+            if n < data.len() {
+                data.advance(n);
+                return;
+            }
+            n -= data.len();
+            self.writes.pop_front();
+        }
+    }
+
+    /// Reads once; `None` is the end of the stream. A read stops by itself before an urgent byte.
+    fn read(&mut self, buf: &mut BytesMut) -> io::Result<Option<(Bytes, bool)>> {
+        let urgent = self.urgent && sys::at_urgent_byte(self.stream.as_fd())?;
+        let most = if urgent { 1 } else { self.credit.min(MAX_READ) };
+        buf.clear();
+        buf.reserve(most);
+        let n = loop {
+            match sys::receive(self.stream.as_fd(), buf, most) {
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                result => break result?,
+            }
+        };
+        self.credit -= n;
+        self.urgent &= !urgent;
+        Ok(match n {
+            0 => None,
+            n if n < MIN_SHARED => Some((Bytes::copy_from_slice(buf), urgent)),
+            _ => Some((buf.split().freeze(), urgent)),
+        })
+    }
+
+    /// Asks whether the server lives, for a client that asks us: the kernel sends one keepalive probe now. True if the
+    /// server has answered all earlier ones. A dead server is thus noticed one probe later than by the client itself.
+    pub(super) fn probe(&mut self) -> bool {
+        let socket = SockRef::from(&self.stream);
+        if !std::mem::replace(&mut self.probed, true) {
+            // No probes but those that the client asks for, and no end other than the client's.
+            let quiet = TcpKeepalive::new().with_time(LONG).with_interval(LONG).with_retries(MANY);
+            let _ = socket.set_tcp_keepalive(&quiet);
+        }
+        let alive = sys::unanswered_probes(&self.stream).is_ok_and(|n| n == 0);
+        // Every setting of this value starts the timer anew; one second of silence is long over when a client probes.
+        let _ = socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(Duration::from_secs(1)));
+        alive
+    }
+
+    /// Makes the close that follows a RST.
+    pub(super) fn reset_on_close(&self) {
+        // It fails on no socket, and if it did, the close would still end the connection.
+        let _ = SockRef::from(&self.stream).set_linger(Some(Duration::ZERO));
+    }
+}
+
+/// How an open connection ended.
+fn end_of(error: &io::Error) -> SocketEvent {
+    match error.raw_os_error().map(Errno::from_raw) {
+        Some(Errno::ECONNRESET | Errno::EPIPE) => SocketEvent::Reset,
+        _ => SocketEvent::TimedOut,
+    }
+}

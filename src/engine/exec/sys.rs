@@ -1,0 +1,46 @@
+//! System calls on sockets that have no safe form elsewhere.
+#![allow(unsafe_code)]
+
+use std::io;
+use std::os::fd::{AsFd, AsRawFd};
+
+use bytes::BytesMut;
+
+/// `SIOCATMARK` of asm-generic/sockios.h.
+const SIOCATMARK: u64 = 0x8905;
+
+nix::ioctl_read_bad!(at_mark, SIOCATMARK, libc::c_int);
+
+/// Receives at most `most` bytes behind the end of `buf`, which must have room for at least one. 0 is the end of the stream.
+pub(super) fn receive(socket: impl AsFd, buf: &mut BytesMut, most: usize) -> io::Result<usize> {
+    let fd = socket.as_fd().as_raw_fd();
+    let spare = buf.spare_capacity_mut();
+    let len = spare.len().min(most);
+    // SAFETY: `spare` is writable for `len` bytes and lives during the call.
+    let n = unsafe { libc::recv(fd, spare.as_mut_ptr().cast(), len, 0) };
+    let n = usize::try_from(n).map_err(|_| io::Error::last_os_error())?;
+    // SAFETY: the kernel has just written `n` bytes behind the end of `buf`, within its capacity.
+    unsafe { buf.set_len(buf.len() + n) };
+    Ok(n)
+}
+
+/// True if the next byte to be read is the urgent one.
+pub(super) fn at_urgent_byte(socket: impl AsFd) -> io::Result<bool> {
+    let mut answer = 0;
+    // SAFETY: `answer` is the int that the request fills.
+    unsafe { at_mark(socket.as_fd().as_raw_fd(), &raw mut answer)? };
+    Ok(answer != 0)
+}
+
+/// How many probes of the kernel the peer has not answered, keepalive probes among them.
+pub(super) fn unanswered_probes(socket: impl AsFd) -> io::Result<u8> {
+    // SAFETY: tcp_info is plain data for which all zero is valid.
+    let mut info: libc::tcp_info = unsafe { std::mem::zeroed() };
+    let mut len = size_of_val(&info) as libc::socklen_t;
+    let fd = socket.as_fd().as_raw_fd();
+    // SAFETY: `info` is writable for the length given and lives during the call.
+    let result = unsafe {
+        libc::getsockopt(fd, libc::IPPROTO_TCP, libc::TCP_INFO, (&raw mut info).cast(), &raw mut len)
+    };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(info.tcpi_probes) }
+}

@@ -1,0 +1,128 @@
+//! The inside of the namespace: its device, addresses and routes.
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr};
+use std::ops::RangeInclusive;
+use std::path::Path;
+
+use crate::engine::exec::address::{INSIDE_V4, INSIDE_V6};
+use crate::engine::tun::{Device, MAX_PACKET};
+use crate::setup::netlink::{Family, Ipv4Setting, Netlink, Port, Route, RouteKind, Rule, RuleAction};
+
+use super::{Error, Inside, users};
+
+/// The device that the command sees.
+const DEVICE: &str = "halfopen0";
+/// The other end of the veth pair, where there is no TUN.
+const OUTER: &str = "halfopen1";
+/// The routing table of the caller's loopback ports.
+const TABLE: u32 = 100;
+/// Places of the rules, in the order in which they are asked.
+const PORTS_AT: u32 = 10;
+const DISSECT_AT: u32 = 20;
+const LOCAL_AT: u32 = 100;
+/// Ports that a rule can name.
+const RULE_PORTS: RangeInclusive<u16> = 1..=65_534;
+const LOOPBACK: (IpAddr, u8) = (IpAddr::V4(Ipv4Addr::new(127, 0, 0, 0)), 8);
+/// What TCP offers on an Ethernet: the interface's own MTU is the largest there is, so that datagrams of any size pass
+/// whole, but connections look as they do outside.
+const MSS_V4: u32 = 1460;
+const MSS_V6: u32 = 1440;
+
+/// Sets everything up and returns the device.
+pub(super) fn set_up(inside: &Inside) -> Result<Device, Error> {
+    let mut netlink =
+        Netlink::open().map_err(|e| users::refused("configure the network", io::Error::other(e.what)))?;
+    let device = open_device(&mut netlink)?;
+    configure(&mut netlink, inside).map_err(|e| users::refused("configure the network", e))?;
+    Ok(device)
+}
+
+/// A TUN device, or a veth pair where `/dev/net/tun` is not for everyone.
+fn open_device(netlink: &mut Netlink) -> Result<Device, Error> {
+    let tun = match Device::open_tun(DEVICE, 1) {
+        Ok((mut devices, _)) => return Ok(devices.remove(0)),
+        Err(e) => e,
+    };
+    open_veth(netlink).map_err(|veth| Error {
+        code: 125,
+        what: format!("no packet device: {tun}; and {veth}"),
+        hint:
+            "make /dev/net/tun readable and writable for this user, or load the veth driver: `modprobe veth`"
+                .into(),
+    })
+}
+
+fn open_veth(netlink: &mut Netlink) -> Result<Device, String> {
+    let pair = |netlink: &mut Netlink| {
+        netlink.add_veth(DEVICE, OUTER, None)?;
+        let (inner, outer) = (netlink.link(DEVICE)?.index, netlink.link(OUTER)?.index);
+        netlink.set_no_arp(inner)?;
+        netlink.set_mtu(outer, MAX_PACKET as u32)?;
+        netlink.set_up(outer, true)
+    };
+    pair(netlink).map_err(|e| format!("cannot make a veth pair: {e}"))?;
+    Device::open_veth(DEVICE, OUTER).map_err(|e| e.to_string())
+}
+
+fn configure(netlink: &mut Netlink, inside: &Inside) -> io::Result<()> {
+    let lo = netlink.link("lo")?.index;
+    netlink.set_up(lo, true)?;
+    let device = netlink.link(DEVICE)?.index;
+    netlink.set_mtu(device, MAX_PACKET as u32)?;
+    netlink.set_no_link_local(device)?;
+    netlink.set_up(device, true)?;
+    add_family(netlink, device, (INSIDE_V4.into(), 24), MSS_V4)?;
+    if Path::new("/proc/sys/net/ipv6").exists() {
+        add_family(netlink, device, (INSIDE_V6.into(), 64), MSS_V6)?;
+    }
+    open_loopback_ports(netlink, device, &inside.loopback_ports)
+}
+
+/// An address and the default route.
+fn add_family(
+    netlink: &mut Netlink,
+    device: u32,
+    (address, prefix): (IpAddr, u8),
+    mss: u32,
+) -> io::Result<()> {
+    let family = if address.is_ipv4() { Family::V4 } else { Family::V6 };
+    netlink.add_address(device, address, prefix)?;
+    let default = Route::default_by(family, device, Route::MAIN);
+    netlink.add_route(&Route { source: Some(address), mss: Some(mss), ..default })
+}
+
+/// Routes some ports of 127.0.0.0/8 out of the namespace, and lets the answers in.
+fn open_loopback_ports(netlink: &mut Netlink, device: u32, ports: &[RangeInclusive<u16>]) -> io::Result<()> {
+    if ports.is_empty() {
+        return Ok(());
+    }
+    netlink.set_ipv4(device, Ipv4Setting::RouteLocalnet, 1)?;
+    netlink.add_route(&Route {
+        to: Some(LOOPBACK),
+        family: Family::V4,
+        device: Some(device),
+        via: None,
+        // Else the kernel takes an address of another device as the source.
+        source: Some(Ipv4Addr::LOCALHOST.into()),
+        mss: Some(MSS_V4),
+        table: TABLE,
+        kind: RouteKind::Unicast,
+    })?;
+    let rule = |priority, from: &str, ports, table| Rule {
+        from_device: Some(from.to_owned()),
+        ip_protocol: Some(libc::IPPROTO_TCP as u8),
+        port: Some(Port::Destination(ports)),
+        ..Rule::new(Family::V4, priority, RuleAction::Table(table))
+    };
+    for range in ports {
+        let (first, last) = (*range.start().max(RULE_PORTS.start()), *range.end().min(RULE_PORTS.end()));
+        if first <= last {
+            netlink.add_rule(&rule(PORTS_AT, "lo", first..=last, TABLE))?;
+        }
+    }
+    // Ports of arriving packets, which the check of the source address needs, are looked at only if some rule that is not
+    // about local packets asks for a port. This one never matters otherwise.
+    netlink.add_rule(&rule(DISSECT_AT, DEVICE, 1..=1, Route::MAIN))?;
+    netlink.move_local_rule(Family::V4, LOCAL_AT)
+}
