@@ -106,7 +106,7 @@ pub struct Limits {
     pub bytes: Size,
     /// Out-of-order ranges kept per leg. 1 - 65536, default 256.
     pub out_of_order_ranges: usize,
-    /// Segments held back by faults, in all flows together. At least 1, default 4096.
+    /// Segments held back by faults, per flow; further ones are lost, as in a full router. At least 1, default 4096.
     pub held_segments: usize,
     /// Events waiting for the observers; beyond it events are lost and counted. At least 1024, default 262144.
     pub events: usize,
