@@ -101,7 +101,8 @@ pub(super) fn open_packet(name: &str, queue_bytes: c_int) -> io::Result<OwnedFd>
     set_option(fd, libc::SOL_PACKET, libc::PACKET_IGNORE_OUTGOING, 1)?;
     // FORCE passes net.core.rmem_max, and needs CAP_NET_ADMIN of the machine, not only of this network namespace. Without
     // it we get what everyone may have.
-    for (forced, plain) in [(libc::SO_RCVBUFFORCE, libc::SO_RCVBUF), (libc::SO_SNDBUFFORCE, libc::SO_SNDBUF)] {
+    for (forced, plain) in [(libc::SO_RCVBUFFORCE, libc::SO_RCVBUF), (libc::SO_SNDBUFFORCE, libc::SO_SNDBUF)]
+    {
         set_option(fd, libc::SOL_SOCKET, forced, queue_bytes)
             .or_else(|_| set_option(fd, libc::SOL_SOCKET, plain, queue_bytes))?;
     }
