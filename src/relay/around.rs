@@ -69,7 +69,9 @@ impl Flow {
                 conn.set_knobs(around.plan.knobs(&mut cx.for_leg(leg), leg, &progress));
             }
         }
-        while let Some(action) = self.around.as_mut().and_then(|around| around.plan.poll_action(cx, &progress)) {
+        while let Some(action) =
+            self.around.as_mut().and_then(|around| around.plan.poll_action(cx, &progress))
+        {
             match action {
                 Action::Reset { client, server } => self.reset(cx, client, server),
             }

@@ -144,7 +144,14 @@ pub(super) const BOTH: [Leg; 2] = [Leg::Client, Leg::Server];
 impl Flow {
     /// A flow for a first SYN with `tuple`. The SYN itself must follow by [`Self::on_segment`].
     #[must_use]
-    pub fn new(cx: &mut Cx<'_>, settings: &Arc<Settings>, id: FlowId, tuple: Tuple, syn: &Segment, plan: Plan) -> Self {
+    pub fn new(
+        cx: &mut Cx<'_>,
+        settings: &Arc<Settings>,
+        id: FlowId,
+        tuple: Tuple,
+        syn: &Segment,
+        plan: Plan,
+    ) -> Self {
         let Tuple { src: client, dst: server } = tuple;
         cx.for_flow(id).emit(Event::FlowOpened { client, server, rules: plan.rules() });
         Self {

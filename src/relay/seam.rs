@@ -86,7 +86,8 @@ impl Flow {
     }
 
     fn on_leg_event(&mut self, cx: &mut Cx<'_>, leg: Leg, event: Event) {
-        let ends = matches!(event, Event::Reset | Event::TimedOut | Event::Unreachable { .. } | Event::Closed);
+        let ends =
+            matches!(event, Event::Reset | Event::TimedOut | Event::Unreachable { .. } | Event::Closed);
         if ends && let Link::Tcp(tcp) = &mut self.legs[leg] {
             tcp.closed = true;
         }
@@ -168,7 +169,9 @@ impl Flow {
                 _ => {}
             }
         }
-        if matches!(self.phase, Phase::Accepting | Phase::Open) && BOTH.iter().all(|leg| self.legs[*leg].is_over()) {
+        if matches!(self.phase, Phase::Accepting | Phase::Open)
+            && BOTH.iter().all(|leg| self.legs[*leg].is_over())
+        {
             self.tell_closed(cx, Outcome::Ok);
         }
     }

@@ -332,7 +332,11 @@ mod tests {
         assert!(matches!(leg.poll_command(), Some(SocketCommand::Write { .. })));
         assert_eq!((leg.poll_command(), leg.poll_command()), (Some(SocketCommand::Abort), None));
         tell(&mut leg, SocketEvent::Connected);
-        assert_eq!((leg.poll_event(), leg.poll_event()), (Some(Event::Closed), None), "late events are ignored");
+        assert_eq!(
+            (leg.poll_event(), leg.poll_event()),
+            (Some(Event::Closed), None),
+            "late events are ignored"
+        );
     }
 
     #[test]

@@ -11,8 +11,8 @@ use crate::fault::{Engine, RuleSpec, Rules};
 use crate::relay::Uplink::{self, Socket, Transparent};
 use crate::relay::{Limits, Refusal};
 use crate::time::Duration;
-use crate::trace::Record;
 use crate::trace::Outcome::{Aborted, Ok as Fine, RefusedIcmp, RefusedRst, Reset, Timeout};
+use crate::trace::Record;
 use crate::wire::{Options, RawWindow, SeqNum, WindowScale};
 
 const CLIENT_ISN: u32 = u32::MAX - 2;
@@ -118,10 +118,9 @@ impl Script {
             ["eof"] => SocketEvent::Eof,
             ["reset"] => SocketEvent::Reset,
             ["refused"] => SocketEvent::Failed { errno: "ECONNREFUSED", refusal: Refusal::Reset },
-            ["unreachable"] => SocketEvent::Failed {
-                errno: "EHOSTUNREACH",
-                refusal: Refusal::Icmp { kind: 3, code: 1 },
-            },
+            ["unreachable"] => {
+                SocketEvent::Failed { errno: "EHOSTUNREACH", refusal: Refusal::Icmp { kind: 3, code: 1 } }
+            }
             ["silence"] => SocketEvent::Failed { errno: "ETIMEDOUT", refusal: Refusal::Silence },
             ["sent", n] => SocketEvent::Sent(n.parse().unwrap()),
             ["data", n] => SocketEvent::Data { data: vec![b'k'; n.parse().unwrap()].into(), urgent: false },
@@ -138,7 +137,10 @@ impl Script {
             self.now = at;
             self.flow.on_timeout(&mut Cx::new(self.now, &mut self.log));
             self.drain();
-            assert!(self.flow.poll_timeout().is_none_or(|next| next > at), "a deadline that is not served spins");
+            assert!(
+                self.flow.poll_timeout().is_none_or(|next| next > at),
+                "a deadline that is not served spins"
+            );
         }
         self.now = end;
     }
@@ -149,7 +151,13 @@ impl Script {
             let text = match output {
                 Output::Segment { tuple, segment } => self.describe(tuple, segment),
                 Output::Icmp { note, quoted } => {
-                    format!("i< {}/{} from {} seq {}", note.kind, note.code, note.from, quoted.seq - CLIENT_ISN)
+                    format!(
+                        "i< {}/{} from {} seq {}",
+                        note.kind,
+                        note.code,
+                        note.from,
+                        quoted.seq - CLIENT_ISN
+                    )
                 }
                 Output::Socket(SocketCommand::Dial { server }) => format!("k< dial {server}"),
                 Output::Socket(SocketCommand::Read { credit }) => format!("k< read {credit}"),
@@ -192,7 +200,9 @@ impl Script {
 
     fn closed_with_bytes(&self) -> Option<(u64, u64)> {
         self.log.iter().find_map(|record| match record.event {
-            Event::FlowClosed { upstream_bytes, downstream_bytes, .. } => Some((upstream_bytes, downstream_bytes)),
+            Event::FlowClosed { upstream_bytes, downstream_bytes, .. } => {
+                Some((upstream_bytes, downstream_bytes))
+            }
             _ => None,
         })
     }
@@ -220,7 +230,8 @@ fn segment(text: &str, isn: u32, ours: Option<SeqNum>) -> Segment {
         options.window_scale = Some(WindowScale::new(7));
         options.sack_permitted = true;
     }
-    let value = |name: &str| words.iter().position(|w| *w == name).map(|i| words[i + 1].parse::<u32>().unwrap());
+    let value =
+        |name: &str| words.iter().position(|w| *w == name).map(|i| words[i + 1].parse::<u32>().unwrap());
     Segment {
         seq: SeqNum(isn) + from,
         ack: value("ack").map_or(SeqNum(0), |n| ours.unwrap_or_default() + n),
