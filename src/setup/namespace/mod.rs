@@ -22,6 +22,7 @@ mod child;
 mod handover;
 mod mounts;
 mod network;
+mod stage;
 mod supervise;
 mod users;
 
@@ -36,6 +37,7 @@ use nix::unistd::{ForkResult, Pid};
 use crate::engine::tun::Device;
 
 use handover::{Channel, Message};
+pub use stage::stage;
 pub use supervise::Running;
 use supervise::Signals;
 

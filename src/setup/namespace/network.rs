@@ -12,7 +12,7 @@ use crate::setup::netlink::{Family, Ipv4Setting, Netlink, Port, Route, RouteKind
 use super::{Error, Inside, users};
 
 /// The device that the command sees.
-const DEVICE: &str = "halfopen0";
+pub(super) const DEVICE: &str = "halfopen0";
 /// The other end of the veth pair, where there is no TUN.
 const OUTER: &str = "halfopen1";
 /// The routing table of the caller's loopback ports.
@@ -39,7 +39,7 @@ pub(super) fn set_up(inside: &Inside) -> Result<Device, Error> {
 }
 
 /// A TUN device, or a veth pair where `/dev/net/tun` is not for everyone.
-fn open_device(netlink: &mut Netlink) -> Result<Device, Error> {
+pub(super) fn open_device(netlink: &mut Netlink) -> Result<Device, Error> {
     let tun = match Device::open_tun(DEVICE, 1) {
         Ok((mut devices, _)) => return Ok(devices.remove(0)),
         Err(e) => e,
