@@ -72,24 +72,28 @@ fn configure(netlink: &mut Netlink, inside: &Inside) -> io::Result<()> {
     netlink.set_mtu(device, MAX_PACKET as u32)?;
     netlink.set_no_link_local(device)?;
     netlink.set_up(device, true)?;
-    add_family(netlink, device, (INSIDE_V4.into(), 24), MSS_V4)?;
-    if Path::new("/proc/sys/net/ipv6").exists() {
-        add_family(netlink, device, (INSIDE_V6.into(), 64), MSS_V6)?;
+    netlink.add_address(device, INSIDE_V4.into(), 24)?;
+    let has_ipv6 = Path::new("/proc/sys/net/ipv6").exists();
+    if has_ipv6 {
+        netlink.add_address(device, INSIDE_V6.into(), 64)?;
+    }
+    for (to, prefix) in inside.destinations.iter().filter(|(to, _)| to.is_ipv4() || has_ipv6) {
+        netlink.add_route(&route((*to, *prefix), device, Route::MAIN))?;
     }
     open_loopback_ports(netlink, device, &inside.loopback_ports)
 }
 
-/// An address and the default route.
-fn add_family(
-    netlink: &mut Netlink,
-    device: u32,
-    (address, prefix): (IpAddr, u8),
-    mss: u32,
-) -> io::Result<()> {
-    let family = if address.is_ipv4() { Family::V4 } else { Family::V6 };
-    netlink.add_address(device, address, prefix)?;
-    let default = Route::default_by(family, device, Route::MAIN);
-    netlink.add_route(&Route { source: Some(address), mss: Some(mss), ..default })
+/// A route out of the namespace.
+fn route(to: (IpAddr, u8), device: u32, table: u32) -> Route {
+    let (family, source, mss) = match to.0 {
+        // Else the kernel takes an address of another device as the source.
+        IpAddr::V4(ip) if ip.is_loopback() => (Family::V4, Ipv4Addr::LOCALHOST.into(), MSS_V4),
+        IpAddr::V4(_) => (Family::V4, INSIDE_V4.into(), MSS_V4),
+        IpAddr::V6(_) => (Family::V6, INSIDE_V6.into(), MSS_V6),
+    };
+    let kind = RouteKind::Unicast;
+    let (device, source, mss) = (Some(device), Some(source), Some(mss));
+    Route { to: Some(to), family, device, via: None, source, mss, table, kind }
 }
 
 /// Routes some ports of 127.0.0.0/8 out of the namespace, and lets the answers in.
@@ -98,17 +102,7 @@ fn open_loopback_ports(netlink: &mut Netlink, device: u32, ports: &[RangeInclusi
         return Ok(());
     }
     netlink.set_ipv4(device, Ipv4Setting::RouteLocalnet, 1)?;
-    netlink.add_route(&Route {
-        to: Some(LOOPBACK),
-        family: Family::V4,
-        device: Some(device),
-        via: None,
-        // Else the kernel takes an address of another device as the source.
-        source: Some(Ipv4Addr::LOCALHOST.into()),
-        mss: Some(MSS_V4),
-        table: TABLE,
-        kind: RouteKind::Unicast,
-    })?;
+    netlink.add_route(&route(LOOPBACK, device, TABLE))?;
     let rule = |priority, from: &str, ports, table| Rule {
         from_device: Some(from.to_owned()),
         ip_protocol: Some(libc::IPPROTO_TCP as u8),
