@@ -9,6 +9,8 @@ mod close;
 #[path = "kernel/handshake.rs"]
 mod handshake;
 mod lab;
+#[path = "kernel/setup.rs"]
+mod setup;
 #[path = "kernel/stream.rs"]
 mod stream;
 
@@ -42,21 +44,30 @@ fn main() -> ExitCode {
 }
 
 fn trials() -> Vec<Trial> {
-    let rows = [handshake::ROWS, close::ROWS, stream::ROWS].concat();
-    let singles: Vec<Single> = [stream::SINGLES].concat();
-    let rows = rows.into_iter().flat_map(|(name, row)| {
-        [(Family::V4, "IPv4"), (Family::V6, "IPv6")].map(|(family, version)| {
-            Trial::test(format!("{name} ({version})"), move || {
+    let areas: [(&str, &[Row], &[Single]); 4] = [
+        ("setup", &[], setup::SINGLES),
+        ("handshake", handshake::ROWS, &[]),
+        ("stream", stream::ROWS, stream::SINGLES),
+        ("close", close::ROWS, &[]),
+    ];
+    areas.into_iter().flat_map(|(area, rows, singles)| trials_of(area, rows, singles)).collect()
+}
+
+fn trials_of(area: &str, rows: &'static [Row], singles: &'static [Single]) -> Vec<Trial> {
+    let versions = [(Family::V4, "IPv4"), (Family::V6, "IPv6")];
+    let rows = rows.iter().flat_map(|(name, row)| {
+        versions.map(|(family, version)| {
+            Trial::test(format!("{area}: {name} ({version})"), move || {
                 compare(|lab| row(lab, family));
                 Ok::<(), Failed>(())
             })
         })
     });
-    let singles = singles.into_iter().map(|(name, test)| {
-        Trial::test(name, move || {
+    let singles = singles.iter().map(|(name, test)| {
+        Trial::test(format!("{area}: {name}"), move || {
             test();
             Ok::<(), Failed>(())
         })
     });
-    rows.chain(singles).collect()
+    singles.chain(rows).collect()
 }

@@ -92,8 +92,16 @@ impl Lab {
         Self { client: Ns::new(), gateway: Ns::new(), server: Ns::new(), way, halfopen: None }
     }
 
-    /// Addresses and routes; the interfaces `c0`, `cli0`, `srv0` and `s0` exist.
+    /// Addresses, routes and, on the direct way, forwarding; the interfaces `c0`, `cli0`, `srv0` and `s0` exist.
     pub(crate) fn configure(&self) {
+        self.configure_addresses();
+        if self.way == Way::Direct {
+            self.gateway.forward(&["cli0", "srv0"]);
+        }
+    }
+
+    /// Addresses and routes.
+    pub(crate) fn configure_addresses(&self) {
         for (ns, device, net, host) in [
             (&self.client, "c0", 1, 2),
             (&self.gateway, "cli0", 1, 1),
@@ -108,9 +116,6 @@ impl Lab {
             for net in [3, 4] {
                 self.gateway.route(family, Some((net, 0)), Some(address(family, 2, 2)), RouteKind::Unicast);
             }
-        }
-        if self.way == Way::Direct {
-            self.gateway.forward(&["cli0", "srv0"]);
         }
     }
 
@@ -218,7 +223,8 @@ impl Ns {
             (Family::V4, _) => (address(family, net, host), 32),
             (Family::V6, _) => (address(family, net, host), 128),
         });
-        let route = Route { to, family, device: None, via, source: None, table: Route::MAIN, kind };
+        let route =
+            Route { to, family, device: None, via, source: None, mss: None, table: Route::MAIN, kind };
         self.run(|| Netlink::open().expect("netlink").add_route(&route).expect("a route"));
     }
 
