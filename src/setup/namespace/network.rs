@@ -58,6 +58,7 @@ fn open_veth(netlink: &mut Netlink) -> Result<Device, String> {
         netlink.add_veth(DEVICE, OUTER, None)?;
         let (inner, outer) = (netlink.link(DEVICE)?.index, netlink.link(OUTER)?.index);
         netlink.set_no_arp(inner)?;
+        netlink.set_no_link_local(outer)?;
         netlink.set_mtu(outer, MAX_PACKET as u32)?;
         netlink.set_up(outer, true)
     };
