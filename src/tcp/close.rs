@@ -19,7 +19,7 @@ pub(super) struct TimeWait {
 impl TimeWait {
     pub(super) fn new(now: Instant, open: &mut Open, lasts: Duration) -> Self {
         let ack_due = open.recv.ack_due(now);
-        let last = open.control(now, open.send.nxt());
+        let last = open.control(now, open.send.nxt(), false);
         let (nxt, rcv_nxt) = (last.seq, open.recv.nxt());
         Self { nxt, rcv_nxt, window: last.window, clock: open.clock, until: now + lasts, ack_due }
     }
@@ -59,7 +59,8 @@ impl TimeWait {
             (true, Some(ts)) => (ts.val.wrapping_sub(self.clock.recent) as i32) > 0,
             _ => false,
         };
-        plain && (syn.seq.after(self.rcv_nxt) || newer_time)
+        let old_time = self.clock.too_old(self.clock.recent_at, syn);
+        plain && (newer_time || (syn.seq.after(self.rcv_nxt) && !old_time))
     }
 
     pub(super) const fn numbers(&self) -> (SeqNum, SeqNum) {

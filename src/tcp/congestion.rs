@@ -123,11 +123,10 @@ impl CongestionControl {
         }
     }
 
-    /// A loss was found: fast recovery begins. `in_flight` is FlightSize (RFC 5681): all bytes sent and not
-    /// cumulatively acknowledged. Without effect during a recovery.
-    pub fn on_loss(&mut self, in_flight: u32) {
+    /// A loss was found: fast recovery begins. Without effect during a recovery.
+    pub fn on_loss(&mut self) {
         if self.phase == Phase::Open {
-            self.reduce(in_flight);
+            self.reduce();
             self.set_cwnd(self.ssthresh);
             self.phase = Phase::Recovery;
         }
@@ -135,9 +134,9 @@ impl CongestionControl {
 
     /// The retransmission timer ran out: one segment, then slow start. A timeout in a row, or during a recovery, leaves
     /// ssthresh alone (RFC 5681 §3.1).
-    pub fn on_rto(&mut self, in_flight: u32) {
+    pub fn on_rto(&mut self) {
         if self.phase == Phase::Open {
-            self.reduce(in_flight);
+            self.reduce();
         }
         if let Algorithm::Cubic(cubic) = &mut self.algorithm {
             // RFC 9438 §4.8: the next stage starts flat, at whatever window slow start has reached.
@@ -148,9 +147,9 @@ impl CongestionControl {
     }
 
     /// The peer echoes a congestion mark. The caller passes this at most once per window of data (RFC 3168 §6.1.2).
-    pub fn on_ecn(&mut self, in_flight: u32) {
+    pub fn on_ecn(&mut self) {
         if self.phase == Phase::Open {
-            self.reduce(in_flight);
+            self.reduce();
             self.set_cwnd(self.ssthresh);
             self.before = None;
         }
@@ -194,7 +193,9 @@ impl CongestionControl {
         self.cwnd = cwnd.clamp(self.mss, MAX_CWND.max(self.mss));
     }
 
-    fn reduce(&mut self, in_flight: u32) {
+    /// Like Linux from the window itself and not from what is in flight: one ACK may have covered most of that already. A
+    /// window that was never filled does not get here, because it does not grow ([`Self::on_ack`]).
+    fn reduce(&mut self) {
         self.before = Some(Before { cwnd: self.cwnd, ssthresh: self.ssthresh, algorithm: self.algorithm });
         let keep = match &mut self.algorithm {
             Algorithm::NewReno => 0.5,
@@ -203,8 +204,7 @@ impl CongestionControl {
                 BETA
             }
         };
-        let flight = f64::from(in_flight.min(self.cwnd));
-        self.ssthresh = ((flight * keep) as u32).max(self.mss.saturating_mul(2));
+        self.ssthresh = ((f64::from(self.cwnd) * keep) as u32).max(self.mss.saturating_mul(2));
         self.fraction = 0.0;
     }
 
@@ -274,7 +274,7 @@ mod tests {
         let mut cc = CongestionControl::new(kind, MSS);
         cc.on_ack(Instant::ZERO, 90 * MSS, RTT, false);
         assert_eq!(cc.cwnd(), 100 * MSS);
-        cc.on_loss(100 * MSS);
+        cc.on_loss();
         cc.exit_recovery();
         cc
     }
@@ -294,8 +294,8 @@ mod tests {
         for (kind, left) in [(Congestion::Cubic, 70), (Congestion::NewReno, 50)] {
             let mut cc = CongestionControl::new(kind, MSS);
             cc.on_ack(Instant::ZERO, 90 * MSS, RTT, false);
-            cc.on_loss(100 * MSS);
-            cc.on_loss(100 * MSS);
+            cc.on_loss();
+            cc.on_loss();
             cc.on_ack(Instant::ZERO, 50 * MSS, RTT, false);
             assert!(cc.in_recovery());
             assert_eq!((cc.cwnd(), cc.ssthresh()), (left * MSS, left * MSS), "{kind:?}");
@@ -309,8 +309,8 @@ mod tests {
     fn a_timeout_means_one_segment_then_slow_start_to_half() {
         let mut cc = CongestionControl::new(Congestion::NewReno, MSS);
         cc.on_ack(Instant::ZERO, 30 * MSS, RTT, false);
-        cc.on_rto(40 * MSS);
-        cc.on_rto(40 * MSS);
+        cc.on_rto();
+        cc.on_rto();
         assert_eq!((cc.cwnd(), cc.ssthresh()), (MSS, 20 * MSS));
         let now = run(&mut cc, Instant::ZERO, 4);
         assert_eq!(cc.cwnd(), 16 * MSS, "slow start during the recovery");
@@ -354,7 +354,7 @@ mod tests {
     #[test]
     fn fast_convergence_gives_way_when_the_window_had_not_come_back() {
         let mut cc = after_loss(Congestion::Cubic);
-        cc.on_loss(70 * MSS);
+        cc.on_loss();
         let Algorithm::Cubic(cubic) = cc.algorithm else { unreachable!() };
         assert_eq!(cubic.w_max, 70_000.0 * 0.85);
     }
@@ -373,7 +373,7 @@ mod tests {
         for kind in KINDS {
             let mut cc = CongestionControl::new(kind, MSS);
             cc.on_ack(Instant::ZERO, 90 * MSS, RTT, false);
-            cc.on_rto(100 * MSS);
+            cc.on_rto();
             cc.on_ack(Instant::ZERO, MSS, RTT, false);
             cc.undo();
             assert_eq!((cc.cwnd(), cc.ssthresh(), cc.in_recovery()), (100 * MSS, u32::MAX, false));
@@ -385,7 +385,7 @@ mod tests {
     #[test]
     fn a_congestion_mark_reduces_without_recovery_and_cannot_be_undone() {
         let mut cc = after_loss(Congestion::NewReno);
-        cc.on_ecn(50 * MSS);
+        cc.on_ecn();
         assert_eq!((cc.cwnd(), cc.in_recovery()), (25 * MSS, false));
         cc.undo();
         assert_eq!(cc.cwnd(), 25 * MSS);
@@ -401,7 +401,7 @@ mod tests {
             assert_eq!(cc.cwnd(), left * MSS, "idle {idle_ms} ms");
         }
         let mut small = CongestionControl::new(Congestion::Cubic, MSS);
-        small.on_rto(MSS);
+        small.on_rto();
         small.on_idle_restart(Duration::from_secs(9), rto);
         assert_eq!(small.cwnd(), MSS, "never larger than it was");
     }
@@ -415,14 +415,14 @@ mod tests {
                 cc.on_ack(Instant::ZERO, u32::MAX, RTT, false);
             }
             assert_eq!(cc.cwnd(), MAX_CWND);
-            cc.on_loss(u32::MAX);
+            cc.on_loss();
             cc.exit_recovery();
             for now in [Instant::ZERO, Instant::from_millis(1), Instant::FAR, Instant::FAR] {
                 cc.on_ack(now, u32::MAX, Duration::MAX, false);
             }
             assert!(cc.cwnd() <= MAX_CWND && cc.cwnd() > MAX_CWND / 2, "{}", cc.cwnd());
             cc.set_mss(0);
-            cc.on_rto(0);
+            cc.on_rto();
             assert_eq!((cc.cwnd(), cc.ssthresh() >= 2), (1, true));
             cc.set_mss(u32::MAX);
             assert_eq!(cc.cwnd(), u32::MAX, "at least one segment");
@@ -434,7 +434,7 @@ mod tests {
         let mut cc = CongestionControl::new(Congestion::Cubic, 1460);
         cc.set_mss(536);
         assert_eq!(cc.cwnd(), 14_600);
-        cc.on_rto(14_600);
+        cc.on_rto();
         assert_eq!(cc.cwnd(), 536);
         cc.set_mss(1460);
         assert_eq!(cc.cwnd(), 1460);

@@ -38,8 +38,6 @@ pub struct Connection {
     pub(super) early: Vec<Bytes>,
     early_close: bool,
     told: State,
-    /// What [`Self::byte_counts`] said when the open phase ended.
-    pub(super) last_counts: (u64, u64),
 }
 
 /// What the connection is doing.
@@ -82,7 +80,8 @@ impl Connection {
             window_scale: agreed.window_scale.and(offer.window_scale),
             ..agreed
         };
-        let phase = Phase::SynReceived(SynReceived::new(ours(cx.now, config, tuple, offer), *syn, false));
+        let phase =
+            Phase::SynReceived(SynReceived::new(cx.now, ours(cx.now, config, tuple, offer), *syn, false));
         Self::new(cx, config, tuple, phase, ip)
     }
 
@@ -99,7 +98,6 @@ impl Connection {
             early: Vec::new(),
             early_close: false,
             told: State::Closed,
-            last_counts: (0, 0),
         };
         conn.tell_state(cx);
         conn
@@ -157,8 +155,7 @@ impl Connection {
                 if let Phase::SynSent(s) = &self.phase {
                     let mut ours = s.ours;
                     (ours.due, ours.sent) = (true, 0);
-                    ours.clock.recent = SynInfo::of(&seg).ts_val;
-                    self.phase = Phase::SynReceived(SynReceived::new(ours, SynInfo::of(&seg), true));
+                    self.phase = Phase::SynReceived(SynReceived::new(cx.now, ours, SynInfo::of(&seg), true));
                 }
             }
             Decision::Open => self.open(cx, seg),
@@ -174,6 +171,7 @@ impl Connection {
         };
         let mut open = Open::new(&self.config, &ours, &peer, &seg, self.tuple.is_ipv6());
         open.clock.recent_at = cx.now;
+        open.clock.update(cx.now, &seg, true);
         if let Some(at) = ours.first_sent.filter(|_| ours.sent == 1) {
             open.send.rtt.sample(cx.now, cx.now.since(at));
         }
@@ -239,13 +237,11 @@ impl Connection {
             self.close(Event::Closed);
         } else if open.state() == State::TimeWait {
             let wait = TimeWait::new(cx.now, open, self.config.time_wait);
-            self.last_counts = self.byte_counts();
             self.phase = Phase::TimeWait(wait);
         }
     }
 
     pub(super) fn close(&mut self, event: Event) {
-        self.last_counts = self.byte_counts();
         self.phase = Phase::Closed;
         self.events.push_back(event);
         if event != Event::Closed {

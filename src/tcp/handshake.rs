@@ -111,7 +111,8 @@ pub(super) struct SynReceived {
 }
 
 impl SynReceived {
-    pub(super) const fn new(ours: Ours, peer: SynInfo, active: bool) -> Self {
+    pub(super) const fn new(now: Instant, mut ours: Ours, peer: SynInfo, active: bool) -> Self {
+        (ours.clock.recent, ours.clock.recent_at) = (peer.ts_val, now);
         Self { ours, peer, active, rto_at: None, last_answer: None }
     }
 

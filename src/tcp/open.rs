@@ -102,18 +102,18 @@ impl Open {
             self.probing |= why == Resend::Keepalive;
             // Linux: an old byte, so that even a peer with a closed window must answer.
             let seq = self.send.seq(self.send.una) - 1;
-            return Some((self.control(now, seq), Some(why)));
+            return Some((self.control(now, seq, false), Some(why)));
         }
         let answer = std::mem::take(&mut self.answer_probe);
         if answer || self.recv.ack_due(now) || self.recv.update_due() {
             let seq = self.send.nxt();
-            return Some((self.control(now, seq), None));
+            return Some((self.control(now, seq, false), None));
         }
         None
     }
 
     fn data_segment(&mut self, now: Instant, piece: Piece) -> Segment {
-        let mut seg = self.control(now, self.send.seq(piece.start));
+        let mut seg = self.control(now, self.send.seq(piece.start), !piece.payload.is_empty());
         if piece.push && !piece.payload.is_empty() {
             seg.flags = seg.flags | Flags::PSH;
         }
@@ -131,16 +131,14 @@ impl Open {
             }
         }
         seg.options.sack.clear();
-        // Any segment answers a probe.
-        self.answer_probe = false;
         let mss = self.send.mss;
         seg.gso_size = if piece.payload.len() > mss { mss as u16 } else { 0 };
         seg.payload = piece.payload;
         seg
     }
 
-    /// A segment without data; every segment carries an ACK (RFC 9293 §3.4).
-    pub(super) fn control(&mut self, now: Instant, seq: SeqNum) -> Segment {
+    /// A segment before its data, if any; every segment carries an ACK (RFC 9293 §3.4).
+    pub(super) fn control(&mut self, now: Instant, seq: SeqNum, data: bool) -> Segment {
         let ack = self.recv.ack_number(now);
         let mut seg =
             Segment { seq, ack, flags: Flags::ACK, window: self.recv.offer(), ..Segment::default() };
@@ -152,7 +150,7 @@ impl Open {
         if let Some(urgent) = self.send.urgent_pointer(self.send.nxt).filter(|_| seq == self.send.nxt()) {
             (seg.flags, seg.urgent) = (seg.flags | Flags::URG, urgent);
         }
-        self.recv.acked(now, ack, self.send.unsent() > 0);
+        self.recv.acked(now, ack, data);
         seg
     }
 

@@ -26,6 +26,8 @@ pub(super) struct Recovery {
     /// Recovery ends when this position is acknowledged.
     until: Option<u64>,
     by_rto: bool,
+    /// One segment is sent again whatever the congestion window says: the fast retransmit of RFC 5681 §3.2 and RFC 6582.
+    pub(super) at_once: bool,
     /// Duplicate ACKs in a row, where the peer cannot SACK.
     pub(super) duplicates: u32,
     /// A tail loss probe is out; one per flight (RFC 8985 §7.3).
@@ -145,18 +147,20 @@ impl Send {
                 out.push((left as u64, right as u64));
             }
         }
+        // In the order of the stream: else one ACK with several blocks would look like reordering to RACK.
+        out.sort_unstable();
         (out, repeated)
     }
 
     /// SND.UNA has moved.
     fn progress(&mut self, echo: Echo) {
-        let partial = self.recovery.until.is_some_and(|until| self.una < until);
         let proof = self.recovery.rto_clock.take().zip(echo.echoed);
         if proof.is_some_and(|(first, echoed)| echoed != 0 && (echoed.wrapping_sub(first) as i32) < 0) {
             self.cc.undo();
             self.board.unmark_lost();
             (self.recovery.until, self.recovery.by_rto) = (None, false);
         }
+        let partial = self.recovery.until.is_some_and(|until| self.una < until);
         let r = &mut self.recovery;
         (r.backoff, r.duplicates) = (0, 0);
         if r.tlp_until.is_some_and(|until| self.una >= until) {
@@ -168,6 +172,7 @@ impl Send {
         } else if partial && !self.sack && !r.by_rto {
             // RFC 6582 §3.2 step 5: a partial ACK means that the next segment is lost too.
             self.board.mark_first_lost(self.mss);
+            self.recovery.at_once = true;
         }
     }
 
@@ -188,9 +193,9 @@ impl Send {
         };
         self.recovery.rack_at = again;
         if found && self.recovery.until.is_none() {
-            self.cc.on_loss(self.board.outstanding() as u32);
+            self.cc.on_loss();
             self.recovery.until = Some(self.nxt);
-            self.recovery.by_rto = false;
+            (self.recovery.by_rto, self.recovery.at_once) = (false, true);
         }
     }
 
@@ -209,7 +214,7 @@ impl Send {
         if self.una < self.recovery.ecn_until {
             return false;
         }
-        self.cc.on_ecn(self.board.outstanding() as u32);
+        self.cc.on_ecn();
         self.recovery.ecn_until = self.nxt;
         true
     }
@@ -298,7 +303,7 @@ impl Send {
             self.board.forget_sacks();
         }
         self.board.mark_all_lost();
-        self.cc.on_rto(self.board.outstanding() as u32);
+        self.cc.on_rto();
         let r = &mut self.recovery;
         r.rto_clock = r.rto_clock.or(clock);
         (r.until, r.by_rto, r.duplicates) = (Some(self.nxt), true, 0);

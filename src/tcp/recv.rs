@@ -39,7 +39,7 @@ struct AckDebt {
     quick: u8,
     /// We answer data with data: ACKs can wait for it.
     interactive: bool,
-    last_data: Instant,
+    last_data: Option<Instant>,
 }
 
 /// The receiving half of a synchronised connection.
@@ -51,6 +51,8 @@ pub(super) struct Recv {
     edge: u64,
     /// How much the application can take beyond `ready`.
     space: u32,
+    /// The most that it ever could: RCV.BUFF of the SWS rules.
+    buffer: u32,
     scale: WindowScale,
     mss: u32,
     assembler: Assembler,
@@ -87,6 +89,7 @@ impl Recv {
             nxt: 0,
             edge: u64::from(window),
             space: window,
+            buffer: window,
             scale,
             mss: mss.max(1),
             assembler: Assembler::default(),
@@ -219,8 +222,8 @@ impl Recv {
     }
 
     fn owe_for_data(&mut self, now: Instant, segs: u32) {
-        let idle = now.since(self.debt.last_data);
-        self.debt.last_data = now;
+        let idle = self.debt.last_data.map_or(Duration::MAX, |at| now.since(at));
+        self.debt.last_data = Some(now);
         self.debt.segments += segs;
         match self.knobs.ack {
             AckKnob::Natural => {
@@ -269,7 +272,7 @@ impl Recv {
 
     /// An ACK leaves with the number `ack`; `data` if it rides on data.
     pub(super) fn acked(&mut self, now: Instant, ack: SeqNum, data: bool) {
-        if data && now.since(self.debt.last_data) < DELAYED_ACK {
+        if data && self.debt.last_data.is_some_and(|at| now.since(at) < DELAYED_ACK) {
             self.debt.interactive = true;
         }
         self.acked = self.position(ack);
@@ -282,18 +285,15 @@ impl Recv {
     /// The window field, and the right edge moves (RFC 9293 §3.8.6.2.2, MUST-39: never by silly amounts).
     pub(super) fn offer(&mut self) -> RawWindow {
         let wanted = self.wanted_edge();
-        let step = self.mss.min(self.space.max(1).div_ceil(2));
+        let step = self.mss.min(self.buffer.max(1).div_ceil(2));
         if wanted >= self.edge + u64::from(step) {
             let field = self.scale.raw((wanted - self.nxt) as u32);
             self.edge = self.edge.max(self.nxt + u64::from(self.scale.bytes(field)));
         }
         let left = self.window();
-        // Rounding down would move the edge left, so round up, as Linux does; but not each time a little further, or small
-        // segments would never meet a closed window. A peer takes the retraction of less than a unit (RFC 7323 §2.4).
+        // Rounding down would move the edge left, so round up, as Linux does.
         let unit = (1u32 << self.scale.shift()) - 1;
-        let up = self.scale.raw(left.saturating_add(unit));
-        let creeps = self.nxt + u64::from(self.scale.bytes(up)) > self.edge.max(wanted + u64::from(unit));
-        let natural = if creeps { self.scale.raw(left) } else { up };
+        let natural = self.scale.raw(left.saturating_add(unit));
         self.edge = self.edge.max(self.nxt + u64::from(self.scale.bytes(natural)));
         let field = match self.knobs.window {
             WindowKnob::Natural => natural,
@@ -321,7 +321,7 @@ impl Recv {
             return false;
         }
         let (left, new) = (self.window(), self.wanted_edge().saturating_sub(self.nxt) as u32);
-        let step = (2 * self.mss).min(self.space.max(1).div_ceil(2));
+        let step = (2 * self.mss).min(self.buffer.max(1).div_ceil(2));
         new >= left.saturating_add(step) && new >= left.saturating_mul(2)
     }
 
@@ -346,6 +346,7 @@ impl Recv {
 
     pub(super) fn set_space(&mut self, bytes: u32) {
         self.space = bytes;
+        self.buffer = self.buffer.max(bytes);
     }
 
     pub(super) fn set_knobs(&mut self, knobs: Knobs) {

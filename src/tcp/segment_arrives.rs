@@ -80,7 +80,11 @@ impl Open {
         } else {
             self.last_invalid = Some(now);
             out.challenged = true;
-            self.old_data(now, seg);
+            self.recv.owe_now();
+            // What PAWS rejects may carry the bytes of another incarnation: nothing of it counts.
+            if !paws {
+                self.old_data(now, seg);
+            }
         }
         judged
     }
@@ -106,7 +110,6 @@ impl Open {
             self.take_ack(now, seg);
         }
         self.recv.text(now, Segment { flags: seg.flags.without(Flags::FIN), ..seg.clone() }, true);
-        self.recv.owe_now();
     }
 
     fn too_soon(&self, now: Instant) -> bool {

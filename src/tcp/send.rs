@@ -67,7 +67,7 @@ pub(super) struct Send {
     /// Most retransmissions or unanswered probes in a row.
     pub(super) retries: u32,
     urgent: Option<u64>,
-    last_sent: Instant,
+    last_sent: Option<Instant>,
     /// The override timer of the sender's SWS avoidance ran out (RFC 9293 §3.8.6.2.1): send what fits.
     pub(super) force: bool,
     /// Largest flight since `peak_until` was sent; tells whether the congestion window was used (RFC 7661).
@@ -97,7 +97,7 @@ impl Send {
             recovery: Recovery::default(),
             retries: config.retries,
             urgent: None,
-            last_sent: Instant::ZERO,
+            last_sent: None,
             force: false,
             peak: 0,
             peak_until: 0,
@@ -187,16 +187,17 @@ impl Send {
         let lost = self.board.first_lost()?;
         let (mss, room) = (u64::from(self.mss), self.room());
         // One segment always goes when nothing is under way, however small the window (RFC 5681 §3.1).
-        if self.in_flight() > 0 && room < mss {
+        let at_once = std::mem::take(&mut self.recovery.at_once);
+        if self.in_flight() > 0 && room < mss && !at_once {
             return None;
         }
-        // RFC 9293 SHLD-16: retransmit inside a window that shrank; the first segment even beyond it, as Linux does, which
-        // is a probe as well (SHLD-17).
-        let head = if lost.start == self.una { self.una + mss } else { 0 };
-        let edge = self.right_edge().max(head);
-        if lost.start >= edge {
-            return None;
-        }
+        // RFC 9293 SHLD-16: retransmit inside a window that shrank; into a closed one the first segment, as Linux
+        // does, which is a probe as well (SHLD-17).
+        let edge = match self.right_edge() {
+            edge if edge > lost.start => edge,
+            _ if lost.start == self.una => self.una + mss,
+            _ => return None,
+        };
         let most = (room.max(mss) / mss * mss).min(self.largest(caps, lost.start));
         let end = lost.end.min(lost.start + most).min(edge);
         let data_end = end.min(self.buffer.end());
@@ -223,8 +224,11 @@ impl Send {
     fn poll_new(&mut self, now: Instant, caps: TxCaps) -> Option<Piece> {
         let unsent = self.buffer.end().saturating_sub(self.nxt);
         let idle = self.board.outstanding() == 0;
-        if idle && unsent > 0 && self.last_sent > Instant::ZERO {
-            self.cc.on_idle_restart(now.since(self.last_sent), self.rtt.rto());
+        if idle
+            && unsent > 0
+            && let Some(last) = self.last_sent
+        {
+            self.cc.on_idle_restart(now.since(last), self.rtt.rto());
         }
         let (usable, room) = (self.usable(), self.room());
         if unsent == 0 {
@@ -269,7 +273,7 @@ impl Send {
     }
 
     fn sent(&mut self, now: Instant) {
-        self.last_sent = now;
+        self.last_sent = Some(now);
         self.arm_after_send(now);
     }
 
