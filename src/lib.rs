@@ -48,14 +48,14 @@ pub mod measure;
 pub mod relay;
 pub mod report;
 pub mod rng;
+#[cfg(feature = "sim")]
+pub mod sim;
 pub mod tcp;
 pub mod time;
 pub mod trace;
 pub mod wire;
 
 // ── host ──
-#[cfg(feature = "host")]
-pub mod app;
 #[cfg(feature = "host")]
 pub mod cli;
 #[cfg(feature = "host")]

@@ -6,7 +6,6 @@ mod exec;
 mod failure;
 mod faults;
 mod options;
-mod paint;
 mod run;
 
 use std::process::ExitCode;

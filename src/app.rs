@@ -1,3 +1,0 @@
-//! Wires engine, setup and observers together.
-
-pub mod observer;

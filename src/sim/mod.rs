@@ -1,0 +1,12 @@
+//! The proving ground: our TCP in virtual time, without a kernel. Everything here is a pure function of a seed.
+//!
+//! - [`link`]: a cable with weather (loss, reordering, duplication, delay, rate, MTU);
+//! - [`host`]: an application on top of a [`crate::tcp::Connection`], and the invariants that every host must keep;
+//! - [`world`]: two hosts, with nothing or with a [`crate::relay`] between them;
+//! - [`script`]: segment scripts in the notation of [`crate::wire::notation`].
+
+pub mod host;
+pub mod link;
+pub mod script;
+pub mod watch;
+pub mod world;
