@@ -57,6 +57,8 @@ pub mod wire;
 
 // ── host ──
 #[cfg(feature = "host")]
+pub mod app;
+#[cfg(feature = "host")]
 pub mod cli;
 #[cfg(feature = "host")]
 pub mod config;

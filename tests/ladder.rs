@@ -186,7 +186,7 @@ fn a_stalled_window_shows_probes_and_an_injected_reset_its_rule() {
     script.fired(CLIENT, Direction::Upstream, "zero-window-stall", Did::Release, "");
     script.to(CLIENT, ". 7001:7001(0) ack 1101 win 509");
     let reset = "R. 7001:7001(0) ack 1101 win 0";
-    script.wait(50_000).fired(CLIENT, Direction::Downstream, "rst-inject", Did::Inject, reset);
+    script.wait(50_000).fired(CLIENT, Direction::Downstream, "rst-inject", Did::Inject, "");
     script.state(CLIENT, State::Established, State::Closed).to(CLIENT, reset);
     script.event(Some(SERVER), Event::Resent { why: Resend::Tlp, count: 1 });
     script.to(SERVER, "P. 5001:5101(100) ack 9001 win 502");

@@ -17,9 +17,9 @@ pub(super) struct Args {
     #[command(flatten)]
     shared: Shared,
 
-    /// Reach services on the caller's 127.0.0.1 at the same address ("on"), or
-    /// not ("off"). Default: on
-    #[arg(long, value_name = "SWITCH")]
+    /// Reach services on the caller's 127.0.0.1 at the same address: "on",
+    /// "off", or on these ports, such as 5432,8000-8099. Default: on
+    #[arg(long, value_name = "PORTS")]
     host_loopback: Option<String>,
 
     /// The command and its arguments

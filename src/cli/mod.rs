@@ -6,6 +6,7 @@ mod exec;
 mod failure;
 mod faults;
 mod options;
+mod paint;
 mod run;
 
 use std::process::ExitCode;

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::units::{Ports, Seed, Size, Text, Time};
+use super::units::{Loopback, Ports, Seed, Size, Text, Time};
 use crate::fault::Attributes;
 use crate::time::Duration;
 
@@ -40,8 +40,8 @@ pub struct Intercept {
     pub client_interface: Text,
     /// Gateway: the interface towards the servers. Default empty: any.
     pub server_interface: Text,
-    /// Exec: whether services of the caller's loopback are reachable at their own address. Default `on`.
-    pub host_loopback: Switch,
+    /// Exec: which services of the caller's loopback are reachable at their own address. Default `on`.
+    pub host_loopback: Loopback,
 }
 
 /// Where halfopen stands.
@@ -52,16 +52,6 @@ pub enum Mode {
     Gateway,
     /// Around one command.
     Exec,
-}
-
-/// On or off.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Switch {
-    /// On.
-    On,
-    /// Off.
-    Off,
 }
 
 /// `[tcp]`
@@ -106,7 +96,7 @@ pub struct Limits {
     pub bytes: Size,
     /// Out-of-order ranges kept per leg. 1 - 65536, default 256.
     pub out_of_order_ranges: usize,
-    /// Segments held back by faults, in all flows together. At least 1, default 4096.
+    /// Segments held back by faults, per flow; further ones are lost, as in a full router. At least 1, default 4096.
     pub held_segments: usize,
     /// Events waiting for the observers; beyond it events are lost and counted. At least 1024, default 262144.
     pub events: usize,
@@ -145,7 +135,7 @@ impl Default for Intercept {
             ports: Ports::default(),
             client_interface: Text::default(),
             server_interface: Text::default(),
-            host_loopback: Switch::On,
+            host_loopback: Loopback::On,
         }
     }
 }

@@ -3,9 +3,9 @@
 
 use super::error::Problem;
 use super::load::Layers;
-use super::raw::{self, Mode, Switch};
+use super::raw::{self, Mode};
 use super::rules;
-use super::units::{PortRange, Seed, Text};
+use super::units::{Loopback, PortRange, Seed, Text};
 use crate::fault::Rules;
 use crate::tcp;
 use crate::time::Duration;
@@ -23,8 +23,8 @@ pub struct Settings {
     pub server_interface: Option<String>,
     /// The rules of the config, then those of the command line.
     pub rules: Rules,
-    /// Exec: services on the caller's loopback are reachable.
-    pub host_loopback: bool,
+    /// Exec: which services on the caller's loopback are reachable.
+    pub host_loopback: Loopback,
     /// The numbers of our own TCP; the secret is still zero.
     pub tcp: tcp::Config,
     /// How much of everything there may be.
@@ -79,7 +79,7 @@ impl Settings {
             ports: merged(&raw.intercept.ports.0),
             client_interface: name(&raw.intercept.client_interface),
             server_interface: name(&raw.intercept.server_interface),
-            host_loopback: raw.intercept.host_loopback == Switch::On,
+            host_loopback: raw.intercept.host_loopback.clone(),
             tcp: tcp_config(raw),
             limits: raw.limits.clone(),
             shards: match raw.engine.shards {

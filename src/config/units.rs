@@ -252,6 +252,43 @@ impl Serialize for Ports {
     }
 }
 
+/// Which services of the caller's loopback `exec` makes reachable: `on`, `off`, or ports such as `5432,8000-8099`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Loopback {
+    /// All.
+    #[default]
+    On,
+    /// None.
+    Off,
+    /// Those on these ports.
+    Ports(Ports),
+}
+
+impl FromStr for Loopback {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let ports = || text.parse().ok().filter(|ports: &Ports| !ports.0.is_empty()).map(Self::Ports);
+        match text.trim() {
+            "on" => Ok(Self::On),
+            "off" => Ok(Self::Off),
+            _ => ports().ok_or_else(|| {
+                format!("neither on, off nor ports{HINT}write \"on\", \"off\", or ports such as \"5432,8000-8099\"")
+            }),
+        }
+    }
+}
+
+impl fmt::Display for Loopback {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::On => f.write_str("on"),
+            Self::Off => f.write_str("off"),
+            Self::Ports(ports) => ports.fmt(f),
+        }
+    }
+}
+
 /// Reads a scalar of any type as its text.
 struct Scalar(&'static str);
 
@@ -294,6 +331,13 @@ from_text! {
     Size: "a size, such as \"1MiB\"",
     Seed: "a number or \"random\"",
     PortRange: "a port or a range of ports",
+    Loopback: "on, off, or ports such as \"5432,8000-8099\"",
+}
+
+impl Serialize for Loopback {
+    fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+        s.collect_str(self)
+    }
 }
 
 impl Serialize for Time {
@@ -376,6 +420,16 @@ mod tests {
         assert_eq!(error::<PortRange>("9-8"), "the range 9-8 is empty\nwrite \"8-9\"");
         for text in ["0", "65536", "http", "1-", "-1", "1-2-3"] {
             assert!(error::<PortRange>(text).starts_with("not a port"), "{text}");
+        }
+    }
+
+    #[test]
+    fn the_callers_loopback_is_on_off_or_some_ports() {
+        for text in ["on", "off", "5432", "5432,8000-8099"] {
+            assert_eq!(text.parse::<Loopback>().unwrap().to_string(), text);
+        }
+        for text in ["", "yes", "0", "5432,x"] {
+            assert!(error::<Loopback>(text).starts_with("neither on, off nor ports\n"), "{text}");
         }
     }
 

@@ -105,6 +105,7 @@ pub struct SocketLeg {
     urgent_in: Option<u64>,
     shutdown: bool,
     eof: bool,
+    vanished: bool,
     gone: bool,
 }
 
@@ -124,6 +125,7 @@ impl SocketLeg {
             return;
         }
         match event {
+            SocketEvent::Data { .. } | SocketEvent::Eof if self.vanished => self.abort(),
             SocketEvent::Connected => {
                 cx.emit(trace::Event::Dialled { error: None });
                 self.events.push_back(Event::Established);
@@ -177,7 +179,7 @@ impl SocketLeg {
 
     /// Queues bytes for the server.
     pub fn send(&mut self, data: Bytes) {
-        if self.gone || data.is_empty() {
+        if self.gone || self.vanished || data.is_empty() {
             return;
         }
         let start = self.written;
@@ -224,7 +226,7 @@ impl SocketLeg {
 
     /// A FIN follows the queued bytes.
     pub fn shutdown(&mut self) {
-        if !self.gone && !self.shutdown {
+        if !self.gone && !self.vanished && !self.shutdown {
             self.shutdown = true;
             self.commands.push_back(SocketCommand::Shutdown);
             self.finish();
@@ -238,19 +240,30 @@ impl SocketLeg {
         }
     }
 
-    /// A RST, and the end.
+    /// A RST, and the end. What was already commanded is carried out before: the client's last data and its RST reach the
+    /// server in their order.
     pub fn abort(&mut self) {
         if !self.gone {
-            self.commands.clear();
             self.commands.push_back(SocketCommand::Abort);
             self.end(Event::Closed);
         }
+    }
+
+    /// Silence until the server speaks, then a RST.
+    pub fn vanish(&mut self) {
+        self.vanished = true;
     }
 
     /// Bytes received from the server, and taken by the kernel for it, so far.
     #[must_use]
     pub const fn byte_counts(&self) -> (u64, u64) {
         (self.taken, self.sent)
+    }
+
+    /// True when the socket is closed and its last command has been fetched.
+    #[must_use]
+    pub fn is_gone(&self) -> bool {
+        self.gone && self.commands.is_empty()
     }
 
     /// Closes once both directions are through.
@@ -312,10 +325,11 @@ mod tests {
     }
 
     #[test]
-    fn an_abort_overtakes_what_was_not_handed_out() {
+    fn an_abort_follows_what_was_written_and_ends_the_events() {
         let mut leg = leg();
-        leg.send(Bytes::from_static(b"never"));
+        leg.send(Bytes::from_static(b"last words"));
         leg.abort();
+        assert!(matches!(leg.poll_command(), Some(SocketCommand::Write { .. })));
         assert_eq!((leg.poll_command(), leg.poll_command()), (Some(SocketCommand::Abort), None));
         tell(&mut leg, SocketEvent::Connected);
         assert_eq!(
@@ -323,6 +337,17 @@ mod tests {
             (Some(Event::Closed), None),
             "late events are ignored"
         );
+    }
+
+    #[test]
+    fn a_vanished_leg_is_silent_until_the_server_speaks() {
+        let mut leg = leg();
+        leg.vanish();
+        leg.send(Bytes::from_static(b"never"));
+        leg.shutdown();
+        assert_eq!((leg.poll_command(), leg.poll_event()), (None, None));
+        tell(&mut leg, SocketEvent::Data { data: Bytes::from_static(b"hello?"), urgent: false });
+        assert_eq!((leg.poll_command(), leg.poll_event()), (Some(SocketCommand::Abort), Some(Event::Closed)));
     }
 
     #[test]

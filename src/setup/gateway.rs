@@ -24,9 +24,10 @@ const PREF_END: u32 = 19;
 pub struct Request {
     /// Server ports, 1 to 65534.
     pub ports: Vec<RangeInclusive<u16>>,
-    /// Name of the interface towards the clients and of the one towards the servers. `None`: all interfaces; then
-    /// connections of this host itself are left alone.
-    pub interfaces: Option<(String, String)>,
+    /// Name of the interface towards the clients. `None`: any; then connections of this host itself are left alone.
+    pub client_interface: Option<String>,
+    /// Name of the interface towards the servers. `None`: any.
+    pub server_interface: Option<String>,
     /// Name of our device.
     pub device: String,
     /// Queues of the device, one per shard.
@@ -171,22 +172,22 @@ impl Request {
             .filter(|l| !l.is_loopback() && l.is_up() && l.name != self.device)
             .map(|l| l.name.as_str())
             .collect();
-        let Some((client, server)) = &self.interfaces else {
-            if usable.is_empty() {
-                return Err(Error::new(ErrorKind::Config, "no network interface is up besides the loopback")
-                    .hint("a gateway stands between clients and servers: set its interfaces up first"));
-            }
-            return Ok(usable);
-        };
-        let mut sides = vec![client.as_str(), server.as_str()];
-        sides.dedup();
-        match sides.iter().find(|name| !usable.contains(*name)) {
-            Some(name) => {
-                Err(Error::new(ErrorKind::Config, format!("there is no interface {name} that is up"))
-                    .hint(format!("interfaces that are up here: {}", usable.join(", "))))
-            }
-            None => Ok(sides),
+        let named = [&self.client_interface, &self.server_interface].map(Option::as_deref);
+        if let Some(name) = named.iter().flatten().find(|name| !usable.contains(*name)) {
+            let hint = format!("interfaces that are up here: {}", usable.join(", "));
+            return Err(
+                Error::new(ErrorKind::Config, format!("there is no interface {name} that is up")).hint(hint)
+            );
         }
+        if usable.is_empty() {
+            return Err(Error::new(ErrorKind::Config, "no network interface is up besides the loopback")
+                .hint("a gateway stands between clients and servers: set its interfaces up first"));
+        }
+        Ok(match named {
+            [Some(client), Some(server)] if client == server => vec![client],
+            [Some(client), Some(server)] => vec![client, server],
+            _ => usable,
+        })
     }
 
     fn forward_ipv6(&self, facts: &Facts, routers: &[&str]) -> Vec<Step> {
@@ -213,13 +214,10 @@ impl Request {
     /// The rules of one family. What the device emits matches none of them and goes on as any forwarded packet.
     fn rules(&self, family: Family) -> Vec<Rule> {
         let tcp = Some(libc::IPPROTO_TCP as u8);
-        let (client, server) = match &self.interfaces {
-            Some((client, server)) => (Some(client.clone()), Some(server.clone())),
-            None => (None, None),
-        };
+        let (client, server) = (self.client_interface.clone(), self.server_interface.clone());
         let divert = |priority| Rule::new(family, priority, RuleAction::Table(TABLE));
         let mut rules = Vec::new();
-        if self.interfaces.is_none() {
+        if client.is_none() || server.is_none() {
             let skip = |from: &str| Rule {
                 from_device: Some(from.to_owned()),
                 ..Rule::new(family, PREF_BYPASS, RuleAction::Goto(PREF_END))

@@ -38,6 +38,8 @@ pub struct Connection {
     pub(super) early: Vec<Bytes>,
     early_close: bool,
     told: State,
+    /// What [`Self::byte_counts`] said when the open phase ended.
+    pub(super) last_counts: (u64, u64),
 }
 
 /// What the connection is doing.
@@ -98,6 +100,7 @@ impl Connection {
             early: Vec::new(),
             early_close: false,
             told: State::Closed,
+            last_counts: (0, 0),
         };
         conn.tell_state(cx);
         conn
@@ -237,11 +240,13 @@ impl Connection {
             self.close(Event::Closed);
         } else if open.state() == State::TimeWait {
             let wait = TimeWait::new(cx.now, open, self.config.time_wait);
+            self.last_counts = self.byte_counts();
             self.phase = Phase::TimeWait(wait);
         }
     }
 
     pub(super) fn close(&mut self, event: Event) {
+        self.last_counts = self.byte_counts();
         self.phase = Phase::Closed;
         self.events.push_back(event);
         if event != Event::Closed {

@@ -16,6 +16,15 @@ impl Connection {
         }
     }
 
+    /// True if bytes or a FIN wait that the peer's window has room for: only the congestion window holds them back.
+    #[must_use]
+    pub fn has_sendable(&self) -> bool {
+        match &self.phase {
+            Phase::Open(open) => open.send.unsent() > 0 && open.send.usable() > 0,
+            _ => false,
+        }
+    }
+
     /// How many bytes beyond those already taken by [`Self::recv`] the relay can take. This is the window, before SWS
     /// avoidance; the right edge never moves left.
     pub fn set_receive_space(&mut self, bytes: u32) {
@@ -79,7 +88,7 @@ impl Connection {
     pub fn byte_counts(&self) -> (u64, u64) {
         match &self.phase {
             Phase::Open(open) => (open.recv.received(), open.send.una.min(open.send.buffer.end())),
-            _ => (0, 0),
+            _ => self.last_counts,
         }
     }
 

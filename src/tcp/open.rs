@@ -131,6 +131,8 @@ impl Open {
             }
         }
         seg.options.sack.clear();
+        // Any segment answers a probe.
+        self.answer_probe = false;
         let mss = self.send.mss;
         seg.gso_size = if piece.payload.len() > mss { mss as u16 } else { 0 };
         seg.payload = piece.payload;

@@ -291,9 +291,12 @@ impl Recv {
             self.edge = self.edge.max(self.nxt + u64::from(self.scale.bytes(field)));
         }
         let left = self.window();
-        // Rounding down would move the edge left, so round up, as Linux does.
+        // Rounding down would move the edge left, so round up, as Linux does; but not each time a little further, or small
+        // segments would never meet a closed window. A peer takes the retraction of less than a unit (RFC 7323 §2.4).
         let unit = (1u32 << self.scale.shift()) - 1;
-        let natural = self.scale.raw(left.saturating_add(unit));
+        let up = self.scale.raw(left.saturating_add(unit));
+        let creeps = self.nxt + u64::from(self.scale.bytes(up)) > self.edge.max(wanted + u64::from(unit));
+        let natural = if creeps { self.scale.raw(left) } else { up };
         self.edge = self.edge.max(self.nxt + u64::from(self.scale.bytes(natural)));
         let field = match self.knobs.window {
             WindowKnob::Natural => natural,

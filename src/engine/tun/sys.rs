@@ -99,9 +99,12 @@ pub(super) fn open_packet(name: &str, queue_bytes: c_int) -> io::Result<OwnedFd>
     let fd = socket.as_raw_fd();
     set_option(fd, libc::SOL_PACKET, libc::PACKET_VNET_HDR, 1)?;
     set_option(fd, libc::SOL_PACKET, libc::PACKET_IGNORE_OUTGOING, 1)?;
-    // FORCE passes net.core.rmem_max, and needs CAP_NET_ADMIN over this network namespace, which we have.
-    set_option(fd, libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, queue_bytes)?;
-    set_option(fd, libc::SOL_SOCKET, libc::SO_SNDBUFFORCE, queue_bytes)?;
+    // FORCE passes net.core.rmem_max, but Linux lets only those do that who have CAP_NET_ADMIN over the whole machine: an
+    // ordinary user in a namespace of his own gets what rmem_max allows.
+    for (force, plain) in [(libc::SO_RCVBUFFORCE, libc::SO_RCVBUF), (libc::SO_SNDBUFFORCE, libc::SO_SNDBUF)] {
+        set_option(fd, libc::SOL_SOCKET, force, queue_bytes)
+            .or_else(|_| set_option(fd, libc::SOL_SOCKET, plain, queue_bytes))?;
+    }
 
     let mut request = request(name)?;
     // SAFETY: `request` is a complete ifreq; sockaddr_ll is plain data, all zero is valid, and `bind` gets its size.

@@ -186,6 +186,10 @@ impl Ladder {
             Did::Duplicate(_) | Did::Rewrite | Did::Inject => Fate::Passed,
         };
         let Some(note) = segment else {
+            if mark.did == Did::Inject && self.legs[leg as usize].has_begun() {
+                // The segment that it makes comes next. (A kernel socket has none to show.)
+                return self.marks[leg as usize].push(mark);
+            }
             let text = format!("{} {}", mark.rule, mark.does());
             return self.note(at, Some(leg), Role::Fault, text);
         };

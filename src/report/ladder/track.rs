@@ -87,6 +87,11 @@ impl Track {
         Self { peer_opens, peer: End::default(), ours: End::default(), reset: false }
     }
 
+    /// True once the peer has shown its first number.
+    pub(super) fn has_begun(&self) -> bool {
+        self.peer.isn.is_some()
+    }
+
     /// Takes the next segment of this leg. A segment that is not `delivered` teaches nothing about its receiver.
     pub(super) fn observe(
         &mut self,

@@ -14,10 +14,15 @@ fn facts(ipv6: Ipv6) -> Facts {
 fn request() -> Request {
     Request {
         ports: vec![5432..=5432, 8000..=8099],
-        interfaces: Some(("cli0".to_owned(), "srv0".to_owned())),
+        client_interface: Some("cli0".to_owned()),
+        server_interface: Some("srv0".to_owned()),
         device: "halfopen0".to_owned(),
         shards: 1,
     }
+}
+
+fn anywhere() -> Request {
+    Request { client_interface: None, server_interface: None, ..request() }
 }
 
 fn lines(plan: &Plan) -> Vec<String> {
@@ -40,7 +45,7 @@ fn the_plan_with_interface_names_reads_as_commands() {
     };
     let mut expected = vec![
         "ip tuntap add dev halfopen0 mode tun vnet_hdr".to_owned(),
-        "ip link set dev halfopen0 addrgenmode none up".to_owned(),
+        "ip link set dev halfopen0 mtu 65535 addrgenmode none up".to_owned(),
     ];
     expected
         .extend(["cli0", "srv0", "halfopen0"].map(|d| format!("sysctl -w net/ipv4/conf/{d}/forwarding=1")));
@@ -54,12 +59,12 @@ fn the_plan_with_interface_names_reads_as_commands() {
 
 #[test]
 fn without_interface_names_our_own_device_and_this_host_pass_by() {
-    let request = Request { ports: vec![80..=80], interfaces: None, ..request() };
+    let request = Request { ports: vec![80..=80], ..anywhere() };
     let plan = request.plan(&facts(Ipv6::Off)).expect("a good request");
     let expected = [
         "# note: IPv6 is off on all interfaces: only IPv4 is intercepted",
         "ip tuntap add dev halfopen0 mode tun vnet_hdr",
-        "ip link set dev halfopen0 addrgenmode none up",
+        "ip link set dev halfopen0 mtu 65535 addrgenmode none up",
         "sysctl -w net/ipv4/conf/cli0/forwarding=1",
         "sysctl -w net/ipv4/conf/srv0/forwarding=1",
         "sysctl -w net/ipv4/conf/halfopen0/forwarding=1",
@@ -97,7 +102,11 @@ fn impossible_requests_say_what_to_do() {
             fails(ports(vec![bad]), &facts).contains("cannot be intercepted\nhint: ports go from 1 to 65534")
         );
     }
-    let named = |a: &str, b: &str| Request { interfaces: Some((a.to_owned(), b.to_owned())), ..request() };
+    let named = |a: &str, b: &str| Request {
+        client_interface: Some(a.to_owned()),
+        server_interface: Some(b.to_owned()),
+        ..request()
+    };
     for (a, b, wrong) in [("cli0", "eth9", "eth9"), ("down0", "srv0", "down0"), ("lo", "srv0", "lo")] {
         let expected = format!(
             "there is no interface {wrong} that is up\nhint: interfaces that are up here: cli0, srv0"
@@ -105,8 +114,9 @@ fn impossible_requests_say_what_to_do() {
         assert_eq!(fails(named(a, b), &facts), expected);
     }
     let nothing = Facts::default();
-    let unnamed = Request { interfaces: None, ..request() };
-    assert!(fails(unnamed, &nothing).starts_with("no network interface is up besides the loopback\nhint: "));
+    assert!(
+        fails(anywhere(), &nothing).starts_with("no network interface is up besides the loopback\nhint: ")
+    );
 }
 
 #[test]

@@ -22,22 +22,33 @@ mod child;
 mod handover;
 mod mounts;
 mod network;
+mod stage;
 mod supervise;
 mod users;
 
 use std::ffi::OsString;
 use std::fmt;
 use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket};
 use std::ops::RangeInclusive;
 
 use nix::sys::wait::waitpid;
 use nix::unistd::{ForkResult, Pid};
 
 use crate::engine::tun::Device;
+use crate::setup::netlink::{Family, Netlink};
 
 use handover::{Channel, Message};
+pub use stage::stage;
 pub use supervise::Running;
 use supervise::Signals;
+
+/// Most destinations copied per family.
+const MAX_DESTINATIONS: usize = 1000;
+/// Addresses that are on no network, so that only a default route leads to them: the IPv4 dummy address (RFC 7600) and the
+/// discard prefix (RFC 6666).
+const NOWHERE_V4: Ipv4Addr = Ipv4Addr::new(192, 0, 0, 8);
+const NOWHERE_V6: Ipv6Addr = Ipv6Addr::new(0x100, 0, 0, 0, 0, 0, 0, 1);
 
 /// What stands inside.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -46,8 +57,36 @@ pub struct Inside {
     pub command: Vec<OsString>,
     /// TCP ports of `127.0.0.1` that are the caller's instead of the namespace's.
     pub loopback_ports: Vec<RangeInclusive<u16>>,
+    /// Where the command's network leads to: destinations and prefix lengths; see [`destinations`].
+    pub destinations: Vec<(IpAddr, u8)>,
     /// The text of `/etc/resolv.conf` inside; `None` leaves the caller's.
     pub resolv_conf: Option<String>,
+}
+
+/// Where the network of the calling process leads to. The command gets routes to the same destinations, so that what has
+/// no route outside has none inside: the errno comes from the same place, and the C library sorts the addresses of a name
+/// in the same order (RFC 6724).
+pub fn destinations() -> Result<Vec<(IpAddr, u8)>, crate::setup::Error> {
+    let mut netlink = Netlink::open()?;
+    let mut all = Vec::new();
+    for (family, anywhere, nowhere) in [
+        (Family::V4, IpAddr::V4(Ipv4Addr::UNSPECIFIED), IpAddr::V4(NOWHERE_V4)),
+        (Family::V6, IpAddr::V6(Ipv6Addr::UNSPECIFIED), IpAddr::V6(NOWHERE_V6)),
+    ] {
+        // A kernel without IPv6 has no such table.
+        let found = netlink.destinations(family).unwrap_or_default();
+        // Policy routing may lead by other tables; a table too long to copy has a default route in all but name.
+        if has_route(nowhere, anywhere) || found.len() > MAX_DESTINATIONS {
+            all.push((anywhere, 0));
+        }
+        all.extend(found.into_iter().filter(|(_, prefix)| *prefix > 0).take(MAX_DESTINATIONS));
+    }
+    Ok(all)
+}
+
+/// Asks the kernel for a route; nothing is sent.
+fn has_route(to: IpAddr, any: IpAddr) -> bool {
+    UdpSocket::bind((any, 0)).is_ok_and(|socket| socket.connect((to, 9)).is_ok())
 }
 
 /// Why there is no namespace, or no command in it.

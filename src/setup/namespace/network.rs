@@ -12,7 +12,7 @@ use crate::setup::netlink::{Family, Ipv4Setting, Netlink, Port, Route, RouteKind
 use super::{Error, Inside, users};
 
 /// The device that the command sees.
-const DEVICE: &str = "halfopen0";
+pub(super) const DEVICE: &str = "halfopen0";
 /// The other end of the veth pair, where there is no TUN.
 const OUTER: &str = "halfopen1";
 /// The routing table of the caller's loopback ports.
@@ -39,7 +39,7 @@ pub(super) fn set_up(inside: &Inside) -> Result<Device, Error> {
 }
 
 /// A TUN device, or a veth pair where `/dev/net/tun` is not for everyone.
-fn open_device(netlink: &mut Netlink) -> Result<Device, Error> {
+pub(super) fn open_device(netlink: &mut Netlink) -> Result<Device, Error> {
     let tun = match Device::open_tun(DEVICE, 1) {
         Ok((mut devices, _)) => return Ok(devices.remove(0)),
         Err(e) => e,
@@ -58,6 +58,7 @@ fn open_veth(netlink: &mut Netlink) -> Result<Device, String> {
         netlink.add_veth(DEVICE, OUTER, None)?;
         let (inner, outer) = (netlink.link(DEVICE)?.index, netlink.link(OUTER)?.index);
         netlink.set_no_arp(inner)?;
+        netlink.set_no_link_local(outer)?;
         netlink.set_mtu(outer, MAX_PACKET as u32)?;
         netlink.set_up(outer, true)
     };
@@ -72,24 +73,28 @@ fn configure(netlink: &mut Netlink, inside: &Inside) -> io::Result<()> {
     netlink.set_mtu(device, MAX_PACKET as u32)?;
     netlink.set_no_link_local(device)?;
     netlink.set_up(device, true)?;
-    add_family(netlink, device, (INSIDE_V4.into(), 24), MSS_V4)?;
-    if Path::new("/proc/sys/net/ipv6").exists() {
-        add_family(netlink, device, (INSIDE_V6.into(), 64), MSS_V6)?;
+    netlink.add_address(device, INSIDE_V4.into(), 24)?;
+    let has_ipv6 = Path::new("/proc/sys/net/ipv6").exists();
+    if has_ipv6 {
+        netlink.add_address(device, INSIDE_V6.into(), 64)?;
+    }
+    for (to, prefix) in inside.destinations.iter().filter(|(to, _)| to.is_ipv4() || has_ipv6) {
+        netlink.add_route(&route((*to, *prefix), device, Route::MAIN))?;
     }
     open_loopback_ports(netlink, device, &inside.loopback_ports)
 }
 
-/// An address and the default route.
-fn add_family(
-    netlink: &mut Netlink,
-    device: u32,
-    (address, prefix): (IpAddr, u8),
-    mss: u32,
-) -> io::Result<()> {
-    let family = if address.is_ipv4() { Family::V4 } else { Family::V6 };
-    netlink.add_address(device, address, prefix)?;
-    let default = Route::default_by(family, device, Route::MAIN);
-    netlink.add_route(&Route { source: Some(address), mss: Some(mss), ..default })
+/// A route out of the namespace.
+fn route(to: (IpAddr, u8), device: u32, table: u32) -> Route {
+    let (family, source, mss) = match to.0 {
+        // Else the kernel takes an address of another device as the source.
+        IpAddr::V4(ip) if ip.is_loopback() => (Family::V4, Ipv4Addr::LOCALHOST.into(), MSS_V4),
+        IpAddr::V4(_) => (Family::V4, INSIDE_V4.into(), MSS_V4),
+        IpAddr::V6(_) => (Family::V6, INSIDE_V6.into(), MSS_V6),
+    };
+    let kind = RouteKind::Unicast;
+    let (device, source, mss) = (Some(device), Some(source), Some(mss));
+    Route { to: Some(to), family, device, via: None, source, mss, table, kind }
 }
 
 /// Routes some ports of 127.0.0.0/8 out of the namespace, and lets the answers in.
@@ -98,17 +103,7 @@ fn open_loopback_ports(netlink: &mut Netlink, device: u32, ports: &[RangeInclusi
         return Ok(());
     }
     netlink.set_ipv4(device, Ipv4Setting::RouteLocalnet, 1)?;
-    netlink.add_route(&Route {
-        to: Some(LOOPBACK),
-        family: Family::V4,
-        device: Some(device),
-        via: None,
-        // Else the kernel takes an address of another device as the source.
-        source: Some(Ipv4Addr::LOCALHOST.into()),
-        mss: Some(MSS_V4),
-        table: TABLE,
-        kind: RouteKind::Unicast,
-    })?;
+    netlink.add_route(&route(LOOPBACK, device, TABLE))?;
     let rule = |priority, from: &str, ports, table| Rule {
         from_device: Some(from.to_owned()),
         ip_protocol: Some(libc::IPPROTO_TCP as u8),

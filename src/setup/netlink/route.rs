@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::message::{Message, attribute, u32_at};
 use super::{Family, NLM_F_CREATE, NLM_F_REPLACE, Netlink, PROTOCOL};
@@ -20,6 +20,9 @@ const RTA_TABLE: u16 = 15;
 const RT_SCOPE_UNIVERSE: u8 = 0;
 const RT_SCOPE_LINK: u8 = 253;
 const RTN_UNICAST: u8 = 1;
+const RTN_BLACKHOLE: u8 = 6;
+const RTN_UNREACHABLE: u8 = 7;
+const RTN_PROHIBIT: u8 = 8;
 
 /// What happens to a packet that takes a route. The kinds other than unicast answer with an ICMP error or not at all.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -118,6 +121,23 @@ impl Route {
     }
 }
 
+/// Destination and prefix length of a route of the main table to somewhere else, even if it only leads to an error.
+fn parse_destination(body: &[u8], family: Family) -> Option<(IpAddr, u8)> {
+    let (attrs, fixed) = (body.get(12..)?, body.get(..12)?);
+    let table = attribute(attrs, RTA_TABLE).and_then(|v| u32_at(v, 0))?;
+    let elsewhere = [RTN_UNICAST, RTN_BLACKHOLE, RTN_UNREACHABLE, RTN_PROHIBIT].contains(&fixed[7]);
+    let all = match family {
+        Family::V4 => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+        Family::V6 => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+    };
+    let to = attribute(attrs, RTA_DST).map_or(Some(all), ip)?;
+    let local = match to {
+        IpAddr::V4(to) => to.is_loopback() || to.is_multicast(),
+        IpAddr::V6(to) => to.is_loopback() || to.is_multicast() || to.is_unicast_link_local(),
+    };
+    (table == Route::MAIN && elsewhere && !local).then_some((to, fixed[1]))
+}
+
 fn ip(bytes: &[u8]) -> Option<IpAddr> {
     match bytes.len() {
         4 => <[u8; 4]>::try_from(bytes).ok().map(IpAddr::from),
@@ -145,6 +165,19 @@ impl Netlink {
     /// Removes a route.
     pub fn delete_route(&mut self, route: &Route) -> io::Result<()> {
         self.change(0, |flags| route.message(RTM_DELROUTE, flags))
+    }
+
+    /// Where the main table leads to, other than this host: destination and prefix length, 0 for the default route.
+    pub fn destinations(&mut self, family: Family) -> io::Result<Vec<(IpAddr, u8)>> {
+        let mut destinations = Vec::new();
+        let fixed = [family.number(), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+        self.list(
+            |flags| Message::new(RTM_GETROUTE, flags, &fixed),
+            |body| destinations.extend(parse_destination(body, family)),
+        )?;
+        destinations.sort_unstable();
+        destinations.dedup();
+        Ok(destinations)
     }
 
     /// The unicast routes that carry our protocol number, in all tables.

@@ -1,0 +1,3 @@
+//! Wires engine, setup and observers together.
+
+pub mod observer;

@@ -1,0 +1,340 @@
+//! Watches a run without holding it up.
+//!
+//! ```text
+//!  data path ── Tap ──┬─▶ Measure (always, at once)
+//!   (a Sink)          └─▶ Mailbox (bounded) ─▶ the observer's thread ─┬─▶ --events FILE
+//!                                                                     ├─▶ ladders
+//!                                                                     └─▶ log lines
+//! ```
+//!
+//! Counting is cheap and exact, so it happens in the data path. Everything that formats or writes is done by a thread of
+//! its own; when that cannot keep up, events are lost and counted ([`Report::lost`]), and the data path goes on.
+
+use std::fs::File;
+use std::io::{self, BufWriter, Write};
+use std::path::Path;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+
+use tracing::Level;
+
+use crate::measure::{Counters, Measure};
+use crate::report::Ladders;
+use crate::time::Instant;
+use crate::trace::{Event, Record, Sink};
+
+/// Most events that wait for the observer's thread.
+const WAITING: usize = 1 << 16;
+
+/// What to watch besides the totals.
+#[derive(Debug, Default)]
+pub struct Watch {
+    /// Write all events here, one JSON object per line.
+    pub events: Option<File>,
+    /// Keep ladders.
+    pub ladders: bool,
+    /// Log each flow at debug level, each segment at trace level, if these levels are enabled.
+    pub log: bool,
+}
+
+/// Creates the file for events; an old one is emptied.
+pub fn create_event_file(path: &Path) -> io::Result<File> {
+    File::create(path)
+}
+
+/// A running observer.
+#[derive(Debug)]
+pub struct Observer {
+    measure: Arc<Mutex<Measure>>,
+    thread: Option<(Arc<Mailbox>, JoinHandle<Told>)>,
+    segments: bool,
+}
+
+/// The end of a run, as it was observed.
+#[derive(Debug)]
+pub struct Report {
+    /// Totals and latencies, finished.
+    pub measure: Measure,
+    /// The ladders, if they were asked for.
+    pub ladders: Ladders,
+    /// Events that were lost because the observer could not keep up.
+    pub lost: u64,
+    /// Why the event file is not complete.
+    pub events_error: Option<io::Error>,
+}
+
+impl Observer {
+    /// Watches from here on; `measure` knows the rules.
+    pub fn start(measure: Measure, watch: Watch) -> io::Result<Self> {
+        let Watch { events, ladders, log } = watch;
+        let log = log && tracing::enabled!(Level::DEBUG);
+        let segments = events.is_some() || ladders || (log && tracing::enabled!(Level::TRACE));
+        let thread = if segments || log {
+            let mailbox = Arc::new(Mailbox::default());
+            let reader = Arc::clone(&mailbox);
+            let mut teller = Teller {
+                events: events.map(BufWriter::new),
+                error: None,
+                ladders,
+                log,
+                kept: Ladders::default(),
+            };
+            let tell = move || {
+                reader.read(|records| teller.tell(records));
+                teller.finish()
+            };
+            Some((mailbox, std::thread::Builder::new().name("observer".to_owned()).spawn(tell)?))
+        } else {
+            None
+        };
+        Ok(Self { measure: Arc::new(Mutex::new(measure)), thread, segments })
+    }
+
+    /// A sink for one thread of the data path.
+    #[must_use]
+    pub fn tap(&self) -> Tap {
+        Tap {
+            measure: Arc::clone(&self.measure),
+            mailbox: self.thread.as_ref().map(|(mailbox, _)| Arc::clone(mailbox)),
+            segments: self.segments,
+        }
+    }
+
+    /// The totals so far.
+    #[must_use]
+    pub fn counters(&self) -> Counters {
+        lock(&self.measure).counters()
+    }
+
+    /// Ends it: waits until everything is written. All taps must have done their work.
+    #[must_use]
+    pub fn finish(self, now: Instant) -> Report {
+        let mut measure = std::mem::take(&mut *lock(&self.measure));
+        measure.finish(now);
+        let Some((mailbox, thread)) = self.thread else {
+            return Report { measure, ladders: Ladders::default(), lost: 0, events_error: None };
+        };
+        let lost = mailbox.close();
+        let told = thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        Report { measure, ladders: told.ladders, lost, events_error: told.error }
+    }
+}
+
+/// Takes the events of one thread of the data path; never waits for a file.
+#[derive(Debug)]
+pub struct Tap {
+    measure: Arc<Mutex<Measure>>,
+    mailbox: Option<Arc<Mailbox>>,
+    segments: bool,
+}
+
+impl Sink for Tap {
+    fn record(&mut self, record: Record) {
+        if let Some(mailbox) = &self.mailbox {
+            mailbox.push(record.clone());
+        }
+        lock(&self.measure).record(record);
+    }
+
+    fn wants_segments(&self) -> bool {
+        self.segments
+    }
+}
+
+/// Events on their way to the observer's thread.
+#[derive(Debug, Default)]
+struct Mailbox {
+    state: Mutex<Waiting>,
+    filled: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct Waiting {
+    records: Vec<Record>,
+    lost: u64,
+    closed: bool,
+}
+
+impl Mailbox {
+    fn push(&self, record: Record) {
+        let mut state = lock(&self.state);
+        if state.records.len() >= WAITING {
+            state.lost += 1;
+            return;
+        }
+        state.records.push(record);
+        if state.records.len() == 1 {
+            self.filled.notify_one();
+        }
+    }
+
+    /// Ends [`Self::read`] after the last event. Tells how many were lost.
+    fn close(&self) -> u64 {
+        let mut state = lock(&self.state);
+        state.closed = true;
+        self.filled.notify_one();
+        state.lost
+    }
+
+    /// Gives out events in batches until the mailbox is closed and empty.
+    fn read(&self, mut take: impl FnMut(&[Record])) {
+        let mut batch = Vec::new();
+        loop {
+            batch.clear();
+            let mut state = self
+                .filled
+                .wait_while(lock(&self.state), |state| state.records.is_empty() && !state.closed)
+                .unwrap_or_else(PoisonError::into_inner);
+            if state.records.is_empty() {
+                return;
+            }
+            std::mem::swap(&mut batch, &mut state.records);
+            drop(state);
+            take(&batch);
+        }
+    }
+}
+
+/// Turns events into lines.
+#[derive(Debug)]
+struct Teller {
+    events: Option<BufWriter<File>>,
+    error: Option<io::Error>,
+    ladders: bool,
+    log: bool,
+    kept: Ladders,
+}
+
+/// What the teller leaves.
+#[derive(Debug)]
+struct Told {
+    ladders: Ladders,
+    error: Option<io::Error>,
+}
+
+impl Teller {
+    fn tell(&mut self, records: &[Record]) {
+        for record in records {
+            if let Some(file) = &mut self.events
+                && let Err(error) = write_line(file, record)
+            {
+                tracing::warn!(%error, "writing events stopped");
+                self.error = Some(error);
+                self.events = None;
+            }
+            if self.log {
+                log(record);
+            }
+            if self.ladders {
+                self.kept.record(record.clone());
+            }
+        }
+    }
+
+    fn finish(mut self) -> Told {
+        if let Some(Err(error)) = self.events.as_mut().map(Write::flush) {
+            self.error.get_or_insert(error);
+        }
+        Told { ladders: self.kept, error: self.error }
+    }
+}
+
+fn write_line(file: &mut BufWriter<File>, record: &Record) -> io::Result<()> {
+    serde_json::to_writer(&mut *file, record)?;
+    file.write_all(b"\n")
+}
+
+/// Flows are debug, their segments and states trace; limits are for the operator.
+fn log(Record { flow, leg, event, .. }: &Record) {
+    let leg = leg.map_or("", |leg| leg.name());
+    match event {
+        Event::FlowOpened { client, server, rules } => {
+            tracing::debug!(%flow, %client, %server, ?rules, "flow opened");
+        }
+        Event::FlowClosed { outcome, upstream_bytes, downstream_bytes } => {
+            tracing::debug!(%flow, outcome = outcome.name(), upstream_bytes, downstream_bytes, "flow closed");
+        }
+        Event::Fired { rule, fault, did, direction, segment } => {
+            let segment = segment.as_ref().map(ToString::to_string);
+            tracing::debug!(%flow, leg, %rule, fault, ?did, ?direction, segment, "fault fired");
+        }
+        Event::LimitHit { limit } => tracing::warn!(%flow, limit, "limit reached"),
+        Event::SegmentIn { segment } => tracing::trace!(%flow, leg, %segment, "segment in"),
+        Event::SegmentOut { segment } => tracing::trace!(%flow, leg, %segment, "segment out"),
+        Event::StateChanged { from, to } => tracing::trace!(%flow, leg, %from, %to, "state changed"),
+        event => tracing::trace!(%flow, leg, ?event, "event"),
+    }
+}
+
+/// A thread that panicked with the lock has at worst left one event half counted.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::trace::{FlowId, Outcome};
+
+    fn opened(flow: u64) -> Record {
+        let (client, server) = ("10.0.0.1:4000".parse().unwrap(), "10.0.0.2:80".parse().unwrap());
+        let event = Event::FlowOpened { client, server, rules: vec![Arc::from("r")] };
+        Record { at: Instant::from_millis(flow), flow: FlowId(flow), leg: None, event }
+    }
+
+    #[test]
+    fn every_event_is_a_line_of_json_and_flows_have_ladders() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("events");
+        let watch = Watch { events: Some(create_event_file(&path).unwrap()), ladders: true, log: false };
+        let observer = Observer::start(Measure::default(), watch).unwrap();
+        let mut tap = observer.tap();
+        assert!(tap.wants_segments());
+        tap.record(opened(1));
+        let event = Event::FlowClosed { outcome: Outcome::Ok, upstream_bytes: 1, downstream_bytes: 2 };
+        tap.record(Record { event, ..opened(1) });
+        assert_eq!(observer.counters().flows, 1);
+        let report = observer.finish(Instant::from_millis(9));
+        assert_eq!((report.lost, report.ladders.iter().count()), (0, 1));
+        assert!(report.events_error.is_none());
+        let text = std::fs::read_to_string(path).unwrap();
+        let expected = [
+            r#"{"at":0.001,"flow":1,"event":"flow-opened","client":"10.0.0.1:4000","server":"10.0.0.2:80","rules":["r"]}"#,
+            r#"{"at":0.001,"flow":1,"event":"flow-closed","outcome":"ok","upstream_bytes":1,"downstream_bytes":2}"#,
+        ];
+        assert_eq!(text.lines().collect::<Vec<_>>(), expected);
+    }
+
+    #[test]
+    fn without_a_reader_only_totals_are_kept_and_open_flows_are_counted_at_the_end() {
+        let observer = Observer::start(Measure::default(), Watch::default()).unwrap();
+        let mut tap = observer.tap();
+        assert!(!tap.wants_segments());
+        tap.record(opened(1));
+        assert_eq!(observer.finish(Instant::from_millis(9)).measure.counters().outcomes.open, 1);
+    }
+
+    #[test]
+    fn a_full_mailbox_loses_events_and_counts_them_but_measures_all() {
+        let mailbox = Mailbox::default();
+        for flow in 0..WAITING as u64 + 5 {
+            mailbox.push(opened(flow));
+        }
+        assert_eq!(mailbox.close(), 5);
+        let mut seen = 0;
+        mailbox.read(|records| seen += records.len());
+        assert_eq!(seen, WAITING);
+    }
+
+    #[test]
+    fn a_disk_that_is_full_ends_the_event_file_and_nothing_else() {
+        let full = File::options().write(true).open("/dev/full").unwrap();
+        let watch = Watch { events: Some(full), ladders: true, log: false };
+        let observer = Observer::start(Measure::default(), watch).unwrap();
+        let mut tap = observer.tap();
+        tap.record(opened(1));
+        let report = observer.finish(Instant::from_millis(9));
+        assert_eq!(report.events_error.unwrap().raw_os_error(), Some(28));
+        assert_eq!(report.ladders.iter().count(), 1);
+    }
+}

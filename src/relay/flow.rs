@@ -1,0 +1,433 @@
+//! One flow: a connection that is terminated twice, and coupled so that neither end notices.
+//!
+//! Sans-IO: segments, ICMP errors and socket events come in, [`Output`]s are polled. The inputs only note what arrived;
+//! [`Flow::poll_output`] couples the legs once for all of it, so that a batch of segments is acknowledged as a whole
+//! (RFC 9293 MUST-59).
+//!
+//! | file | what |
+//! |---|---|
+//! | `opening` | from the first SYN to the client's SYN-ACK: one dial, refusals, giving up |
+//! | `seam` | what an event of one leg means for the other |
+//! | `around` | the plan, and segments that it holds |
+
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use super::around::Around;
+use super::leg::Link;
+use super::settings::Settings;
+use super::socket_leg::{SocketCommand, SocketEvent};
+use crate::cx::Cx;
+use crate::fault::{Plan, Point, Progress, Verdict, Way};
+use crate::tcp::{IcmpError, SynInfo, TxCaps, reset_for};
+use crate::time::{Instant, earliest};
+use crate::trace::{Event, FlowId, Leg, Outcome};
+use crate::wire::{Flags, IcmpNote, IpMeta, Segment, Tuple};
+
+/// What a flow wants sent.
+#[derive(Debug)]
+pub enum Output {
+    /// A segment.
+    Segment {
+        /// Its addresses.
+        tuple: Tuple,
+        /// The segment.
+        segment: Segment,
+    },
+    /// An ICMP error to the client about its SYN.
+    Icmp {
+        /// The error.
+        note: IcmpNote,
+        /// The SYN that it quotes.
+        quoted: Box<Segment>,
+    },
+    /// Work for the socket of the server leg.
+    Socket(SocketCommand),
+}
+
+/// What the caller can take, and how much memory there is.
+#[derive(Clone, Copy, Debug)]
+pub struct Caps {
+    /// Bounds of one segment.
+    pub tx: TxCaps,
+    /// Most bytes that each leg is offered; below [`crate::tcp::Config::buffer`] when memory is short.
+    pub buffer: u32,
+}
+
+/// How far a flow is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Phase {
+    /// A SYN arrived, but the plan has swallowed or held it: nothing is dialled.
+    Waiting,
+    /// The server leg dials.
+    Dialling,
+    /// The dial ended in silence: the client's own timer decides.
+    Silent,
+    /// The server has answered; the client has its SYN-ACK and the server waits for its ACK.
+    Accepting,
+    /// Both handshakes are complete.
+    Open,
+    /// Both directions are finished and the outcome is told. What is left is TIME-WAIT, or a peer that has not heard.
+    Ended,
+}
+
+/// One intercepted connection.
+#[derive(Debug)]
+pub struct Flow {
+    pub(super) id: FlowId,
+    pub(super) client: SocketAddr,
+    pub(super) server: SocketAddr,
+    pub(super) settings: Arc<Settings>,
+    pub(super) syn: SynInfo,
+    pub(super) phase: Phase,
+    /// True after an input, until the legs have been coupled.
+    pub(super) unsettled: bool,
+    /// The leg whose peer must hear of a reset once it has what was sent before it.
+    pub(super) reset_passes_to: Option<Leg>,
+    pub(super) outcome: Option<Outcome>,
+    pub(super) opened: Instant,
+    pub(super) last_syn: Instant,
+    /// When a flow is given up whose client has stopped to send its SYN, or that only waits to answer with a RST.
+    pub(super) expires: Instant,
+    pub(super) established: Option<Instant>,
+    pub(super) legs: Legs,
+    pub(super) around: Option<Box<Around>>,
+    pub(super) out: VecDeque<Output>,
+}
+
+/// Both legs, and what those that are gone have delivered.
+#[derive(Debug, Default)]
+pub(super) struct Legs {
+    links: [Link; 2],
+    delivered: [u64; 2],
+}
+
+impl std::ops::Index<Leg> for Legs {
+    type Output = Link;
+    fn index(&self, leg: Leg) -> &Link {
+        &self.links[leg as usize]
+    }
+}
+
+impl std::ops::IndexMut<Leg> for Legs {
+    fn index_mut(&mut self, leg: Leg) -> &mut Link {
+        &mut self.links[leg as usize]
+    }
+}
+
+impl Legs {
+    /// This leg and the other one.
+    pub(super) fn pair(&mut self, leg: Leg) -> (&mut Link, &mut Link) {
+        let [client, server] = &mut self.links;
+        match leg {
+            Leg::Client => (client, server),
+            Leg::Server => (server, client),
+        }
+    }
+
+    /// Payload bytes delivered to the leg's peer.
+    pub(super) fn delivered(&self, leg: Leg) -> u64 {
+        self.delivered[leg as usize] + self[leg].byte_counts().1
+    }
+
+    /// Frees a leg.
+    pub(super) fn free(&mut self, leg: Leg) {
+        self.delivered[leg as usize] = self.delivered(leg);
+        self[leg] = Link::Gone;
+    }
+}
+
+/// The order in which legs are served.
+pub(super) const BOTH: [Leg; 2] = [Leg::Client, Leg::Server];
+
+impl Flow {
+    /// A flow for a first SYN with `tuple`. The SYN itself must follow by [`Self::on_segment`].
+    #[must_use]
+    pub fn new(
+        cx: &mut Cx<'_>,
+        settings: &Arc<Settings>,
+        id: FlowId,
+        tuple: Tuple,
+        syn: &Segment,
+        plan: Plan,
+    ) -> Self {
+        let Tuple { src: client, dst: server } = tuple;
+        cx.for_flow(id).emit(Event::FlowOpened { client, server, rules: plan.rules() });
+        Self {
+            id,
+            client,
+            server,
+            settings: Arc::clone(settings),
+            syn: SynInfo::of(syn),
+            phase: Phase::Waiting,
+            unsettled: false,
+            reset_passes_to: None,
+            outcome: None,
+            opened: cx.now,
+            last_syn: cx.now,
+            expires: cx.now + super::opening::PATIENCE,
+            established: None,
+            legs: Legs::default(),
+            around: Around::new(plan, &settings.limits),
+            out: VecDeque::new(),
+        }
+    }
+
+    /// A segment from the peer of `leg`.
+    pub fn on_segment(&mut self, cx: &mut Cx<'_>, leg: Leg, mut segment: Segment) {
+        let cx = &mut cx.for_flow(self.id);
+        let cx = &mut cx.for_leg(leg);
+        cx.segment_in(&segment);
+        match self.judge(cx, Point { leg, way: Way::In }, &mut segment) {
+            Verdict::Pass => {}
+            Verdict::Drop => return,
+            Verdict::Hold(time) => return self.hold(cx, Point { leg, way: Way::In }, time, segment),
+            Verdict::Duplicate(copies) => {
+                for _ in 0..copies {
+                    self.take_in(cx, leg, segment.clone());
+                }
+            }
+        }
+        self.take_in(cx, leg, segment);
+    }
+
+    /// An ICMP error that quotes a segment which left by `leg`.
+    pub fn on_icmp(&mut self, cx: &mut Cx<'_>, leg: Leg, note: &IcmpNote) {
+        let cx = &mut cx.for_flow(self.id);
+        let error = IcmpError { kind: note.kind, code: note.code, mtu: note.mtu, seq: note.seq };
+        if let Some(conn) = self.legs[leg].conn_mut() {
+            conn.on_icmp(&mut cx.for_leg(leg), error);
+        }
+        if self.phase == Phase::Dialling {
+            self.serve_events(cx, leg, note.from);
+        }
+        self.unsettled = true;
+    }
+
+    /// Something happened to the socket of the server leg.
+    pub fn on_socket(&mut self, cx: &mut Cx<'_>, event: SocketEvent) {
+        let cx = &mut cx.for_flow(self.id);
+        if let Link::Socket(socket) = &mut self.legs[Leg::Server] {
+            socket.on_event(&mut cx.for_leg(Leg::Server), event);
+            self.relay_from(cx, Leg::Server);
+        }
+        self.unsettled = true;
+    }
+
+    /// Runs what is due at `cx.now`.
+    pub fn on_timeout(&mut self, cx: &mut Cx<'_>) {
+        let cx = &mut cx.for_flow(self.id);
+        self.release_held(cx);
+        for leg in BOTH {
+            if let Some(conn) = self.legs[leg].conn_mut()
+                && conn.poll_timeout().is_some_and(|at| at <= cx.now)
+            {
+                conn.on_timeout(&mut cx.for_leg(leg));
+            }
+        }
+        if self.expires <= cx.now {
+            self.expire(cx);
+        }
+        self.unsettled = true;
+    }
+
+    /// When [`Self::on_timeout`] wants to be called. Ask after [`Self::poll_output`] has returned `None`.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        let legs = earliest(self.legs[Leg::Client].poll_timeout(), self.legs[Leg::Server].poll_timeout());
+        let own = (self.expires != Instant::FAR).then_some(self.expires);
+        let around = self.around.as_ref().and_then(|around| around.poll_timeout());
+        earliest(earliest(legs, own), around)
+    }
+
+    /// The next thing to send. Call until `None` after inputs.
+    pub fn poll_output(&mut self, cx: &mut Cx<'_>, caps: Caps) -> Option<Output> {
+        let cx = &mut cx.for_flow(self.id);
+        loop {
+            if std::mem::take(&mut self.unsettled) {
+                self.settle(cx, caps.buffer);
+            }
+            if let Some(output) = self.out.pop_front() {
+                return Some(output);
+            }
+            if let Some(output) = self.transmit(cx, caps.tx) {
+                return Some(output);
+            }
+            if !self.unsettled {
+                return None;
+            }
+        }
+    }
+
+    /// True when nothing is left; the flow can be dropped.
+    #[must_use]
+    pub fn is_done(&self) -> bool {
+        self.phase == Phase::Ended
+            && self.expires == Instant::FAR
+            && self.out.is_empty()
+            && self.around.as_ref().is_none_or(|around| around.is_idle())
+            && BOTH.iter().all(|leg| self.legs[*leg].is_gone())
+    }
+
+    /// True until the client's handshake is complete.
+    #[must_use]
+    pub const fn is_half_open(&self) -> bool {
+        matches!(self.phase, Phase::Waiting | Phase::Dialling | Phase::Silent | Phase::Accepting)
+    }
+
+    /// True once [`Event::FlowClosed`] is told; what is left only answers late segments.
+    #[must_use]
+    pub fn is_lingering(&self) -> bool {
+        self.phase == Phase::Ended
+    }
+
+    /// How it ended, once it did.
+    #[must_use]
+    pub fn outcome(&self) -> Option<Outcome> {
+        self.outcome.filter(|_| self.phase == Phase::Ended)
+    }
+
+    /// The number of this flow.
+    #[must_use]
+    pub const fn id(&self) -> FlowId {
+        self.id
+    }
+
+    /// The addresses of segments that arrive on `leg`.
+    #[must_use]
+    pub const fn arriving(&self, leg: Leg) -> Tuple {
+        match leg {
+            Leg::Client => Tuple { src: self.client, dst: self.server },
+            Leg::Server => Tuple { src: self.server, dst: self.client },
+        }
+    }
+
+    /// Payload bytes that wait in this flow.
+    #[must_use]
+    pub fn queued(&self) -> u32 {
+        self.legs[Leg::Client].queued().saturating_add(self.legs[Leg::Server].queued())
+    }
+
+    /// True while a kernel socket is open for it.
+    pub(super) fn has_socket(&self) -> bool {
+        matches!(&self.legs[Leg::Server], Link::Socket(socket) if !socket.is_gone())
+    }
+
+    /// Tells the end, once.
+    pub(super) fn tell_closed(&mut self, cx: &mut Cx<'_>, outcome: Outcome) {
+        let cx = &mut cx.for_flow(self.id);
+        if self.phase != Phase::Ended {
+            self.phase = Phase::Ended;
+            let outcome = *self.outcome.get_or_insert(outcome);
+            let upstream_bytes = self.legs.delivered(Leg::Server);
+            let downstream_bytes = self.legs.delivered(Leg::Client);
+            cx.emit(Event::FlowClosed { outcome, upstream_bytes, downstream_bytes });
+        }
+    }
+
+    /// A segment that the plan lets through.
+    pub(super) fn take_in(&mut self, cx: &mut Cx<'_>, leg: Leg, segment: Segment) {
+        self.unsettled = true;
+        if leg == Leg::Client && matches!(self.phase, Phase::Waiting | Phase::Dialling | Phase::Silent) {
+            return self.on_opening_segment(cx, &segment);
+        }
+        let hops = self.settings.uplink.hops_to_give_back();
+        let (link, other) = self.legs.pair(leg);
+        match link {
+            Link::Tcp(tcp) if !tcp.closed => {
+                other.set_ip(carried(segment.ip, hops));
+                tcp.conn.on_segment(cx, segment);
+                if self.phase == Phase::Accepting {
+                    // What completes the handshake may carry data.
+                    self.serve_events(cx, leg, self.server.ip());
+                }
+                self.relay_from(cx, leg);
+            }
+            Link::Tcp(_) | Link::Gone => self.answer_for_nobody(cx, leg, &segment),
+            Link::Socket(_) => {}
+        }
+    }
+
+    /// What a host answers that has no such connection (RFC 9293 §3.10.7.1).
+    fn answer_for_nobody(&mut self, cx: &mut Cx<'_>, leg: Leg, segment: &Segment) {
+        if segment.has(Flags::RST) {
+            return;
+        }
+        self.send_out(cx, leg, reset_for(segment));
+    }
+
+    /// Sends a segment to the peer of `leg`, if the plan lets it.
+    pub(super) fn send_out(&mut self, cx: &mut Cx<'_>, leg: Leg, mut segment: Segment) {
+        let cx = &mut cx.for_leg(leg);
+        let at = Point { leg, way: Way::Out };
+        let copies = match self.judge(cx, at, &mut segment) {
+            Verdict::Pass => 0,
+            Verdict::Drop => return,
+            Verdict::Hold(time) => return self.hold(cx, at, time, segment),
+            Verdict::Duplicate(copies) => copies,
+        };
+        for _ in 0..copies {
+            self.push_segment(cx, leg, segment.clone());
+        }
+        self.push_segment(cx, leg, segment);
+    }
+
+    pub(super) fn push_segment(&mut self, cx: &mut Cx<'_>, leg: Leg, segment: Segment) {
+        cx.segment_out(&segment);
+        self.out.push_back(Output::Segment { tuple: self.arriving(leg).reverse(), segment });
+    }
+
+    /// The next thing that a leg wants to send.
+    fn transmit(&mut self, cx: &mut Cx<'_>, caps: TxCaps) -> Option<Output> {
+        for leg in BOTH {
+            match &mut self.legs[leg] {
+                Link::Gone => {}
+                Link::Socket(socket) => {
+                    if let Some(command) = socket.poll_command() {
+                        return Some(Output::Socket(command));
+                    }
+                }
+                Link::Tcp(_) => {
+                    if let Some(output) = self.transmit_tcp(cx, leg, caps) {
+                        return Some(output);
+                    }
+                }
+            }
+        }
+        self.after_transmit(cx);
+        None
+    }
+
+    fn transmit_tcp(&mut self, cx: &mut Cx<'_>, leg: Leg, caps: TxCaps) -> Option<Output> {
+        loop {
+            let segment = self.legs[leg].conn_mut()?.poll_transmit(&mut cx.for_leg(leg), caps)?;
+            if self.around.is_none() {
+                cx.for_leg(leg).segment_out(&segment);
+                return Some(Output::Segment { tuple: self.arriving(leg).reverse(), segment });
+            }
+            self.send_out(cx, leg, segment);
+            if let Some(output) = self.out.pop_front() {
+                return Some(output);
+            }
+        }
+    }
+
+    pub(super) fn progress(&self) -> Progress {
+        Progress {
+            opened: self.opened,
+            established: self.established,
+            upstream_bytes: self.legs[Leg::Client].byte_counts().0,
+            downstream_bytes: self.legs[Leg::Server].byte_counts().0,
+            server_is_socket: self.settings.uplink == super::Uplink::Socket,
+        }
+    }
+}
+
+/// What of a received IP header is sent on by the other leg: the ECN bits belong to each leg alone.
+pub(super) const fn carried(ip: IpMeta, hops: u8) -> IpMeta {
+    IpMeta { ttl: ip.ttl.saturating_add(hops), tos: ip.tos & !3 }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,675 @@
+//! The seam, one sentence per row. A script line is an input (`c>`, `s>`: a segment from the client or the server; `+2s`:
+//! time passes; `k>`: the socket reports) or an expected output (`c<`, `s<`, `k<`), in order; whatever comes out beyond the
+//! script fails the row. Numbers are relative to the ISN of their sender.
+
+use std::collections::VecDeque;
+
+use bytes::Bytes;
+
+use super::*;
+use crate::fault::{Engine, RuleSpec, Rules};
+use crate::relay::Uplink::{self, Socket, Transparent};
+use crate::relay::{Limits, Refusal};
+use crate::time::Duration;
+use crate::trace::Outcome::{Aborted, Ok as Fine, RefusedIcmp, RefusedRst, Reset, Timeout};
+use crate::trace::Record;
+use crate::wire::{Options, RawWindow, SeqNum, WindowScale};
+
+const CLIENT_ISN: u32 = u32::MAX - 2;
+const SERVER_ISN: u32 = 5_000_000;
+
+struct Script {
+    flow: Flow,
+    now: Instant,
+    log: Vec<Record>,
+    /// Our ISN towards the client and towards the server.
+    ours: [Option<SeqNum>; 2],
+    output: VecDeque<String>,
+    /// The last output segment of each leg.
+    last: [Segment; 2],
+    window: u16,
+}
+
+impl Script {
+    fn new(uplink: Uplink, rules: &[&str]) -> Self {
+        let engine = if uplink == Socket { Engine::Exec } else { Engine::Tun };
+        let rules = rules
+            .iter()
+            .map(|rule| crate::fault::Rule::build(rule.parse::<RuleSpec>().unwrap()).unwrap())
+            .collect();
+        let rules = Rules::new(1, engine, rules).unwrap();
+        let settings = Arc::new(Settings { uplink, limits: Limits::default(), ..Settings::default() });
+        let mut log = Vec::new();
+        let tuple = Tuple { src: "10.0.0.1:4000".parse().unwrap(), dst: "10.0.0.2:80".parse().unwrap() };
+        let syn = segment("S 0", CLIENT_ISN, None);
+        let plan = rules.plan(FlowId(1), tuple.src, tuple.dst);
+        let now = Instant::from_millis(1000);
+        let flow = Flow::new(&mut Cx::new(now, &mut log), &settings, FlowId(1), tuple, &syn, plan);
+        Self {
+            flow,
+            now,
+            log,
+            ours: [None; 2],
+            output: VecDeque::new(),
+            last: Default::default(),
+            window: 64_000,
+        }
+    }
+
+    fn run(&mut self, script: &str) {
+        self.lines(script);
+        assert_eq!(self.output, VecDeque::<String>::new(), "nothing else may come out at the end");
+    }
+
+    fn lines(&mut self, script: &str) {
+        for line in script.lines().map(str::trim).filter(|line| !line.is_empty()) {
+            match line {
+                "open" if self.flow.settings.uplink == Socket => self.lines(OPEN_SOCKET),
+                "open" => self.lines(OPEN),
+                "half-closed" => self.lines(HALF_CLOSED),
+                _ => self.line(line),
+            }
+        }
+    }
+
+    fn line(&mut self, line: &str) {
+        let (who, what) = line.split_once(' ').unwrap_or((line, ""));
+        if who.ends_with('<') {
+            let found = self.output.pop_front().unwrap_or_default();
+            assert_eq!(found, line, "then: {:?}", self.output);
+            return;
+        }
+        assert_eq!(self.output, VecDeque::<String>::new(), "must not come out before {line:?}");
+        match who {
+            "c>" => self.input(Leg::Client, what),
+            "s>" => self.input(Leg::Server, what),
+            "k>" => self.socket(what),
+            "i>" => self.icmp(what),
+            _ => self.pass(humantime::parse_duration(&who[1..]).unwrap()),
+        }
+    }
+
+    fn input(&mut self, leg: Leg, what: &str) {
+        let isn = if leg == Leg::Client { CLIENT_ISN } else { SERVER_ISN };
+        let mut segment = segment(what, isn, self.ours[leg as usize]);
+        segment.window = RawWindow(self.window);
+        self.flow.on_segment(&mut Cx::new(self.now, &mut self.log), leg, segment);
+        self.drain();
+    }
+
+    fn icmp(&mut self, what: &str) {
+        let (kind, code) = what.split_once('/').unwrap();
+        let note = IcmpNote {
+            from: "10.9.9.9".parse().unwrap(),
+            quoted: self.flow.arriving(Leg::Client),
+            seq: self.ours[1].unwrap(),
+            kind: kind.parse().unwrap(),
+            code: code.parse().unwrap(),
+            mtu: 0,
+        };
+        self.flow.on_icmp(&mut Cx::new(self.now, &mut self.log), Leg::Server, &note);
+        self.drain();
+    }
+
+    fn socket(&mut self, what: &str) {
+        let event = match what.split(' ').collect::<Vec<_>>()[..] {
+            ["connected"] => SocketEvent::Connected,
+            ["alive"] => SocketEvent::ProbeAnswered,
+            ["eof"] => SocketEvent::Eof,
+            ["reset"] => SocketEvent::Reset,
+            ["refused"] => SocketEvent::Failed { errno: "ECONNREFUSED", refusal: Refusal::Reset },
+            ["unreachable"] => {
+                SocketEvent::Failed { errno: "EHOSTUNREACH", refusal: Refusal::Icmp { kind: 3, code: 1 } }
+            }
+            ["silence"] => SocketEvent::Failed { errno: "ETIMEDOUT", refusal: Refusal::Silence },
+            ["sent", n] => SocketEvent::Sent(n.parse().unwrap()),
+            ["data", n] => SocketEvent::Data { data: vec![b'k'; n.parse().unwrap()].into(), urgent: false },
+            _ => panic!("{what}"),
+        };
+        self.flow.on_socket(&mut Cx::new(self.now, &mut self.log), event);
+        self.drain();
+    }
+
+    fn pass(&mut self, time: Duration) {
+        let end = self.now + time;
+        while let Some(at) = self.flow.poll_timeout().filter(|at| *at <= end) {
+            assert!(at >= self.now, "a deadline in the past spins");
+            self.now = at;
+            self.flow.on_timeout(&mut Cx::new(self.now, &mut self.log));
+            self.drain();
+            assert!(
+                self.flow.poll_timeout().is_none_or(|next| next > at),
+                "a deadline that is not served spins"
+            );
+        }
+        self.now = end;
+    }
+
+    fn drain(&mut self) {
+        let caps = Caps { tx: TxCaps { max_payload: 65_000 }, buffer: 1 << 20 };
+        while let Some(output) = self.flow.poll_output(&mut Cx::new(self.now, &mut self.log), caps) {
+            let text = match output {
+                Output::Segment { tuple, segment } => self.describe(tuple, segment),
+                Output::Icmp { note, quoted } => {
+                    format!(
+                        "i< {}/{} from {} seq {}",
+                        note.kind,
+                        note.code,
+                        note.from,
+                        quoted.seq - CLIENT_ISN
+                    )
+                }
+                Output::Socket(SocketCommand::Dial { server }) => format!("k< dial {server}"),
+                Output::Socket(SocketCommand::Read { credit }) => format!("k< read {credit}"),
+                Output::Socket(SocketCommand::Write { data, .. }) => format!("k< write {}", data.len()),
+                Output::Socket(SocketCommand::Probe) => "k< probe".into(),
+                Output::Socket(SocketCommand::Shutdown) => "k< shutdown".into(),
+                Output::Socket(SocketCommand::Abort) => "k< abort".into(),
+                Output::Socket(SocketCommand::Close) => "k< close".into(),
+            };
+            self.output.push_back(text);
+        }
+    }
+
+    fn describe(&mut self, tuple: Tuple, segment: Segment) -> String {
+        let leg = if tuple == self.flow.arriving(Leg::Client).reverse() { Leg::Client } else { Leg::Server };
+        let (name, theirs) = if leg == Leg::Client { ("c<", CLIENT_ISN) } else { ("s<", SERVER_ISN) };
+        if segment.has(Flags::SYN) {
+            self.ours[leg as usize] = Some(segment.seq);
+        }
+        let ours = self.ours[leg as usize].unwrap_or_default();
+        let seq = segment.seq.diff(ours);
+        let len = segment.payload.len();
+        let mut text = format!("{name} {} {seq}", segment.flags);
+        if len > 0 {
+            text += &format!(":{}", seq + len as i32);
+        }
+        if segment.has(Flags::ACK) {
+            text += &format!(" ack {}", segment.ack.diff(SeqNum(theirs)));
+        }
+        if segment.has(Flags::URG) {
+            text += &format!(" urg {}", segment.urgent);
+        }
+        self.last[leg as usize] = segment;
+        text
+    }
+
+    fn outcome(&self) -> Option<Outcome> {
+        self.flow.outcome()
+    }
+
+    fn closed_with_bytes(&self) -> Option<(u64, u64)> {
+        self.log.iter().find_map(|record| match record.event {
+            Event::FlowClosed { upstream_bytes, downstream_bytes, .. } => {
+                Some((upstream_bytes, downstream_bytes))
+            }
+            _ => None,
+        })
+    }
+}
+
+/// `P. 1:6 ack 1 urg 3`
+fn segment(text: &str, isn: u32, ours: Option<SeqNum>) -> Segment {
+    let words: Vec<&str> = text.split(' ').collect();
+    let flags = words[0].chars().fold(Flags::default(), |flags, letter| {
+        flags.with(match letter {
+            'S' => Flags::SYN,
+            'F' => Flags::FIN,
+            'R' => Flags::RST,
+            'P' => Flags::PSH,
+            'U' => Flags::URG,
+            '.' => Flags::ACK,
+            _ => panic!("flag {letter}"),
+        })
+    });
+    let (from, to) = words[1].split_once(':').unwrap_or((words[1], words[1]));
+    let (from, to): (u32, u32) = (from.parse().unwrap(), to.parse().unwrap());
+    let mut options = Options::default();
+    if flags.has(Flags::SYN) {
+        options.mss = Some(1460);
+        options.window_scale = Some(WindowScale::new(7));
+        options.sack_permitted = true;
+    }
+    let value =
+        |name: &str| words.iter().position(|w| *w == name).map(|i| words[i + 1].parse::<u32>().unwrap());
+    Segment {
+        seq: SeqNum(isn) + from,
+        ack: value("ack").map_or(SeqNum(0), |n| ours.unwrap_or_default() + n),
+        flags,
+        urgent: value("urg").unwrap_or(0) as u16,
+        options,
+        payload: Bytes::from(vec![b'x'; (to - from) as usize]).into(),
+        ..Segment::default()
+    }
+}
+
+/// Both handshakes.
+const OPEN: &str = "
+    c> S 0
+    s< S 0
+    s> S. 0 ack 1
+    c< S. 0 ack 1
+    c> . 1 ack 1
+    s< . 1 ack 1
+";
+
+const HALF_CLOSED: &str = "
+    open
+    c> F. 1 ack 1
+    c< . 1 ack 2
+    s< F. 1 ack 1
+    s> . 1 ack 2
+";
+
+/// Both handshakes with a socket.
+const OPEN_SOCKET: &str = "
+    c> S 0
+    k< dial 10.0.0.2:80
+    k> connected
+    c< S. 0 ack 1
+    c> . 1 ack 1
+    k< read 65536
+";
+
+/// What is so, how the server is reached, the rules, the script, the outcome.
+type Row = (&'static str, Uplink, &'static [&'static str], &'static str, Option<Outcome>);
+
+fn check(rows: &[Row]) {
+    for (sentence, uplink, rules, script, outcome) in rows {
+        println!("{sentence}");
+        let mut s = Script::new(*uplink, rules);
+        s.run(script);
+        assert_eq!(s.outcome(), *outcome, "{sentence}");
+    }
+}
+
+#[rustfmt::skip]
+const OPENING: &[Row] = &[
+    ("the SYN-ACK waits for the server's, and the server's ACK for the client's", Transparent, &[], "open", None),
+    ("a SYN that comes again makes one dial, and sends the server's SYN again", Transparent, &[], "
+        c> S 0
+        s< S 0
+        +1s
+        c> S 0
+        s< S 0
+        +1s
+        c> S 0
+        s< S 0
+    ", None),
+    ("a silent server stays silent, and a client that stops is forgotten", Transparent, &[], "
+        c> S 0
+        s< S 0
+        +6s
+        +2s
+    ", Some(Timeout)),
+    ("a client with long intervals is not forgotten in between", Transparent, &[], "
+        c> S 0
+        s< S 0
+        +3s
+        c> S 0
+        s< S 0
+        +6s
+        c> S 0
+        s< S 0
+        +12s
+        c> S 0
+        s< S 0
+    ", None),
+    ("refused by RST", Transparent, &[], "
+        c> S 0
+        s< S 0
+        s> R. 0 ack 1
+        c< R. 0 ack 1
+    ", Some(RefusedRst)),
+    ("refused by ICMP: kind, reporter and the quoted number are kept", Transparent, &[], "
+        c> S 0
+        s< S 0
+        i> 3/1
+        i< 3/1 from 10.9.9.9 seq 0
+    ", Some(RefusedIcmp)),
+    ("a client that resets its attempt: the server sees it gone", Transparent, &[], "
+        c> S 0
+        s< S 0
+        c> R 1
+        s< R 1
+    ", Some(Aborted)),
+    ("a RST with another number is blind", Transparent, &[], "
+        c> S 0
+        s< S 0
+        c> R 2
+    ", None),
+    ("a client that is gone when its SYN-ACK comes: the server gets the RST", Transparent, &[], "
+        c> S 0
+        s< S 0
+        s> S. 0 ack 1
+        c< S. 0 ack 1
+        c> R 1
+        s< R. 1 ack 1
+    ", Some(Aborted)),
+    ("a server that dies before the client's ACK", Transparent, &[], "
+        c> S 0
+        s< S 0
+        s> S. 0 ack 1
+        c< S. 0 ack 1
+        s> R 1
+        c< R. 1 ack 1
+    ", Some(Reset)),
+    ("a lost SYN-ACK is sent again at 1, 3, 7 s, and again for a repeated SYN", Transparent, &[], "
+        c> S 0
+        s< S 0
+        s> S. 0 ack 1
+        c< S. 0 ack 1
+        +900ms
+        c> S 0
+        c< S. 0 ack 1
+    ", None),
+    ("a client that never acknowledges the SYN-ACK: the server hears nothing", Transparent, &[], "
+        c> S 0
+        s< S 0
+        s> S. 0 ack 1
+        c< S. 0 ack 1
+        +1s
+        c< S. 0 ack 1
+        +2s
+        c< S. 0 ack 1
+        +4s
+        c< S. 0 ack 1
+        +8s
+        c< S. 0 ack 1
+        +16s
+        c< S. 0 ack 1
+        +33s
+    ", Some(Aborted)),
+    ("a server that sends its SYN-ACK again meanwhile waits as well", Transparent, &[], "
+        c> S 0
+        s< S 0
+        s> S. 0 ack 1
+        c< S. 0 ack 1
+        s> S. 0 ack 1
+        c> . 1 ack 1
+        s< . 1 ack 1
+    ", None),
+    ("data with the SYN are not taken, data with the ACK are", Transparent, &[], "
+        c> S 0:10
+        s< S 0
+        s> S. 0 ack 1
+        c< S. 0 ack 1
+        c> P. 1:11 ack 1
+        c< . 1 ack 11
+        s< P. 1:11 ack 1
+    ", None),
+    ("both ends open at once: the server is answered, and the client sees an ordinary server", Transparent, &[], "
+        c> S 0
+        s< S 0
+        s> S 0
+        s< S. 0 ack 1
+        s> S. 0 ack 1
+        c< S. 0 ack 1
+        c> . 1 ack 1
+        s< . 1 ack 1
+    ", None),
+];
+
+#[test]
+fn opening() {
+    check(OPENING);
+}
+
+#[rustfmt::skip]
+const OPENING_THROUGH_A_SOCKET: &[Row] = &[
+    ("dial, answer, bytes", Socket, &[], "open", None),
+    ("a SYN that comes again makes one dial", Socket, &[], "
+        c> S 0
+        k< dial 10.0.0.2:80
+        c> S 0
+    ", None),
+    ("refused", Socket, &[], "
+        c> S 0
+        k< dial 10.0.0.2:80
+        k> refused
+        c< R. 0 ack 1
+    ", Some(RefusedRst)),
+    ("unreachable", Socket, &[], "
+        c> S 0
+        k< dial 10.0.0.2:80
+        k> unreachable
+        i< 3/1 from 10.0.0.2 seq 0
+    ", Some(RefusedIcmp)),
+    ("a dial that ends in silence is not repeated", Socket, &[], "
+        c> S 0
+        k< dial 10.0.0.2:80
+        k> silence
+        c> S 0
+        +8s
+    ", Some(Timeout)),
+    ("a client that resets its attempt cancels the dial", Socket, &[], "
+        c> S 0
+        k< dial 10.0.0.2:80
+        c> R 1
+        k< abort
+    ", Some(Aborted)),
+    ("a client that stops sending SYNs cancels the dial", Socket, &[], "
+        c> S 0
+        k< dial 10.0.0.2:80
+        +7s
+        k< abort
+    ", Some(Timeout)),
+    ("a client that is gone when the dial succeeds", Socket, &[], "
+        c> S 0
+        k< dial 10.0.0.2:80
+        k> connected
+        c< S. 0 ack 1
+        c> R 1
+        k< abort
+    ", Some(Aborted)),
+];
+
+#[test]
+fn opening_through_a_socket() {
+    check(OPENING_THROUGH_A_SOCKET);
+}
+
+#[rustfmt::skip]
+const CLOSING: &[Row] = &[
+    ("the client closes first: FIN becomes FIN, and TIME-WAIT is on the leg whose peer closed second", Transparent, &[], "
+        half-closed
+        s> F. 1 ack 2
+        c< F. 1 ack 2
+        s< . 2 ack 2
+        c> . 2 ack 2
+    ", Some(Fine)),
+    ("a reply after the client's FIN is delivered, however late", Transparent, &[], "
+        half-closed
+        +900s
+        s> P. 1:101 ack 2
+        c< P. 1:101 ack 2
+        s< . 2 ack 101
+        c> . 2 ack 101
+    ", None),
+    ("both close at once", Transparent, &[], "
+        open
+        c> F. 1 ack 1
+        c< . 1 ack 2
+        s< F. 1 ack 1
+        s> F. 1 ack 1
+        c< F. 1 ack 2
+        s< . 2 ack 2
+        s> . 2 ack 2
+        c> . 2 ack 2
+    ", Some(Fine)),
+    ("RST by the client", Transparent, &[], "
+        open
+        c> R. 1 ack 1
+        s< R. 1 ack 1
+    ", Some(Reset)),
+    ("RST by the server", Transparent, &[], "
+        open
+        s> R 1
+        c< R. 1 ack 1
+    ", Some(Reset)),
+    ("data and then RST, as a close with unread data sends it: the data arrive first", Transparent, &[], "
+        open
+        s> P. 1:101 ack 1
+        c< P. 1:101 ack 1
+        s< . 1 ack 101
+        s> R. 101 ack 1
+        c< R. 101 ack 1
+    ", Some(Reset)),
+    ("an answer that comes for a client that is gone", Transparent, &[], "
+        open
+        c> R. 1 ack 1
+        s< R. 1 ack 1
+        s> P. 1:11 ack 1
+        s< R 1
+    ", Some(Reset)),
+    ("a keepalive is answered when the far peer has answered", Transparent, &[], "
+        open
+        +60s
+        c> . 0 ack 1
+        s< . 0 ack 1
+        s> . 1 ack 1
+        c< . 1 ack 1
+    ", None),
+    ("the urgent mark crosses", Transparent, &[], "
+        open
+        c> UP. 1:11 ack 1 urg 5
+        c< . 1 ack 11
+        s< P.U 1:11 ack 1 urg 5
+    ", None),
+];
+
+#[test]
+fn closing() {
+    check(CLOSING);
+}
+
+#[rustfmt::skip]
+const CLOSING_THROUGH_A_SOCKET: &[Row] = &[
+    ("the client closes first", Socket, &[], "
+        open
+        c> F. 1 ack 1
+        c< . 1 ack 2
+        k< shutdown
+        k> data 10
+        c< P. 1:11 ack 2
+        c> . 2 ack 11
+        k> eof
+        c< F. 11 ack 2
+        k< close
+        c> . 2 ack 12
+    ", Some(Fine)),
+    ("the server closes first, and waits until the kernel has all bytes", Socket, &[], "
+        open
+        k> eof
+        c< F. 1 ack 1
+        c> . 1 ack 2
+        c> FP. 1:5 ack 2
+        c< . 2 ack 6
+        k< write 4
+        k< shutdown
+        k> sent 4
+        k< close
+    ", Some(Fine)),
+    ("RST by the client", Socket, &[], "
+        open
+        c> R. 1 ack 1
+        k< abort
+    ", Some(Reset)),
+    ("RST by the server", Socket, &[], "
+        open
+        k> reset
+        c< R. 1 ack 1
+    ", Some(Reset)),
+    ("a keepalive is answered when the socket has found the server alive", Socket, &[], "
+        open
+        c> . 0 ack 1
+        k< probe
+        k> alive
+        c< . 1 ack 1
+    ", None),
+];
+
+#[test]
+fn closing_through_a_socket() {
+    check(CLOSING_THROUGH_A_SOCKET);
+}
+
+#[test]
+fn the_end_tells_the_bytes_that_arrived() {
+    let mut s = Script::new(Transparent, &[]);
+    s.run(
+        "open
+        c> P. 1:11 ack 1
+        c< . 1 ack 11
+        s< P. 1:11 ack 1
+        s> P. 1:6 ack 11
+        c< P. 1:6 ack 11
+        s< . 11 ack 6
+        c> . 11 ack 6
+        c> R. 11 ack 6
+        s< R. 11 ack 6",
+    );
+    assert_eq!(s.closed_with_bytes(), Some((10, 5)));
+    assert!(s.flow.is_done());
+}
+
+#[test]
+fn a_reader_that_stops_stops_the_writer() {
+    let mut s = Script::new(Transparent, &[]);
+    s.run("open");
+    let mut offered = 0;
+    // The server acknowledges nothing; the client fills what it is offered.
+    for round in 0..100 {
+        let window = u32::from(s.last[0].window.0) << 7;
+        let from = 1 + offered;
+        let more = window.min(1460);
+        if more == 0 {
+            assert!(round > 40, "at least 64 KiB are offered");
+            assert!(offered <= 66_000, "{offered}");
+            return;
+        }
+        s.input(Leg::Client, &format!("P. {from}:{} ack 1", from + more));
+        offered += more;
+        s.pass(Duration::from_millis(50));
+        s.output.clear();
+    }
+    panic!("the window never closed");
+}
+
+#[test]
+fn a_flow_that_only_waits_for_its_server_is_small() {
+    assert!(size_of::<Flow>() <= 328, "{}", size_of::<Flow>());
+}
+
+/// H1, T1, E16 of the catalogue at the seam.
+#[rustfmt::skip]
+const FAULTS: &[Row] = &[
+    ("a swallowed SYN dials nothing; the next one does", Transparent, &["syn-drop first=1"], "
+        c> S 0
+        +1s
+        c> S 0
+        s< S 0
+    ", None),
+    ("a SYN-ACK that is held comes later", Transparent, &["syn-ack-delay delay=200ms"], "
+        c> S 0
+        s< S 0
+        s> S. 0 ack 1
+        +199ms
+        +1ms
+        c< S. 0 ack 1
+    ", None),
+    ("a server's FIN that is swallowed never ends the client's input", Transparent, &["fin-drop direction=downstream first=all"], "
+        open
+        s> F. 1 ack 1
+        s> P. 1:5 ack 1
+        c< P. 1:5 ack 1
+        s< . 1 ack 5
+        s> FP. 1:5 ack 1
+        s< . 1 ack 5
+    ", None),
+];
+
+#[test]
+fn faults() {
+    check(FAULTS);
+}

@@ -1,0 +1,189 @@
+//! From the first SYN to the client's SYN-ACK. The client must see exactly what it would see without us: the SYN-ACK comes
+//! only after the server's, a refusal keeps its kind, and silence stays silence.
+//!
+//! Nothing here has a retransmission timer. Each SYN of the client sends the server's SYN again, so that the server
+//! sees the client's own schedule, which differs from one operating system to the next. When the client stops, so
+//! does the dial.
+
+use std::net::IpAddr;
+
+use super::flow::{Flow, Output, Phase, carried};
+use super::leg::Link;
+use super::settings::Uplink;
+use super::socket_leg::SocketLeg;
+use crate::cx::Cx;
+use crate::tcp::{Connection, SynInfo, SynOptions, reset_for};
+use crate::time::{Duration, Instant};
+use crate::trace::{Event, Leg, Outcome};
+use crate::wire::{Flags, IcmpNote, IpMeta, Options, Segment, Timestamps, Tuple, WindowScale};
+
+/// A client that has not sent its SYN again for this long, or for three times its last interval, has given up. Longer than
+/// the first interval of any known host (3 s in RFC 1122 times). A server that answers later still meets the truth: the
+/// client's host, which knows nothing of the connection any more.
+pub(super) const PATIENCE: Duration = Duration::from_secs(7);
+/// The window scale towards a client whose server is behind a kernel socket; Linux's for a buffer of some MiB.
+const SCALE: WindowScale = WindowScale::new(7);
+
+impl Flow {
+    /// A segment of the client while there is no client leg yet.
+    pub(super) fn on_opening_segment(&mut self, cx: &mut Cx<'_>, segment: &Segment) {
+        if segment.has(Flags::RST) {
+            // Only the exact number counts, as in SYN-RECEIVED (RFC 5961 §3).
+            if segment.seq == self.syn.seq + 1 {
+                self.cancel(cx);
+            }
+        } else if segment.has(Flags::SYN) && !segment.has(Flags::ACK) && segment.seq == self.syn.seq {
+            self.on_syn(cx, segment);
+        } else {
+            cx.emit(Event::Discarded { reason: "not a SYN, before the handshake" });
+        }
+    }
+
+    /// The first SYN, or the same again.
+    fn on_syn(&mut self, cx: &mut Cx<'_>, segment: &Segment) {
+        let interval = cx.now.since(self.last_syn);
+        self.syn = SynInfo::of(segment);
+        self.last_syn = cx.now;
+        self.expires = cx.now + PATIENCE.max(interval * 3);
+        match self.phase {
+            Phase::Waiting => self.dial(cx),
+            Phase::Dialling => {
+                if let Some(conn) = self.legs[Leg::Server].conn_mut() {
+                    conn.resend_syn();
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn dial(&mut self, cx: &mut Cx<'_>) {
+        self.phase = Phase::Dialling;
+        let settings = &self.settings;
+        self.legs[Leg::Server] = match settings.uplink {
+            Uplink::Socket => Link::Socket(Box::new(SocketLeg::dial(self.server))),
+            Uplink::Transparent => {
+                let tuple = Tuple { src: self.client, dst: self.server };
+                let ip = carried(self.syn.ip, settings.uplink.hops_to_give_back());
+                let cx = &mut cx.for_leg(Leg::Server);
+                Link::tcp(Connection::connect(cx, &settings.tcp, tuple, self.syn.options, ip))
+            }
+        };
+    }
+
+    /// The server has answered: now the client gets its SYN-ACK, with what the server offered. The server waits for its
+    /// ACK until the client's has come; so a client that is gone by now is seen by the server as it would be without us.
+    pub(super) fn accept(&mut self, cx: &mut Cx<'_>) {
+        self.phase = Phase::Accepting;
+        self.expires = Instant::FAR;
+        let hops = self.settings.uplink.hops_to_give_back();
+        let (reply, ip) = match self.legs[Leg::Server].conn_mut() {
+            Some(conn) => {
+                conn.cork();
+                (conn.peer_syn(), carried(conn.ip_received(), hops))
+            }
+            None => (self.own_offer(), IpMeta::default()),
+        };
+        let tuple = Tuple { src: self.server, dst: self.client };
+        let cx = &mut cx.for_leg(Leg::Client);
+        let conn = Connection::accept(cx, &self.settings.tcp, tuple, &self.syn, reply, ip);
+        self.legs[Leg::Client] = Link::tcp(conn);
+    }
+
+    /// What Linux would offer: everything that the client did. The link is as wide as the client says.
+    fn own_offer(&self) -> SynOptions {
+        let syn = self.syn.options;
+        SynOptions { window_scale: syn.window_scale.map(|_| SCALE), ecn: false, ..syn }
+    }
+
+    /// The server refused with a RST.
+    pub(super) fn refuse_by_rst(&mut self, cx: &mut Cx<'_>) {
+        let hops = self.settings.uplink.hops_to_give_back();
+        let ip = self.legs[Leg::Server].conn().map(|conn| carried(conn.ip_received(), hops));
+        let mut refusal = reset_for(&as_segment(&self.syn));
+        refusal.ip = ip.unwrap_or_default();
+        self.send_out(cx, Leg::Client, refusal);
+        self.refused(cx, Outcome::RefusedRst);
+    }
+
+    /// The network refused with an ICMP error, which `from` reported. It must quote the client's own SYN to be believed.
+    pub(super) fn refuse_by_icmp(&mut self, cx: &mut Cx<'_>, kind: u8, code: u8, from: IpAddr) {
+        cx.for_leg(Leg::Client).emit(Event::Icmp { kind, code, sent: true });
+        let note =
+            IcmpNote { from, quoted: self.arriving(Leg::Client), seq: self.syn.seq, kind, code, mtu: 0 };
+        self.out.push_back(Output::Icmp { note, quoted: Box::new(as_segment(&self.syn)) });
+        self.refused(cx, Outcome::RefusedIcmp);
+    }
+
+    fn refused(&mut self, cx: &mut Cx<'_>, outcome: Outcome) {
+        self.legs.free(Leg::Server);
+        self.expires = Instant::FAR;
+        self.tell_closed(cx, outcome);
+    }
+
+    /// The kernel gave up without an answer. The client's own timer decides; its SYNs do not start a second dial.
+    pub(super) fn fall_silent(&mut self) {
+        self.legs.free(Leg::Server);
+        self.phase = Phase::Silent;
+    }
+
+    /// The client reset its own attempt: the server hears of it, with the number that it would have been.
+    fn cancel(&mut self, cx: &mut Cx<'_>) {
+        if let Some(conn) = self.legs[Leg::Server].conn() {
+            let (seq, _) = conn.numbers();
+            self.send_out(cx, Leg::Server, Segment { seq, flags: Flags::RST, ..Segment::default() });
+        }
+        self.give_up(cx, Outcome::Aborted);
+    }
+
+    /// The client has stopped sending SYNs, or it is late enough to forget a flow that only waited to answer with a RST.
+    pub(super) fn expire(&mut self, cx: &mut Cx<'_>) {
+        self.give_up(cx, Outcome::Timeout);
+    }
+
+    fn give_up(&mut self, cx: &mut Cx<'_>, outcome: Outcome) {
+        self.expires = Instant::FAR;
+        self.tell_closed(cx, outcome);
+        match &mut self.legs[Leg::Server] {
+            // Its last command is still to be fetched.
+            Link::Socket(socket) => socket.abort(),
+            _ => self.legs.free(Leg::Server),
+        }
+    }
+
+    /// True if `segment`, a SYN of the client, starts a new connection in place of this one: the client's port is used again.
+    #[must_use]
+    pub fn is_superseded_by(&self, segment: &Segment) -> bool {
+        if !segment.has(Flags::SYN) || segment.flags.any(Flags::ACK | Flags::RST) {
+            return false;
+        }
+        match self.phase {
+            Phase::Waiting | Phase::Dialling | Phase::Silent => segment.seq != self.syn.seq,
+            Phase::Accepting => false,
+            Phase::Open | Phase::Ended => match &self.legs[Leg::Client] {
+                Link::Gone => true,
+                Link::Tcp(tcp) => tcp.closed || tcp.conn.may_reopen(segment),
+                Link::Socket(_) => false,
+            },
+        }
+    }
+}
+
+/// The SYN as it was, as far as it was kept.
+fn as_segment(syn: &SynInfo) -> Segment {
+    let options = Options {
+        mss: syn.options.mss,
+        window_scale: syn.options.window_scale,
+        sack_permitted: syn.options.sack,
+        timestamps: syn.options.timestamps.then_some(Timestamps { val: syn.ts_val, ecr: 0 }),
+        ..Options::default()
+    };
+    let ecn = if syn.options.ecn { Flags::ECE | Flags::CWR } else { Flags::default() };
+    Segment {
+        seq: syn.seq,
+        flags: Flags::SYN | ecn,
+        window: syn.window,
+        options,
+        ip: syn.ip,
+        ..Segment::default()
+    }
+}

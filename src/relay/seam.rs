@@ -1,0 +1,192 @@
+//! The seam between the legs: what an event of one leg means for the other.
+//!
+//! | on one leg | on the other |
+//! |---|---|
+//! | bytes | the same bytes; the urgent mark at the same offset |
+//! | FIN, after all its data | FIN, after all its data; the way back stays open as long as the peers want |
+//! | RST | RST, after the bytes that came before it, as far as the peer's window takes them at once |
+//! | retransmissions ran out | RST |
+//! | keepalive probe | keepalive probe; answered when the far peer has answered |
+//! | bytes wait here | a smaller window there |
+
+use std::net::IpAddr;
+
+use super::flow::{BOTH, Flow, Phase};
+use super::leg::Link;
+use crate::cx::Cx;
+use crate::tcp::Event;
+use crate::time::{Duration, Instant};
+use crate::trace::{Leg, Outcome, State};
+
+/// What a leg is offered before the flow has moved anything. It grows with what has been delivered, as Linux's receive
+/// buffers do, so that memory goes to those who use it.
+const FIRST_BUFFER: u64 = 64 << 10;
+/// How long a flow that was reset on one side only is remembered, to answer the other side with a RST. Linux remembers a
+/// TIME-WAIT as long. Later the peer's own host gives the same answer.
+const REMEMBERED: Duration = Duration::from_secs(60);
+
+impl Flow {
+    /// Couples the legs after inputs.
+    pub(super) fn settle(&mut self, cx: &mut Cx<'_>, buffer: u32) {
+        let reporter = self.server.ip();
+        loop {
+            let mut served = 0;
+            for leg in BOTH {
+                served += self.serve_events(cx, leg, reporter);
+            }
+            if served == 0 {
+                break;
+            }
+        }
+        self.pass_reset(cx);
+        for leg in BOTH {
+            self.offer(leg, buffer);
+        }
+        self.apply_plan(cx);
+    }
+
+    /// Moves what `leg` has received, after each segment: the next may be a RST. Offsets are equal on both legs, so the
+    /// urgent mark crosses as an offset.
+    pub(super) fn relay_from(&mut self, cx: &mut Cx<'_>, leg: Leg) {
+        if self.is_half_open() {
+            return;
+        }
+        let (from, to) = self.legs.pair(leg);
+        if let Some(offset) = from.urgent_received() {
+            to.set_urgent(offset);
+        }
+        while let Some(data) = from.recv(&mut cx.for_leg(leg)) {
+            to.send(data);
+        }
+    }
+
+    /// Offers `leg` the free space of the other leg's queue: who stops reading stops the writer, end to end.
+    fn offer(&mut self, leg: Leg, buffer: u32) {
+        if self.phase != Phase::Open {
+            return;
+        }
+        let moved = self.legs.delivered(leg.other());
+        let (link, other) = self.legs.pair(leg);
+        let room = u64::from(buffer).min(FIRST_BUFFER + 2 * moved);
+        link.set_receive_space((room as u32).saturating_sub(other.queued()));
+    }
+
+    /// Serves all events of a leg and counts them. `reporter` is who speaks in an ICMP refusal.
+    pub(super) fn serve_events(&mut self, cx: &mut Cx<'_>, leg: Leg, reporter: IpAddr) -> usize {
+        let mut served = 0;
+        while let Some(event) = self.legs[leg].poll_event() {
+            served += 1;
+            if let (Phase::Dialling, Event::Unreachable { kind, code }) = (self.phase, event) {
+                self.refuse_by_icmp(cx, kind, code, reporter);
+            } else {
+                self.on_leg_event(cx, leg, event);
+            }
+        }
+        served
+    }
+
+    fn on_leg_event(&mut self, cx: &mut Cx<'_>, leg: Leg, event: Event) {
+        let ends =
+            matches!(event, Event::Reset | Event::TimedOut | Event::Unreachable { .. } | Event::Closed);
+        if ends && let Link::Tcp(tcp) = &mut self.legs[leg] {
+            tcp.closed = true;
+        }
+        match (self.phase, leg, event) {
+            (Phase::Dialling, Leg::Server, Event::Established) => self.accept(cx),
+            (Phase::Dialling, Leg::Server, Event::Reset) => self.refuse_by_rst(cx),
+            (Phase::Dialling, Leg::Server, Event::TimedOut) => self.fall_silent(),
+            (Phase::Accepting, Leg::Client, Event::Established) => self.complete(cx),
+            (Phase::Accepting, Leg::Client, Event::TimedOut) => {
+                // The server's own SYN-ACKs have run out by now as well: it hears nothing, as without us.
+                self.outcome.get_or_insert(Outcome::Aborted);
+                self.legs[Leg::Server].vanish(&mut cx.for_leg(Leg::Server));
+            }
+            (_, _, Event::FinReceived) => {
+                let other = leg.other();
+                self.legs[other].shutdown(&mut cx.for_leg(other));
+            }
+            (phase, _, Event::Reset) => {
+                let half_open = phase == Phase::Accepting && leg == Leg::Client;
+                self.outcome.get_or_insert(if half_open { Outcome::Aborted } else { Outcome::Reset });
+                self.reset_passes_to = Some(leg.other());
+            }
+            (_, _, Event::TimedOut) => {
+                self.outcome.get_or_insert(Outcome::Timeout);
+                self.legs[leg.other()].abort(&mut cx.for_leg(leg.other()));
+            }
+            (_, _, Event::KeepaliveProbe) => self.legs[leg.other()].probe(),
+            (_, _, Event::ProbeAnswered) => {
+                if let Some(conn) = self.legs[leg.other()].conn_mut() {
+                    conn.answer_probe();
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// The client's handshake is complete: the server hears of it, and bytes flow.
+    fn complete(&mut self, cx: &mut Cx<'_>) {
+        self.phase = Phase::Open;
+        self.established = Some(cx.now);
+        self.relay_from(cx, Leg::Server);
+        let (server, client) = self.legs.pair(Leg::Server);
+        if let Some(conn) = server.conn_mut() {
+            conn.uncork();
+            // A server that opened at the same time may have finished already.
+            if conn.state() == State::CloseWait {
+                client.shutdown(&mut cx.for_leg(Leg::Client));
+            }
+        }
+    }
+
+    /// Without us the bytes before a RST would be with the receiver already. Here they may still wait for the congestion
+    /// window; the RST follows them. Bytes that the receiver has no room for are lost, as they are with their sender.
+    fn pass_reset(&mut self, cx: &mut Cx<'_>) {
+        if let Some(leg) = self.reset_passes_to
+            && !self.legs[leg].has_sendable()
+        {
+            self.reset_passes_to = None;
+            self.legs[leg].abort(&mut cx.for_leg(leg));
+            self.unsettled = true;
+        }
+    }
+
+    /// Frees legs that are gone, and tells the end when both directions are through.
+    pub(super) fn after_transmit(&mut self, cx: &mut Cx<'_>) {
+        for leg in BOTH {
+            if self.serve_events(cx, leg, self.server.ip()) > 0 {
+                self.unsettled = true;
+            }
+        }
+        self.pass_reset(cx);
+        if self.unsettled {
+            return;
+        }
+        for leg in BOTH {
+            match &self.legs[leg] {
+                Link::Tcp(tcp) if tcp.closed => self.legs.free(leg),
+                Link::Socket(socket) if socket.is_gone() => self.legs.free(leg),
+                _ => {}
+            }
+        }
+        if matches!(self.phase, Phase::Accepting | Phase::Open)
+            && BOTH.iter().all(|leg| self.legs[*leg].is_over())
+        {
+            self.tell_closed(cx, Outcome::Ok);
+        }
+    }
+
+    /// A reset of our own: `client` and `server` say who hears of it. The other one sees silence, and a RST once it speaks.
+    pub(super) fn reset(&mut self, cx: &mut Cx<'_>, client: bool, server: bool) {
+        if self.phase == Phase::Ended {
+            return;
+        }
+        for (leg, told) in [(Leg::Client, client), (Leg::Server, server)] {
+            let cx = &mut cx.for_leg(leg);
+            if told { self.legs[leg].abort(cx) } else { self.legs[leg].vanish(cx) }
+        }
+        self.expires = if client && server { Instant::FAR } else { cx.now + REMEMBERED };
+        self.tell_closed(cx, Outcome::Reset);
+        self.unsettled = true;
+    }
+}

@@ -1,0 +1,64 @@
+//! What the relay is told by the config.
+
+use std::sync::Arc;
+
+use crate::tcp;
+
+/// Everything the relay needs to know; shared by all flows of a run.
+#[derive(Clone, Debug, Default)]
+pub struct Settings {
+    /// The numbers of our TCP, on both legs.
+    pub tcp: Arc<tcp::Config>,
+    /// Bounds.
+    pub limits: Limits,
+    /// How the server is reached.
+    pub uplink: Uplink,
+}
+
+/// How the server is reached.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Uplink {
+    /// By our own TCP, with the client's address and port (gateway).
+    #[default]
+    Transparent,
+    /// By a kernel socket in the caller's network (exec).
+    Socket,
+}
+
+impl Uplink {
+    /// What is added to a received TTL when it is carried to the other leg. In a gateway the kernel forwards a packet
+    /// twice, to our device and from it, and takes one each time; a router would take one in all. In exec mode the
+    /// device is the first hop, where nothing has been taken yet.
+    #[must_use]
+    pub const fn hops_to_give_back(self) -> u8 {
+        match self {
+            Self::Transparent => 1,
+            Self::Socket => 0,
+        }
+    }
+}
+
+/// Bounds of one shard. Reaching one is counted under its config key, and never an error for the flows that are there.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// `limits.flows`: flows at once, from their first SYN until both legs are closed. A SYN beyond it is dropped without
+    /// an answer, as by a host with a full SYN queue: the client sends it again.
+    pub flows: usize,
+    /// `limits.half_open`: flows among them whose client has not completed its handshake. A SYN beyond it is dropped
+    /// without an answer.
+    pub half_open: usize,
+    /// `limits.lingering`: closed flows that are remembered because a leg is in TIME-WAIT, or a peer must still hear a
+    /// RST if it speaks. Beyond it the oldest is forgotten, as Linux does with `tcp_max_tw_buckets`.
+    pub lingering: usize,
+    /// `limits.bytes`: payload bytes queued in all flows. From half of it on every flow is offered small windows; at the
+    /// limit arriving data are dropped, and the peers send them again.
+    pub bytes: u64,
+    /// `limits.held_segments`: segments of one flow that its faults hold back. One more is lost, and TCP sends it again.
+    pub held_segments: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { flows: 65_536, half_open: 16_384, lingering: 16_384, bytes: 256 << 20, held_segments: 1024 }
+    }
+}

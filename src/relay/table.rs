@@ -1,0 +1,351 @@
+//! All flows of one shard: where an arriving packet belongs, and how much of everything there may be.
+//!
+//! One cycle: arrivals ([`Table::route`], [`Table::on_segment`], …) touch flows; then each touched flow is served once:
+//! [`Table::poll_output`] until `None`, and [`Table::settle`].
+
+use std::collections::VecDeque;
+use std::hash::BuildHasher as _;
+use std::sync::Arc;
+
+use foldhash::fast::FixedState;
+use hashbrown::HashTable;
+use slab::Slab;
+
+use super::flow::{Caps, Flow, Output};
+use super::settings::{Settings, Uplink};
+use super::socket_leg::SocketEvent;
+use crate::cx::Cx;
+use crate::fault::Rules;
+use crate::tcp::TxCaps;
+use crate::time::Instant;
+use crate::trace::{Event, FlowId, Leg, Outcome};
+use crate::wire::{Flags, IcmpNote, Segment, Tuple};
+
+/// Names one flow of one table. A key whose flow is gone reaches nothing, even if its slot is taken again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct FlowKey {
+    /// Slot of the table; small numbers, used again.
+    pub slot: u32,
+    /// The flow's number, as far as it fits.
+    pub generation: u32,
+}
+
+/// Where a segment belongs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Route {
+    /// To this leg.
+    To(FlowKey, Leg),
+    /// To nobody: it is dropped, and the reason is told.
+    Dropped,
+    /// To a connection that we do not know: it goes on unchanged.
+    Foreign,
+}
+
+/// What a flow gets to see of a window once half of the memory is used.
+const SCARCE_BUFFER: u32 = 16 << 10;
+
+/// All flows of one shard.
+#[derive(Debug)]
+pub struct Table {
+    settings: Arc<Settings>,
+    rules: Arc<Rules>,
+    entries: Slab<Entry>,
+    index: HashTable<LegSlot>,
+    hasher: FixedState,
+    last_id: FlowId,
+    touched: Vec<FlowKey>,
+    half_open: usize,
+    /// Lingering flows from the oldest; keys whose flow is gone are left in for a while.
+    lingering_order: VecDeque<FlowKey>,
+    lingering: usize,
+    /// Payload bytes queued in all flows.
+    queued: u64,
+    /// Flows that were dropped while their socket was open.
+    orphans: Vec<FlowKey>,
+}
+
+#[derive(Debug)]
+struct Entry {
+    flow: Flow,
+    touched: bool,
+    /// What the table has counted for this flow.
+    half_open: bool,
+    lingering: bool,
+    queued: u32,
+}
+
+/// A slot and a leg, in four bytes; the addresses are in the flow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct LegSlot(u32);
+
+impl LegSlot {
+    const fn new(slot: u32, leg: Leg) -> Self {
+        Self(slot << 1 | leg as u32)
+    }
+
+    const fn slot(self) -> u32 {
+        self.0 >> 1
+    }
+
+    const fn leg(self) -> Leg {
+        if self.0 & 1 == Leg::Client as u32 { Leg::Client } else { Leg::Server }
+    }
+}
+
+impl Table {
+    /// An empty table. `hash_seed` should differ from run to run, so that nobody can choose addresses that collide.
+    #[must_use]
+    pub fn new(settings: Arc<Settings>, rules: Arc<Rules>, hash_seed: u64) -> Self {
+        Self {
+            settings,
+            rules,
+            entries: Slab::new(),
+            index: HashTable::new(),
+            hasher: FixedState::with_seed(hash_seed),
+            last_id: FlowId(0),
+            touched: Vec::new(),
+            half_open: 0,
+            lingering_order: VecDeque::new(),
+            lingering: 0,
+            queued: 0,
+            orphans: Vec::new(),
+        }
+    }
+
+    /// Rules for flows from now on.
+    pub fn set_rules(&mut self, rules: Arc<Rules>) {
+        self.rules = rules;
+    }
+
+    /// Flows that are not closed.
+    #[must_use]
+    pub fn open_flows(&self) -> usize {
+        self.entries.len() - self.lingering
+    }
+
+    /// True if nothing is remembered of any flow.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// Payload bytes queued in all flows.
+    #[must_use]
+    pub const fn queued(&self) -> u64 {
+        self.queued
+    }
+
+    /// Finds the leg of a segment, of which the payload may still be missing; `payload` says how long it is. A SYN opens a
+    /// flow, and supersedes one that is at its end.
+    pub fn route(&mut self, cx: &mut Cx<'_>, tuple: Tuple, segment: &Segment, payload: usize) -> Route {
+        if let Some(reason) = tuple.martian() {
+            cx.emit(Event::Discarded { reason });
+            return Route::Dropped;
+        }
+        match self.find(tuple) {
+            Some((key, Leg::Client)) if self.flow(key).is_superseded_by(segment) => {
+                self.flow_mut(key).tell_closed(cx, Outcome::Aborted);
+                self.remove(key);
+                self.admit(cx, tuple, segment)
+            }
+            Some((key, leg)) => {
+                if payload > 0 && self.queued >= self.settings.limits.bytes {
+                    cx.for_flow(self.flow(key).id()).emit(Event::LimitHit { limit: "limits.bytes" });
+                    return Route::Dropped;
+                }
+                Route::To(key, leg)
+            }
+            None if segment.has(Flags::SYN) && !segment.flags.any(Flags::ACK | Flags::RST | Flags::FIN) => {
+                self.admit(cx, tuple, segment)
+            }
+            None => Route::Foreign,
+        }
+    }
+
+    /// A segment for a leg that [`Self::route`] found.
+    pub fn on_segment(&mut self, cx: &mut Cx<'_>, key: FlowKey, leg: Leg, segment: Segment) {
+        if let Some(flow) = self.touch(key) {
+            flow.on_segment(cx, leg, segment);
+        }
+    }
+
+    /// An ICMP error. False if it is about nobody's segment; then it goes on unchanged.
+    pub fn on_icmp(&mut self, cx: &mut Cx<'_>, note: &IcmpNote) -> bool {
+        let Some((key, leg)) = self.find(note.quoted.reverse()) else { return false };
+        if let Some(flow) = self.touch(key) {
+            flow.on_icmp(cx, leg, note);
+        }
+        true
+    }
+
+    /// Something happened to the socket of a flow.
+    pub fn on_socket(&mut self, cx: &mut Cx<'_>, key: FlowKey, event: SocketEvent) {
+        if let Some(flow) = self.touch(key) {
+            flow.on_socket(cx, event);
+        }
+    }
+
+    /// A deadline that [`Self::settle`] returned has come.
+    pub fn on_timeout(&mut self, cx: &mut Cx<'_>, key: FlowKey) {
+        if let Some(flow) = self.touch(key) {
+            flow.on_timeout(cx);
+        }
+    }
+
+    /// The next flow that has to be served.
+    pub fn next_touched(&mut self) -> Option<FlowKey> {
+        self.touched.pop()
+    }
+
+    /// The next socket to abort whose flow is no more.
+    pub fn next_orphan(&mut self) -> Option<FlowKey> {
+        self.orphans.pop()
+    }
+
+    /// The next thing that a flow wants sent.
+    pub fn poll_output(&mut self, cx: &mut Cx<'_>, key: FlowKey, tx: TxCaps) -> Option<Output> {
+        let scarce = self.queued > self.settings.limits.bytes / 2;
+        let buffer = self.settings.tcp.buffer;
+        let caps = Caps { tx, buffer: if scarce { buffer.min(SCARCE_BUFFER) } else { buffer } };
+        self.entry(key)?.flow.poll_output(cx, caps)
+    }
+
+    /// Ends the service of a touched flow: counts it anew, and drops it if it is done. Returns its deadline.
+    pub fn settle(&mut self, cx: &mut Cx<'_>, key: FlowKey) -> Option<Instant> {
+        let entry = self.entry(key)?;
+        entry.touched = false;
+        if entry.flow.is_done() {
+            self.remove(key);
+            return None;
+        }
+        let flow = &entry.flow;
+        let (queued, half_open, lingering) = (flow.queued(), flow.is_half_open(), flow.is_lingering());
+        let deadline = flow.poll_timeout();
+        let queued_before = std::mem::replace(&mut entry.queued, queued);
+        let half_open_before = std::mem::replace(&mut entry.half_open, half_open);
+        let lingering_before = std::mem::replace(&mut entry.lingering, lingering);
+        self.queued = self.queued + u64::from(queued) - u64::from(queued_before);
+        self.half_open = self.half_open + usize::from(half_open) - usize::from(half_open_before);
+        if lingering && !lingering_before {
+            self.linger(cx, key);
+        }
+        deadline
+    }
+
+    /// Drops all flows without a word on the wire, and tells of each that it was still open.
+    pub fn close_all(&mut self, cx: &mut Cx<'_>) {
+        let mut entries = std::mem::take(&mut self.entries);
+        for entry in entries.drain() {
+            let mut flow = entry.flow;
+            flow.tell_closed(cx, Outcome::Open);
+        }
+        self.index.clear();
+        self.touched.clear();
+        self.lingering_order.clear();
+        (self.half_open, self.lingering, self.queued) = (0, 0, 0);
+    }
+
+    fn entry(&mut self, key: FlowKey) -> Option<&mut Entry> {
+        self.entries.get_mut(key.slot as usize).filter(|entry| entry.flow.id().0 as u32 == key.generation)
+    }
+
+    fn flow(&self, key: FlowKey) -> &Flow {
+        &self.entries[key.slot as usize].flow
+    }
+
+    fn flow_mut(&mut self, key: FlowKey) -> &mut Flow {
+        &mut self.entries[key.slot as usize].flow
+    }
+
+    /// The flow, which will be served.
+    fn touch(&mut self, key: FlowKey) -> Option<&mut Flow> {
+        let entry = self.entries.get_mut(key.slot as usize)?;
+        if entry.flow.id().0 as u32 != key.generation {
+            return None;
+        }
+        if !std::mem::replace(&mut entry.touched, true) {
+            self.touched.push(key);
+        }
+        Some(&mut entry.flow)
+    }
+
+    fn find(&self, tuple: Tuple) -> Option<(FlowKey, Leg)> {
+        let found = self.index.find(self.hasher.hash_one(tuple), |at| {
+            self.entries[at.slot() as usize].flow.arriving(at.leg()) == tuple
+        })?;
+        let slot = found.slot();
+        let generation = self.entries[slot as usize].flow.id().0 as u32;
+        Some((FlowKey { slot, generation }, found.leg()))
+    }
+
+    /// Opens a flow for a first SYN, if there is room.
+    fn admit(&mut self, cx: &mut Cx<'_>, tuple: Tuple, syn: &Segment) -> Route {
+        let limits = &self.settings.limits;
+        let full = match () {
+            () if self.half_open >= limits.half_open => Some("limits.half_open"),
+            () if self.open_flows() >= limits.flows => Some("limits.flows"),
+            () => None,
+        };
+        if let Some(limit) = full {
+            cx.emit(Event::LimitHit { limit });
+            return Route::Dropped;
+        }
+        self.last_id.0 += 1;
+        let id = self.last_id;
+        let plan = self.rules.plan(id, tuple.src, tuple.dst);
+        let flow = Flow::new(cx, &self.settings, id, tuple, syn, plan);
+        self.half_open += 1;
+        let slot =
+            self.entries.insert(Entry { flow, touched: false, half_open: true, lingering: false, queued: 0 });
+        let slot = u32::try_from(slot).expect("limits.flows and limits.lingering are far below 2^31");
+        for leg in self.indexed() {
+            let hash = self.hasher.hash_one(self.entries[slot as usize].flow.arriving(*leg));
+            let (entries, hasher) = (&self.entries, &self.hasher);
+            self.index.insert_unique(hash, LegSlot::new(slot, *leg), |at| {
+                hasher.hash_one(entries[at.slot() as usize].flow.arriving(at.leg()))
+            });
+        }
+        Route::To(FlowKey { slot, generation: id.0 as u32 }, Leg::Client)
+    }
+
+    /// The legs whose packets arrive here.
+    fn indexed(&self) -> &'static [Leg] {
+        match self.settings.uplink {
+            Uplink::Transparent => &[Leg::Client, Leg::Server],
+            Uplink::Socket => &[Leg::Client],
+        }
+    }
+
+    fn remove(&mut self, key: FlowKey) {
+        for leg in self.indexed() {
+            let hash = self.hasher.hash_one(self.flow(key).arriving(*leg));
+            let wanted = LegSlot::new(key.slot, *leg);
+            if let Ok(found) = self.index.find_entry(hash, |at| *at == wanted) {
+                found.remove();
+            }
+        }
+        let entry = self.entries.remove(key.slot as usize);
+        if entry.flow.has_socket() {
+            self.orphans.push(key);
+        }
+        self.queued -= u64::from(entry.queued);
+        self.half_open -= usize::from(entry.half_open);
+        self.lingering -= usize::from(entry.lingering);
+    }
+
+    /// Remembers a closed flow, and forgets the oldest if these are too many.
+    fn linger(&mut self, cx: &mut Cx<'_>, key: FlowKey) {
+        self.lingering += 1;
+        self.lingering_order.push_back(key);
+        let limit = self.settings.limits.lingering;
+        if self.lingering > limit {
+            cx.emit(Event::LimitHit { limit: "limits.lingering" });
+        }
+        while self.lingering > limit || self.lingering_order.len() > 2 * limit + 64 {
+            let Some(oldest) = self.lingering_order.pop_front() else { break };
+            if self.entry(oldest).is_some() {
+                self.remove(oldest);
+            }
+        }
+    }
+}

@@ -1,0 +1,73 @@
+//! Real Linux clients and servers on both sides of a gateway, in network namespaces of their own. Most rows are done
+//! twice, without and with halfopen, and what the client and the server saw is compared.
+//!
+//! Needs root or user namespaces. `HALFOPEN_LONG=1` makes the slow rows as long as they are in the field.
+#![allow(clippy::disallowed_methods, reason = "the kernel's time is real")]
+
+#[path = "kernel/close.rs"]
+mod close;
+#[path = "kernel/handshake.rs"]
+mod handshake;
+mod lab;
+#[path = "kernel/setup.rs"]
+mod setup;
+#[path = "kernel/stream.rs"]
+mod stream;
+
+use std::process::ExitCode;
+
+use halfopen::setup::netlink::Family;
+use libtest_mimic::{Arguments, Failed, Trial};
+
+use lab::{Lab, compare};
+
+/// What the client and the server saw, in words.
+type Seen = Vec<String>;
+/// Something that a client and a server do, once per IP version, without and with halfopen.
+type Row = (&'static str, fn(&Lab, Family) -> Seen);
+/// Something that is done once, with halfopen.
+type Single = (&'static str, fn());
+
+/// More at once would make each other late on a small machine.
+const AT_ONCE: usize = 4;
+
+fn main() -> ExitCode {
+    let mut args = Arguments::from_args();
+    args.test_threads = Some(args.test_threads.map_or(AT_ONCE, |n| n.min(AT_ONCE)));
+    if !args.list
+        && let Err(why) = lab::ns::become_able()
+    {
+        eprintln!("error: {why}");
+        return ExitCode::FAILURE;
+    }
+    libtest_mimic::run(&args, trials()).exit_code()
+}
+
+fn trials() -> Vec<Trial> {
+    let areas: [(&str, &[Row], &[Single]); 4] = [
+        ("setup", &[], setup::SINGLES),
+        ("handshake", handshake::ROWS, &[]),
+        ("stream", stream::ROWS, stream::SINGLES),
+        ("close", close::ROWS, &[]),
+    ];
+    areas.into_iter().flat_map(|(area, rows, singles)| trials_of(area, rows, singles)).collect()
+}
+
+fn trials_of(area: &str, rows: &'static [Row], singles: &'static [Single]) -> Vec<Trial> {
+    let versions = [(Family::V4, "IPv4"), (Family::V6, "IPv6")];
+    let rows = rows.iter().flat_map(|(name, row)| {
+        versions.map(|(family, version)| {
+            Trial::test(format!("{area}: {name} ({version})"), move || {
+                compare(|lab| row(lab, family));
+                Ok::<(), Failed>(())
+            })
+        })
+    });
+    let singles = singles.iter().map(|(name, test)| {
+        Trial::test(format!("{area}: {name}"), move || {
+            test();
+            Ok::<(), Failed>(())
+        })
+    });
+    singles.chain(rows).collect()
+}
