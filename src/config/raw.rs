@@ -7,6 +7,8 @@ use serde::{Deserialize, Serialize};
 
 use super::units::{Loopback, Ports, Seed, Size, Text, Time};
 use crate::fault::Attributes;
+use crate::relay;
+use crate::tcp;
 use crate::time::Duration;
 
 /// The whole file.
@@ -84,21 +86,23 @@ pub enum Congestion {
     NewReno,
 }
 
-/// `[limits]`: at each of these a counter tells how often it was hit.
+/// `[limits]`: at each of these a counter tells how often it was hit. Those of flows hold per shard.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Limits {
-    /// Flows at once; further connections get no answer. At least 1, default 65536.
+    /// Flows at once; further SYNs get no answer. At least 1, default 65536.
     pub flows: usize,
-    /// Flows whose server has not answered yet. At least 1, default 16384.
+    /// Flows whose client has not completed its handshake; further SYNs get no answer. At least 1, default 16384.
     pub half_open: usize,
-    /// Bytes waiting in all flows together. At least 1 MiB, default 1 GiB.
+    /// Closed flows remembered for TIME-WAIT; beyond it the oldest is forgotten. At least 1, default 16384.
+    pub lingering: usize,
+    /// Bytes waiting in all flows together; from half of it on windows are small. At least 1 MiB, default 256 MiB.
     pub bytes: Size,
     /// Out-of-order ranges kept per leg. 1 - 65536, default 256.
     pub out_of_order_ranges: usize,
-    /// Segments held back by faults, per flow; further ones are lost, as in a full router. At least 1, default 4096.
+    /// Segments held back by faults, per flow; one more is lost. At least 1, default 1024.
     pub held_segments: usize,
-    /// Events waiting for the observers; beyond it events are lost and counted. At least 1024, default 262144.
+    /// Events waiting to be written; further ones are lost and counted. At least 1024, default 65536.
     pub events: usize,
     /// UDP flows (DNS and others) relayed at once by `exec`. At least 1, default 1024.
     pub udp_flows: usize,
@@ -142,27 +146,33 @@ impl Default for Intercept {
 
 impl Default for Tcp {
     fn default() -> Self {
+        let tcp = tcp::Config::default();
         Self {
-            buffer: Size(1 << 20),
-            congestion: Congestion::Cubic,
-            rto_min: Time(Duration::from_millis(200)),
-            rto_max: Time(Duration::from_secs(120)),
-            retries: 15,
-            syn_ack_retries: 5,
-            time_wait: Time(Duration::from_secs(60)),
+            buffer: Size(tcp.buffer.into()),
+            congestion: match tcp.congestion {
+                tcp::Congestion::Cubic => Congestion::Cubic,
+                tcp::Congestion::NewReno => Congestion::NewReno,
+            },
+            rto_min: Time(tcp.rto_min),
+            rto_max: Time(tcp.rto_max),
+            retries: tcp.retries,
+            syn_ack_retries: tcp.syn_ack_retries,
+            time_wait: Time(tcp.time_wait),
         }
     }
 }
 
 impl Default for Limits {
     fn default() -> Self {
+        let relay = relay::Limits::default();
         Self {
-            flows: 65_536,
-            half_open: 16_384,
-            bytes: Size(1 << 30),
-            out_of_order_ranges: 256,
-            held_segments: 4_096,
-            events: 262_144,
+            flows: relay.flows,
+            half_open: relay.half_open,
+            lingering: relay.lingering,
+            bytes: Size(relay.bytes),
+            out_of_order_ranges: tcp::Config::default().out_of_order_ranges,
+            held_segments: relay.held_segments,
+            events: 65_536,
             udp_flows: 1_024,
         }
     }

@@ -1,12 +1,17 @@
 //! From the shape of the config to its meaning. After this everything is in range, every combination is possible, and no
 //! text is left to be understood.
 
+use std::collections::hash_map::RandomState;
+use std::hash::BuildHasher as _;
+use std::sync::Arc;
+
 use super::error::Problem;
 use super::load::Layers;
 use super::raw::{self, Mode};
 use super::rules;
-use super::units::{Loopback, PortRange, Seed, Text};
+use super::units::{Loopback, PortRange, Seed};
 use crate::fault::Rules;
+use crate::relay;
 use crate::tcp;
 use crate::time::Duration;
 
@@ -17,18 +22,18 @@ pub struct Settings {
     pub mode: Mode,
     /// Server ports to take, sorted, without overlap; empty in exec mode: all.
     pub ports: Vec<PortRange>,
-    /// The interface towards the clients; `None`: any.
-    pub client_interface: Option<String>,
-    /// The interface towards the servers; `None`: any.
-    pub server_interface: Option<String>,
+    /// The interfaces towards the clients and towards the servers; `None`: any.
+    pub interfaces: Option<(String, String)>,
     /// The rules of the config, then those of the command line.
     pub rules: Rules,
     /// Exec: which services on the caller's loopback are reachable.
     pub host_loopback: Loopback,
-    /// The numbers of our own TCP; the secret is still zero.
-    pub tcp: tcp::Config,
-    /// How much of everything there may be.
-    pub limits: raw::Limits,
+    /// What the relay is told.
+    pub relay: relay::Settings,
+    /// Events that may wait to be written.
+    pub events: usize,
+    /// UDP flows relayed at once.
+    pub udp_flows: usize,
     /// Threads that carry packets, at least 1.
     pub shards: usize,
     /// How long a stop waits for open flows to end.
@@ -48,9 +53,7 @@ impl Machine {
     /// This machine.
     #[must_use]
     pub fn here() -> Self {
-        // RandomState is keyed by the system's randomness; enough for a seed that is printed anyway.
-        let random = std::hash::BuildHasher::hash_one(&std::collections::hash_map::RandomState::new(), 0);
-        Self { random, cores: std::thread::available_parallelism().map_or(1, usize::from) }
+        Self { random: random(), cores: std::thread::available_parallelism().map_or(1, usize::from) }
     }
 }
 
@@ -72,16 +75,17 @@ impl Settings {
         if !check.problems.is_empty() {
             return Err(check.problems);
         }
-        let name = |text: &Text| Some(text.0.clone()).filter(|name| !name.is_empty());
         Ok(Self {
             rules,
             mode: raw.intercept.mode,
             ports: merged(&raw.intercept.ports.0),
-            client_interface: name(&raw.intercept.client_interface),
-            server_interface: name(&raw.intercept.server_interface),
+            interfaces: (!raw.intercept.client_interface.0.is_empty()).then(|| {
+                (raw.intercept.client_interface.0.clone(), raw.intercept.server_interface.0.clone())
+            }),
             host_loopback: raw.intercept.host_loopback.clone(),
-            tcp: tcp_config(raw),
-            limits: raw.limits.clone(),
+            relay: relay_settings(raw),
+            events: raw.limits.events,
+            udp_flows: raw.limits.udp_flows,
             shards: match raw.engine.shards {
                 0 if machine.cores <= 2 => 1,
                 0 => machine.cores / 2,
@@ -92,20 +96,43 @@ impl Settings {
     }
 }
 
-fn tcp_config(raw: &raw::Raw) -> tcp::Config {
-    tcp::Config {
+/// A number from the system's randomness, which keys every `RandomState`: SipHash of a constant under a random key.
+fn random() -> u64 {
+    RandomState::new().hash_one(0)
+}
+
+fn relay_settings(raw: &raw::Raw) -> relay::Settings {
+    let raw::Limits {
+        flows,
+        half_open,
+        lingering,
+        bytes,
+        out_of_order_ranges,
+        held_segments,
+        events: _,
+        udp_flows: _,
+    } = raw.limits;
+    let tcp = tcp::Config {
         rto_min: raw.tcp.rto_min.0,
         rto_max: raw.tcp.rto_max.0,
         retries: raw.tcp.retries,
         syn_ack_retries: raw.tcp.syn_ack_retries,
         time_wait: raw.tcp.time_wait.0,
-        buffer: u32::try_from(raw.tcp.buffer.0).expect("its range is checked"),
-        out_of_order_ranges: raw.limits.out_of_order_ranges,
+        buffer: u32::try_from(raw.tcp.buffer.0).unwrap_or(u32::MAX),
+        out_of_order_ranges,
         congestion: match raw.tcp.congestion {
             raw::Congestion::Cubic => tcp::Congestion::Cubic,
             raw::Congestion::NewReno => tcp::Congestion::NewReno,
         },
-        ..tcp::Config::default()
+        secret: [random(), random()],
+    };
+    relay::Settings {
+        tcp: Arc::new(tcp),
+        limits: relay::Limits { flows, half_open, lingering, bytes: bytes.0, held_segments },
+        uplink: match raw.intercept.mode {
+            Mode::Gateway => relay::Uplink::Transparent,
+            Mode::Exec => relay::Uplink::Socket,
+        },
     }
 }
 
@@ -160,6 +187,7 @@ impl Check<'_> {
         let some = (1, usize::MAX);
         self.range("limits.flows", limits.flows, some, "1 or more");
         self.range("limits.half_open", limits.half_open, some, "1 or more");
+        self.range("limits.lingering", limits.lingering, some, "1 or more");
         self.range("limits.bytes", limits.bytes.0, (1 << 20, u64::MAX), "1MiB or more");
         self.range("limits.out_of_order_ranges", limits.out_of_order_ranges, (1, 65_536), "1 to 65536");
         self.range("limits.held_segments", limits.held_segments, some, "1 or more");
@@ -169,26 +197,29 @@ impl Check<'_> {
     }
 
     fn intercept(&mut self, intercept: &raw::Intercept) {
-        match intercept.mode {
-            Mode::Gateway if intercept.ports.0.is_empty() => {
-                let message = "is empty, so nothing would be intercepted\nname the server ports, such as --ports 5432; a file for exec says mode = \"exec\"";
-                self.wrong("intercept.ports", message);
+        let interfaces = [
+            ("intercept.client_interface", intercept.client_interface.0.is_empty()),
+            ("intercept.server_interface", intercept.server_interface.0.is_empty()),
+        ];
+        if intercept.mode == Mode::Exec {
+            for (key, _) in interfaces.iter().filter(|(_, empty)| !empty) {
+                self.wrong(
+                    key,
+                    "mode exec has no interfaces to choose from\nremove it, or use mode = \"gateway\"",
+                );
             }
-            // The kernel refuses a rule whose range of ports ends at 65535.
-            Mode::Gateway if intercept.ports.0.iter().any(|range| range.contains(u16::MAX)) => {
-                self.wrong("intercept.ports", "a gateway cannot take port 65535\nend the range at 65534");
-            }
-            Mode::Gateway => {}
-            Mode::Exec => {
-                for (key, name) in
-                    [("client", &intercept.client_interface), ("server", &intercept.server_interface)]
-                {
-                    if !name.0.is_empty() {
-                        let message = "mode exec has no interfaces to choose from\nremove it, or use mode = \"gateway\"";
-                        self.wrong(&format!("intercept.{key}_interface"), message);
-                    }
-                }
-            }
+            return;
+        }
+        if let [(key, true), (_, false)] | [(_, false), (key, true)] = interfaces {
+            self.wrong(key, "is missing, while the other interface is given\nname both, or none to take any");
+        }
+        if intercept.ports.0.is_empty() {
+            let hint = "name the server ports, such as --ports 5432; a file for exec says mode = \"exec\"";
+            self.wrong("intercept.ports", &format!("is empty, so nothing would be intercepted\n{hint}"));
+        }
+        // The kernel refuses a rule whose range of ports ends at 65535.
+        if intercept.ports.0.iter().any(|range| range.contains(u16::MAX)) {
+            self.wrong("intercept.ports", "a gateway cannot take port 65535\nend the range at 65534");
         }
     }
 }
@@ -215,13 +246,7 @@ mod tests {
     fn what_is_not_said_comes_from_the_machine() {
         let settings = resolve("intercept.ports = [80]").unwrap();
         assert_eq!((settings.rules.seed(), settings.shards), (99, 1));
-        assert_eq!(settings.client_interface, None);
-        let tcp = tcp::Config::default();
-        assert_eq!(
-            format!("{:?}", settings.tcp),
-            format!("{tcp:?}"),
-            "the defaults of the config are those of the TCP"
-        );
+        assert_eq!(settings.interfaces, None);
     }
 
     #[test]
@@ -258,6 +283,10 @@ mod tests {
             (
                 "intercept.ports = ['1-65535']",
                 "c.toml:1: intercept.ports = [\"1-65535\"]: a gateway cannot take port 65535; end the range at 65534\n",
+            ),
+            (
+                "[intercept]\nports = [80]\nclient_interface = 'eth0'",
+                "intercept.server_interface = \"\": is missing, while the other interface is given; name both, or none to take any\n",
             ),
             (
                 "[intercept]\nmode = 'exec'\nclient_interface = 'eth0'",
