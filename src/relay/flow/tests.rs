@@ -190,6 +190,9 @@ impl Script {
         if segment.has(Flags::URG) {
             text += &format!(" urg {}", segment.urgent);
         }
+        if segment.window.0 == 0 && !segment.has(Flags::RST) {
+            text += " win 0";
+        }
         self.last[leg as usize] = segment;
         text
     }
@@ -641,7 +644,7 @@ fn a_flow_that_only_waits_for_its_server_is_small() {
     assert!(size_of::<Flow>() <= 328, "{}", size_of::<Flow>());
 }
 
-/// H1, T1, E16 of the catalogue at the seam.
+/// The catalogue at the seam: H1, H22, T1, E1, E7, E16.
 #[rustfmt::skip]
 const FAULTS: &[Row] = &[
     ("a swallowed SYN dials nothing; the next one does", Transparent, &["syn-drop first=1"], "
@@ -667,6 +670,130 @@ const FAULTS: &[Row] = &[
         s> FP. 1:5 ack 1
         s< . 1 ack 5
     ", None),
+    ("a SYN that comes again while the SYN-ACK is held has an answer of its own", Transparent, &["syn-ack-delay delay=1.5s"], "
+        c> S 0
+        s< S 0
+        s> S. 0 ack 1
+        +1020ms
+        c> S 0
+        +479ms
+        +1ms
+        c< S. 0 ack 1
+        c> . 1 ack 1
+        s< . 1 ack 1
+    ", None),
+    ("a client's FIN that is swallowed never ends the server's input", Transparent, &["fin-drop direction=upstream"], "
+        open
+        c> FP. 1:5 ack 1
+        c< . 1 ack 5
+        s< P. 1:5 ack 1
+        c> F. 5 ack 1
+    ", None),
+    ("where the server is a socket, the FIN to the client is swallowed", Socket, &["fin-drop direction=downstream first=3"], "
+        open
+        k> eof
+        +200ms
+        +400ms
+        +799ms
+        +1ms
+        c< F. 1 ack 1
+        c> . 1 ack 2
+    ", None),
+    ("a stalled window stays zero until the hold is over, and probes are answered", Transparent, &["zero-window-stall after_bytes=10 hold=5s"], "
+        open
+        c> P. 1:10 ack 1
+        c< . 1 ack 10
+        s< P. 1:10 ack 1
+        c> P. 10:21 ack 1
+        c< . 1 ack 21 win 0
+        s< P. 10:21 ack 1
+        s> . 1 ack 21
+        +200ms
+        c> . 20 ack 1
+        c< . 1 ack 21 win 0
+        +4799ms
+        +1ms
+        c< . 1 ack 21
+    ", None),
+    ("what was already allowed is still taken", Transparent, &["zero-window-stall after_bytes=10 hold=5s"], "
+        open
+        c> P. 1:21 ack 1
+        c< . 1 ack 21 win 0
+        s< P. 1:21 ack 1
+        c> P. 21:31 ack 1
+        c< . 1 ack 31 win 0
+        s< P. 21:31 ack 1
+    ", None),
+    ("a dead reader answers no probe", Transparent, &["zero-window-stall after_bytes=10 answer_probes=false"], "
+        open
+        c> P. 1:21 ack 1
+        c< . 1 ack 21 win 0
+        s< P. 1:21 ack 1
+        s> . 1 ack 21
+        +200ms
+        c> . 20 ack 1
+        +400ms
+        c> . 20 ack 1
+    ", None),
+    ("the other direction of a stalled flow goes on", Transparent, &["zero-window-stall after_bytes=10"], "
+        open
+        c> P. 1:21 ack 1
+        c< . 1 ack 21 win 0
+        s< P. 1:21 ack 1
+        s> P. 1:11 ack 21
+        c< P. 1:11 ack 21 win 0
+        s< . 21 ack 11
+    ", None),
+    ("an acknowledgement comes late, and not along with data either", Transparent, &["ack-delay delay=40ms"], "
+        open
+        c> P. 1:11 ack 1
+        s< P. 1:11 ack 1
+        s> . 1 ack 11
+        +20ms
+        s> P. 1:6 ack 11
+        c< P. 1:6 ack 1
+        s< . 11 ack 6
+        +19ms
+        +1ms
+        c< . 6 ack 11
+    ", None),
+    ("a second full segment ends the wait", Transparent, &["ack-delay delay=40ms"], "
+        open
+        c> . 1:1461 ack 1
+        s< P. 1:1461 ack 1
+        c> . 1461:2921 ack 1
+        c< . 1 ack 2921
+        s< P. 1461:2921 ack 1
+    ", None),
+    ("a reset for both", Transparent, &["rst-inject"], "
+        open
+        c> P. 1:11 ack 1
+        c< R. 1 ack 11
+        s< R. 1 ack 1
+    ", Some(Reset)),
+    ("a reset for the client: the server hears nothing until it speaks", Transparent, &["rst-inject to=client after=5s"], "
+        open
+        +4999ms
+        +1ms
+        c< R. 1 ack 1
+        +10s
+        s> P. 1:11 ack 1
+        s< R 1
+    ", Some(Reset)),
+    ("a reset for the server: the client hears nothing until it speaks", Transparent, &["rst-inject to=server after=5s"], "
+        open
+        +5s
+        s< R. 1 ack 1
+        +10s
+        c> P. 1:11 ack 1
+        c< R 1
+    ", Some(Reset)),
+    ("a reset for both where the server is a socket", Socket, &["rst-inject after=5s"], "
+        open
+        +5s
+        c< R. 1 ack 1
+        k< abort
+    ", Some(Reset)),
 ];
 
 #[test]
