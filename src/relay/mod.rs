@@ -12,4 +12,4 @@ pub mod table;
 pub use flow::{Caps, Flow, Output};
 pub use settings::{Limits, Settings, Uplink};
 pub use socket_leg::{Refusal, SocketCommand, SocketEvent, SocketLeg};
-pub use table::{FlowKey, Route, Table};
+pub use table::{FlowIds, FlowKey, Route, Table};

@@ -6,6 +6,7 @@
 use std::collections::VecDeque;
 use std::hash::BuildHasher as _;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use foldhash::fast::FixedState;
 use hashbrown::HashTable;
@@ -30,6 +31,16 @@ pub struct FlowKey {
     pub generation: u32,
 }
 
+/// Gives flows their numbers, from 1; one for all shards. With one shard the numbers follow the order of the SYNs.
+#[derive(Clone, Debug, Default)]
+pub struct FlowIds(Arc<AtomicU64>);
+
+impl FlowIds {
+    fn next(&self) -> FlowId {
+        FlowId(self.0.fetch_add(1, Ordering::Relaxed) + 1)
+    }
+}
+
 /// Where a segment belongs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Route {
@@ -52,8 +63,10 @@ pub struct Table {
     entries: Slab<Entry>,
     index: HashTable<LegSlot>,
     hasher: FixedState,
-    last_id: FlowId,
-    touched: Vec<FlowKey>,
+    ids: FlowIds,
+    /// False: SYNs of new flows are treated like any segment of nobody.
+    opening: bool,
+    touched: VecDeque<FlowKey>,
     half_open: usize,
     /// Lingering flows from the oldest; keys whose flow is gone are left in for a while.
     lingering_order: VecDeque<FlowKey>,
@@ -95,15 +108,16 @@ impl LegSlot {
 impl Table {
     /// An empty table. `hash_seed` should differ from run to run, so that nobody can choose addresses that collide.
     #[must_use]
-    pub fn new(settings: Arc<Settings>, rules: Arc<Rules>, hash_seed: u64) -> Self {
+    pub fn new(settings: Arc<Settings>, rules: Arc<Rules>, ids: FlowIds, hash_seed: u64) -> Self {
         Self {
             settings,
             rules,
             entries: Slab::new(),
             index: HashTable::new(),
             hasher: FixedState::with_seed(hash_seed),
-            last_id: FlowId(0),
-            touched: Vec::new(),
+            ids,
+            opening: true,
+            touched: VecDeque::new(),
             half_open: 0,
             lingering_order: VecDeque::new(),
             lingering: 0,
@@ -115,6 +129,11 @@ impl Table {
     /// Rules for flows from now on.
     pub fn set_rules(&mut self, rules: Arc<Rules>) {
         self.rules = rules;
+    }
+
+    /// Takes no new flows from now on: in a gateway their SYNs are foreign, behind a socket nobody answers them.
+    pub fn stop_opening(&mut self) {
+        self.opening = false;
     }
 
     /// Flows that are not closed.
@@ -194,7 +213,7 @@ impl Table {
 
     /// The next flow that has to be served.
     pub fn next_touched(&mut self) -> Option<FlowKey> {
-        self.touched.pop()
+        self.touched.pop_front()
     }
 
     /// The next socket to abort whose flow is no more.
@@ -264,7 +283,7 @@ impl Table {
             return None;
         }
         if !std::mem::replace(&mut entry.touched, true) {
-            self.touched.push(key);
+            self.touched.push_back(key);
         }
         Some(&mut entry.flow)
     }
@@ -280,6 +299,12 @@ impl Table {
 
     /// Opens a flow for a first SYN, if there is room.
     fn admit(&mut self, cx: &mut Cx<'_>, tuple: Tuple, syn: &Segment) -> Route {
+        if !self.opening {
+            return match self.settings.uplink {
+                Uplink::Transparent => Route::Foreign,
+                Uplink::Socket => Route::Dropped,
+            };
+        }
         let limits = &self.settings.limits;
         let full = match () {
             () if self.half_open >= limits.half_open => Some("limits.half_open"),
@@ -290,8 +315,7 @@ impl Table {
             cx.emit(Event::LimitHit { limit });
             return Route::Dropped;
         }
-        self.last_id.0 += 1;
-        let id = self.last_id;
+        let id = self.ids.next();
         let plan = self.rules.plan(id, tuple.src, tuple.dst);
         let flow = Flow::new(cx, &self.settings, id, tuple, syn, plan);
         self.half_open += 1;
