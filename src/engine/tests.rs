@@ -1,6 +1,5 @@
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixDatagram;
-use std::sync::mpsc;
 
 use super::tun::Framing;
 use super::*;
@@ -9,7 +8,7 @@ use crate::wire::{self, ChecksumMode, Flags, Packet, Segment, SeqNum, Tuple, Vne
 
 const LONG: Duration = Duration::from_secs(5);
 
-struct Tell(mpsc::Sender<Record>);
+struct Tell(Sender<Record>);
 
 impl Sink for Tell {
     fn record(&mut self, record: Record) {
@@ -18,7 +17,7 @@ impl Sink for Tell {
 }
 
 /// An engine whose device is one end of a pair of sockets, and what it tells.
-fn engine() -> (Handle, UnixDatagram, mpsc::Receiver<Record>) {
+fn engine() -> (Handle, UnixDatagram, Receiver<Record>) {
     let (ours, device) = UnixDatagram::pair().unwrap();
     device.set_nonblocking(true).unwrap();
     ours.set_read_timeout(Some(LONG)).unwrap();
@@ -29,7 +28,7 @@ fn engine() -> (Handle, UnixDatagram, mpsc::Receiver<Record>) {
         hash_seed: 1,
         clock: Clock::start(),
     };
-    let (tell, told) = mpsc::channel();
+    let (tell, told) = channel();
     let handle = start(&settings, vec![device], None, || Tell(tell.clone())).unwrap();
     (handle, ours, told)
 }
