@@ -111,8 +111,12 @@ pub fn start<S: Sink + Send + 'static>(
         let poll = Poll::new()?;
         let waker = Waker::new(poll.registry(), shard::WAKE)?;
         let (commands, inbox): (_, Receiver<Command>) = channel();
-        let table =
-            relay::Table::new(Arc::clone(&relay), Arc::clone(&settings.rules), ids.clone(), settings.hash_seed);
+        let table = relay::Table::new(
+            Arc::clone(&relay),
+            Arc::clone(&settings.rules),
+            ids.clone(),
+            settings.hash_seed,
+        );
         let mut shard = Shard::new(poll, device, table, settings.clock, sink())?;
         if let Some(outside) = outside.take() {
             shard.set_outside(outside)?;

@@ -82,7 +82,9 @@ fn a_syn_goes_on_with_our_own_number_and_a_refusal_comes_back() {
 fn what_is_not_ours_is_written_back_unchanged() {
     let (_handle, network, _told) = engine();
     let mut ping = vec![0; 10];
-    ping.extend([0x45, 0, 0, 28, 1, 2, 0, 0, 64, 1, 0, 0, 10, 0, 0, 1, 10, 0, 0, 2, 8, 0, 0xf7, 0xfc, 0, 1, 0, 2]);
+    ping.extend([
+        0x45, 0, 0, 28, 1, 2, 0, 0, 64, 1, 0, 0, 10, 0, 0, 1, 10, 0, 0, 2, 8, 0, 0xf7, 0xfc, 0, 1, 0, 2,
+    ]);
     let sum = wire::checksum::Sum::default().with(&ping[10..30]).checksum();
     ping[20..22].copy_from_slice(&sum.to_be_bytes());
     for foreign in [packet(tuple(), Flags::ACK), packet(tuple(), Flags::SYN | Flags::FIN), ping] {
