@@ -8,6 +8,8 @@
 mod close;
 #[path = "kernel/handshake.rs"]
 mod handshake;
+#[path = "kernel/hostile.rs"]
+mod hostile;
 mod lab;
 #[path = "kernel/setup.rs"]
 mod setup;
@@ -44,11 +46,12 @@ fn main() -> ExitCode {
 }
 
 fn trials() -> Vec<Trial> {
-    let areas: [(&str, &[Row], &[Single]); 4] = [
+    let areas: [(&str, &[Row], &[Single]); 5] = [
         ("setup", &[], setup::SINGLES),
         ("handshake", handshake::ROWS, &[]),
         ("stream", stream::ROWS, stream::SINGLES),
         ("close", close::ROWS, &[]),
+        ("hostile", &[], hostile::SINGLES),
     ];
     areas.into_iter().flat_map(|(area, rows, singles)| trials_of(area, rows, singles)).collect()
 }

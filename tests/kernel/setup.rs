@@ -3,21 +3,28 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::io::{Read, Write};
-use std::net::TcpStream;
+use std::net::{TcpListener, TcpStream};
 use std::os::fd::AsFd;
+use std::os::unix::process::CommandExt;
+use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use halfopen::engine::tun::Device;
 use halfopen::setup::gateway::{Gateway, Request};
 use halfopen::setup::netlink::{Family, Ipv4Setting, Netlink, Route, Rule};
+use nix::errno::Errno;
+use nix::mount::{MsFlags, mount};
 use nix::poll::PollFlags;
+use nix::sched::{CloneFlags, unshare};
+use nix::sys::signal::Signal;
 
 use crate::Single;
 use crate::lab::ns::Ns;
-use crate::lab::{Lab, PORT, Way, drain, wait};
+use crate::lab::process::command;
+use crate::lab::{Lab, PORT, Way, cable, drain, wait};
 
 pub(crate) const SINGLES: &[Single] = &[
     ("packets that pass the TUN device and go back unchanged make a connection", bounce_tun),
@@ -25,6 +32,15 @@ pub(crate) const SINGLES: &[Single] = &[
     ("reverse path filtering does not stop intercepted packets", reverse_path_filter),
     ("an interception without interface names leaves the gateway's own connections alone", no_names),
     ("what was set up is undone at the end, and what was there before stays", undone),
+    ("a stop by signal undoes everything", stopped),
+    ("after a kill new connections are direct within a second, and a restart intercepts again", killed),
+    ("bad input is one clear line with a hint", bad_input),
+    ("a second instance is refused", second_instance),
+    ("a missing right is told, and nothing is changed", no_rights),
+    ("a missing /dev/net/tun is told, and nothing is changed", no_tun),
+    ("a failure half way undoes what was done", half_way),
+    ("without IPv6 on the host, IPv4 is intercepted and the user is told", ipv4_only),
+    ("a dry run prints the commands and changes nothing", dry_run),
 ];
 
 fn request(named: bool) -> Request {
@@ -182,10 +198,7 @@ fn state(ns: &Ns) -> State {
 }
 
 fn undone() {
-    let lab = Lab::unconnected(Way::Direct);
-    crate::lab::cable(&lab.client, "c0", &lab.gateway, "cli0");
-    crate::lab::cable(&lab.server, "s0", &lab.gateway, "srv0");
-    lab.configure_addresses();
+    let lab = untouched();
     let before = state(&lab.gateway);
     let (gateway, device) = lab.gateway.run(|| gateway_up(&request(true)));
     let during = state(&lab.gateway);
@@ -194,5 +207,172 @@ fn undone() {
     drop(device);
     let errors = lab.gateway.run(|| gateway.down());
     assert!(errors.is_empty(), "{errors:?}");
+    assert_eq!(state(&lab.gateway), before);
+}
+
+/// Packets that our device has carried, both ways.
+fn carried(ns: &Ns) -> u64 {
+    let table = ns.run(|| fs::read_to_string("/proc/thread-self/net/dev").expect("a list of devices"));
+    let line = table.lines().find_map(|l| l.trim().strip_prefix("halfopen0:")).unwrap_or_default();
+    let numbers: Vec<u64> = line.split_whitespace().map(|n| n.parse().expect("a number")).collect();
+    numbers.get(1).copied().unwrap_or(0) + numbers.get(9).copied().unwrap_or(0)
+}
+
+/// A connection, a word, and the end of it.
+fn talk(lab: &Lab, listener: &TcpListener) {
+    let (mut client, mut server) = lab.pair_by(listener);
+    client.write_all(b"hello").expect("an open connection");
+    drop(client);
+    assert_eq!(drain(&mut server), (b"hello".to_vec(), "EOF".to_owned()));
+}
+
+fn killed() {
+    let mut lab = Lab::new(Way::Proxied);
+    let listeners = Family::ALL.map(|family| lab.listen(family));
+    let (mut client, mut server) = lab.pair_by(&listeners[0]);
+    // Ends at the latest when a write has waited for its timeout.
+    thread::spawn(move || while client.write_all(&[1; 4096]).is_ok() {});
+    server.read_exact(&mut vec![0; 1 << 20]).expect("traffic flows");
+    assert!(carried(&lab.gateway) > 10);
+
+    lab.halfopen.as_mut().expect("proxied").end_by(Signal::SIGKILL);
+    let start = Instant::now();
+    listeners.iter().for_each(|listener| talk(&lab, listener));
+    assert!(start.elapsed() < Duration::from_secs(1), "direct again after {:?}", start.elapsed());
+    assert_eq!(carried(&lab.gateway), 0, "the device is gone");
+    let left = state(&lab.gateway);
+    assert!(!left.rules.is_empty() && left.routes.is_empty(), "the rules stay, the routes go: {left:?}");
+
+    lab.start(&[]);
+    listeners.iter().for_each(|listener| talk(&lab, listener));
+    assert!(carried(&lab.gateway) > 10, "intercepted again");
+    assert_eq!(state(&lab.gateway).rules, left.rules);
+}
+
+/// A lab whose gateway is as its owner left it: nothing is forwarded.
+fn untouched() -> Lab {
+    let lab = Lab::unconnected(Way::Proxied);
+    cable(&lab.client, "c0", &lab.gateway, "cli0");
+    cable(&lab.server, "s0", &lab.gateway, "srv0");
+    lab.configure();
+    lab
+}
+
+fn stopped() {
+    for signal in [Signal::SIGTERM, Signal::SIGINT] {
+        let mut lab = untouched();
+        let before = state(&lab.gateway);
+        lab.start(&[]);
+        talk(&lab, &lab.listen(Family::V4));
+        let status = lab.halfopen.as_mut().expect("proxied").end_by(signal);
+        assert_eq!(status.code(), Some(0), "{signal}");
+        assert_eq!(state(&lab.gateway), before, "{signal}");
+    }
+}
+
+const RUN: &[&str] = &["run", "--mode", "gateway", "--ports", "5432"];
+const SIDES: &[&str] = &["--client-interface", "cli0", "--server-interface", "srv0"];
+
+/// Runs halfopen, which fails with this code and says this, one line and a hint, and changes nothing.
+fn fails(ns: &Ns, command: &mut Command, code: i32, says: &[&str]) {
+    let before = state(ns);
+    let output = command.output().expect("the program was built with the test");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(code), "{said}");
+    for part in says.iter().chain(&["hint: "]) {
+        assert!(said.contains(part), "{part:?} is missing in:\n{said}");
+    }
+    assert!(!said.contains("panicked"), "{said}");
+    assert_eq!(state(ns), before, "nothing half set up stays");
+}
+
+fn bad_input() {
+    let lab = untouched();
+    let run = |more: &[&str]| command(&lab.gateway, &[RUN, more].concat());
+    let bad = |more: &[&str], code, says: &[&str]| fails(&lab.gateway, &mut run(more), code, says);
+    bad(&["--client-interface", "eth9"], 78, &["no interface eth9 that is up", "cli0, srv0"]);
+    for ports in ["0", "65535", "9-8", "http", ""] {
+        let mut command = command(&lab.gateway, &["run", "--mode", "gateway", "--ports", ports]);
+        fails(&lab.gateway, &mut command, 78, &["port"]);
+    }
+}
+
+fn second_instance() {
+    let lab = Lab::new(Way::Proxied);
+    let pid = lab.halfopen.as_ref().expect("proxied").pid();
+    let mut second = command(&lab.gateway, &[RUN, SIDES].concat());
+    fails(&lab.gateway, &mut second, 69, &["already intercepts", &format!("(process {pid})")]);
+    talk(&lab, &lab.listen(Family::V4));
+}
+
+fn no_rights() {
+    let lab = untouched();
+    let mut command = command(&lab.gateway, &[RUN, SIDES].concat());
+    // SAFETY: one system call. Root without this capability in the bounding set does not get it by exec.
+    unsafe {
+        command.pre_exec(|| {
+            const CAP_NET_ADMIN: libc::c_ulong = 12;
+            Errno::result(libc::prctl(libc::PR_CAPBSET_DROP, CAP_NET_ADMIN)).map(drop).map_err(Into::into)
+        });
+    }
+    fails(&lab.gateway, &mut command, 77, &["CAP_NET_ADMIN"]);
+}
+
+/// The command with a file system of its own, changed by `change`.
+fn with_mounts(mut command: Command, change: fn() -> nix::Result<()>) -> Command {
+    // SAFETY: system calls only, on strings that are constants.
+    unsafe {
+        command.pre_exec(move || {
+            unshare(CloneFlags::CLONE_NEWNS)?;
+            mount(NONE, "/", NONE, MsFlags::MS_REC | MsFlags::MS_PRIVATE, NONE)?;
+            change()?;
+            Ok(())
+        });
+    }
+    command
+}
+
+const NONE: Option<&str> = None;
+
+fn no_tun() {
+    let lab = untouched();
+    let hide = || mount(Some("none"), "/dev/net", Some("tmpfs"), MsFlags::empty(), NONE);
+    let mut command = with_mounts(command(&lab.gateway, &[RUN, SIDES].concat()), hide);
+    fails(&lab.gateway, &mut command, 69, &["cannot open /dev/net/tun", "modprobe tun"]);
+}
+
+/// IPv4 forwarding is set by then; the IPv6 setting needs `/proc/sys`.
+fn half_way() {
+    let lab = untouched();
+    let freeze = || {
+        let bind = MsFlags::MS_BIND;
+        mount(Some("/proc/sys"), "/proc/sys", NONE, bind, NONE)?;
+        mount(NONE, "/proc/sys", NONE, bind | MsFlags::MS_REMOUNT | MsFlags::MS_RDONLY, NONE)
+    };
+    let mut command = with_mounts(command(&lab.gateway, &[RUN, SIDES].concat()), freeze);
+    fails(&lab.gateway, &mut command, 77, &["sysctl -w net/ipv6", "read-only"]);
+}
+
+fn ipv4_only() {
+    let mut lab = untouched();
+    lab.gateway.sysctl("net/ipv6/conf/all/disable_ipv6", "1");
+    lab.start(&[]);
+    talk(&lab, &lab.listen(Family::V4));
+    let said = lab.halfopen.as_ref().expect("proxied").said();
+    assert!(said.contains("only IPv4 is intercepted"), "{said}");
+}
+
+fn dry_run() {
+    let lab = untouched();
+    let before = state(&lab.gateway);
+    let output =
+        command(&lab.gateway, &[RUN, SIDES, &["--dry-run"]].concat()).output().expect("built with the test");
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    for line in
+        ["ip tuntap add dev halfopen0 mode tun", "ip -6 rule add pref 10 iif cli0 ipproto tcp dport 5432"]
+    {
+        assert!(said.contains(line), "{said}");
+    }
     assert_eq!(state(&lab.gateway), before);
 }

@@ -13,6 +13,7 @@ use halfopen::setup::netlink::Family;
 use nix::poll::PollFlags;
 use socket2::{Domain, Protocol, Socket, Type};
 
+use super::forge::checksum;
 use super::ns::Ns;
 use super::packet::{self, Layer};
 use super::{sniff, wait};
@@ -77,13 +78,8 @@ fn message(family: Family, kind: u8, code: u8, packet: &[u8]) -> Vec<u8> {
     let mut message = vec![kind, code, 0, 0, 0, 0, 0, 0];
     message.extend_from_slice(&packet[..quoted.min(packet.len())]);
     if family == Family::V4 {
-        let sum: u32 = message
-            .chunks(2)
-            .map(|pair| u32::from(u16::from_be_bytes([pair[0], pair.get(1).copied().unwrap_or(0)])))
-            .sum();
-        let folded = (sum & 0xffff) + (sum >> 16);
-        let folded = (folded & 0xffff) + (folded >> 16);
-        message[2..4].copy_from_slice(&(!(folded as u16)).to_be_bytes());
+        let sum = checksum(&message);
+        message[2..4].copy_from_slice(&sum.to_be_bytes());
     }
     message
 }

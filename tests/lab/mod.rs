@@ -3,6 +3,7 @@
 //! the client and the server saw. The namespaces have no names: whatever ends the test also ends them.
 #![allow(dead_code)] // each test binary uses its part of the lab
 
+pub(crate) mod forge;
 pub(crate) mod icmp;
 pub(crate) mod lossy;
 pub(crate) mod ns;
@@ -94,14 +95,6 @@ impl Lab {
 
     /// Addresses, routes and, on the direct way, forwarding; the interfaces `c0`, `cli0`, `srv0` and `s0` exist.
     pub(crate) fn configure(&self) {
-        self.configure_addresses();
-        if self.way == Way::Direct {
-            self.gateway.forward(&["cli0", "srv0"]);
-        }
-    }
-
-    /// Addresses and routes.
-    pub(crate) fn configure_addresses(&self) {
         for (ns, device, net, host) in [
             (&self.client, "c0", 1, 2),
             (&self.gateway, "cli0", 1, 1),
@@ -116,6 +109,9 @@ impl Lab {
             for net in [3, 4] {
                 self.gateway.route(family, Some((net, 0)), Some(address(family, 2, 2)), RouteKind::Unicast);
             }
+        }
+        if self.way == Way::Direct {
+            self.gateway.forward(&["cli0", "srv0"]);
         }
     }
 
