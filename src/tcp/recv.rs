@@ -364,6 +364,13 @@ impl Recv {
         self.knobs.window == WindowKnob::Zero { answer_probes: false }
     }
 
+    /// True for a window probe with a new byte (RFC 9293 §3.8.6.1; Linux sends an old number instead) that must stay
+    /// unanswered. The byte would fit, as far as the window before went.
+    pub(super) fn swallows(&self, seg: &Segment) -> bool {
+        let probe = seg.seq == self.nxt() && seg.payload.len() == 1 && seg.seq_len() == 1;
+        probe && self.shut && self.swallows_probes()
+    }
+
     /// True if the peer has been told that it must not send.
     pub(super) fn closed_window(&self) -> bool {
         self.shut || self.window() == 0

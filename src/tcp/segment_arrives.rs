@@ -56,6 +56,10 @@ impl Open {
     /// First: is it in the window, and is it young enough (PAWS)?
     fn check_sequence(&mut self, now: Instant, seg: &Segment, out: &mut Arrived) -> Acceptable {
         let paws = !seg.has(Flags::RST) && self.clock.too_old(now, seg);
+        if !paws && self.recv.swallows(seg) {
+            self.on_probe(now, seg, out);
+            return Acceptable::No;
+        }
         let judged = if paws { Acceptable::No } else { self.recv.acceptable(seg) };
         if judged != Acceptable::No {
             let covers = self.recv.covers_last_ack(seg.seq);

@@ -1,7 +1,8 @@
 //! What a script's application can do and see.
 
-use super::number;
-use crate::tcp::{Event, SynOptions};
+use super::{number, seconds};
+use crate::tcp::knobs::{AckKnob, WindowKnob};
+use crate::tcp::{Event, Knobs, SynOptions};
 use crate::trace::State;
 use crate::wire::WindowScale;
 
@@ -34,6 +35,8 @@ pub enum Call {
     Urgent(u64),
     /// `space N`: the application takes N bytes more, and no more than these until it says so again.
     Space(u32),
+    /// `knobs [window=zero|dead|N] [ack=SECONDS] [every-other] [single]`: turns these and gives the others back.
+    Knobs(Knobs),
     /// `icmp KIND CODE MTU SEQ`: an ICMP error about our segment SEQ.
     Icmp {
         /// ICMP type.
@@ -64,6 +67,7 @@ impl Call {
             ["answer-probe"] => Self::AnswerProbe,
             ["urgent", n] => Self::Urgent(number(n)?),
             ["space", n] => Self::Space(number(n)?),
+            ["knobs", ref knobs @ ..] => Self::Knobs(parse_knobs(knobs)?),
             ["icmp", kind, code, mtu, seq] => {
                 Self::Icmp { kind: number(kind)?, code: number(code)?, mtu: number(mtu)?, seq: number(seq)? }
             }
@@ -85,6 +89,23 @@ fn parse_offers(words: &[&str]) -> Result<SynOptions, String> {
         }
     }
     Ok(offers)
+}
+
+fn parse_knobs(words: &[&str]) -> Result<Knobs, String> {
+    let mut knobs = Knobs::default();
+    let every_other = words.contains(&"every-other");
+    for word in words {
+        match word.split_once('=') {
+            Some(("window", "zero")) => knobs.window = WindowKnob::Zero { answer_probes: true },
+            Some(("window", "dead")) => knobs.window = WindowKnob::Zero { answer_probes: false },
+            Some(("window", n)) => knobs.window = WindowKnob::Cap(number(n)?),
+            Some(("ack", delay)) => knobs.ack = AckKnob::Delay { delay: seconds(delay)?, every_other },
+            None if *word == "single" => knobs.single_segments = true,
+            None if *word == "every-other" => {}
+            _ => return Err(format!("no such knob: {word:?}")),
+        }
+    }
+    Ok(knobs)
 }
 
 /// Something to see, `= …`.
