@@ -61,7 +61,8 @@ pub(super) fn parse(header: &ip::Header, body: &[u8], verify: bool) -> Result<Op
         (true, 2, _) => u32::from_be_bytes([m0, m1, m2, m3]),
         _ => return Ok(None),
     };
-    Ok(parse_quote(quote).map(|(quoted, seq)| IcmpNote { from: header.src, quoted, seq, kind, code, mtu }))
+    let about = parse_quote(quote).filter(|(quoted, _)| quoted.is_ipv6() == ipv6);
+    Ok(about.map(|(quoted, seq)| IcmpNote { from: header.src, quoted, seq, kind, code, mtu }))
 }
 
 /// Addresses and SEG.SEQ of the quoted segment. Eight bytes of the TCP header are guaranteed (RFC 792).
