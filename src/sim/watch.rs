@@ -1,6 +1,6 @@
 //! What must hold of every TCP at all times, seen from its own cable.
 
-use crate::wire::{Flags, Segment, SeqNum, WindowScale};
+use crate::wire::{Flags, RawWindow, Segment, SeqNum, WindowScale};
 
 /// Checks every segment that one host sends and receives. A broken rule is reported as text.
 #[derive(Debug, Default)]
@@ -115,8 +115,10 @@ impl Watch {
         }
         self.last_ack = Some(segment.ack);
         let edge = segment.ack + window(segment, self.ours.as_ref(), self.peers.as_ref());
+        // Rounding to a scaled field may retract less than a unit (RFC 7323 §2.4).
+        let unit = self.ours.as_ref().and_then(|ours| ours.scale).unwrap_or_default().bytes(RawWindow(1));
         if let Some(old) = self.offered_edge
-            && edge.before(old)
+            && (edge + (unit - 1)).before(old)
             && !segment.has(Flags::SYN)
         {
             return Err(format!("the right edge moves left by {}", old.diff(edge)));

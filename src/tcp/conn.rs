@@ -139,13 +139,7 @@ impl Connection {
             Decision::Challenge => {
                 cx.emit(Trace::ChallengeAck);
                 if let Phase::SynReceived(s) = &self.phase {
-                    let ack = Segment {
-                        seq: s.ours.iss + 1,
-                        flags: Flags::ACK,
-                        options: Default::default(),
-                        ..s.syn_ack(cx.now)
-                    };
-                    self.reply(ack);
+                    self.reply(s.challenge_ack(cx.now));
                 }
             }
             Decision::Refused => self.close(Event::Reset),

@@ -3,7 +3,7 @@
 use super::clock::Clock;
 use super::syn::{SynInfo, SynOptions};
 use crate::time::{Duration, Instant};
-use crate::wire::{Flags, RawWindow, Segment, SeqNum};
+use crate::wire::{Flags, Options, RawWindow, Segment, SeqNum, WindowScale};
 
 /// Linux answers duplicate SYNs and other strangers at most this often (`tcp_invalid_ratelimit`).
 pub(super) const INVALID_RATE: Duration = Duration::from_millis(500);
@@ -168,6 +168,21 @@ impl SynReceived {
             window: RawWindow(u16::try_from(ours.window).unwrap_or(u16::MAX)),
             options: ours.offer.to_wire(stamp),
             ..Segment::default()
+        }
+    }
+
+    /// An ACK that asks whether the peer means it. Unlike in a SYN-ACK its window is scaled, and of the options only the
+    /// timestamps are left (RFC 7323 §2.2, §3.2).
+    pub(super) fn challenge_ack(&self, now: Instant) -> Segment {
+        let syn_ack = self.syn_ack(now);
+        let scale = self.peer.options.window_scale.and(self.ours.offer.window_scale);
+        let timestamps = syn_ack.options.timestamps.filter(|_| self.peer.options.timestamps);
+        Segment {
+            seq: self.ours.iss + 1,
+            flags: Flags::ACK,
+            window: scale.unwrap_or(WindowScale::NONE).raw(self.ours.window),
+            options: Options { timestamps, ..Options::default() },
+            ..syn_ack
         }
     }
 }

@@ -182,7 +182,7 @@ impl Recv {
         let start_raw = i64::from(seg.seq.diff(self.nxt()));
         let len = seg.payload.len();
         let skip = u32::try_from(-start_raw).unwrap_or(0).min(len);
-        let start = self.nxt.saturating_add_signed(start_raw) + u64::from(skip);
+        let start = self.nxt.saturating_add_signed(start_raw + i64::from(skip));
         let room = self.edge.saturating_sub(start).min(u64::from(len)) as u32;
         let end = (skip + room).min(len);
         let payload = seg.payload.slice(skip, end);
@@ -308,7 +308,9 @@ impl Recv {
     }
 
     fn wanted_edge(&self) -> u64 {
-        self.nxt + u64::from(self.space.saturating_sub(self.ready_bytes))
+        // No more than the field can say, or an update would be due for ever.
+        let most = self.scale.bytes(RawWindow(u16::MAX));
+        self.nxt + u64::from(self.space.saturating_sub(self.ready_bytes).min(most))
     }
 
     /// RFC 9293 §3.8.6.2.2: true if the application has freed so much that the peer must be told. Like Linux: at least two

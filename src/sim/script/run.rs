@@ -4,6 +4,8 @@ use std::collections::VecDeque;
 use std::fmt::Write as _;
 use std::sync::Arc;
 
+use bytes::Bytes;
+
 use super::call::event_name;
 use super::{Act, Call, Expect, Failure, Pattern, Step};
 use crate::cx::Cx;
@@ -264,11 +266,13 @@ impl Run {
             times.ecr = times.ecr.wrapping_add(self.first_timestamp.unwrap_or_default());
         }
         let first = note.seq + u32::from(note.flags.has(Flags::SYN));
-        let offset = u64::from(first.diff(self.irs.unwrap_or_default() + 1).max(0).unsigned_abs());
-        let mut payload = Payload::empty();
+        let place = first.diff(self.irs.unwrap_or_default() + 1);
+        // Bytes before the first one of the stream are zeros.
+        let before = place.min(0).unsigned_abs().min(note.len);
+        let mut payload = Payload::from(Bytes::from(vec![0; before as usize]));
         while payload.len() < note.len {
-            let left = u64::from(note.len - payload.len());
-            payload.push(pattern_at(offset + u64::from(payload.len()), left));
+            let offset = i64::from(place) + i64::from(payload.len());
+            payload.push(pattern_at(offset.unsigned_abs(), u64::from(note.len - payload.len())));
         }
         Segment {
             seq: note.seq,
