@@ -368,12 +368,12 @@ impl Run {
     }
 }
 
-fn pattern_at(offset: u64, len: u64) -> bytes::Bytes {
+fn pattern_at(offset: u64, len: u64) -> Bytes {
     pattern(false, offset, len)
 }
 
 /// `n` bytes of our stream.
-fn stream(offset: u64, n: u32) -> bytes::Bytes {
+fn stream(offset: u64, n: u32) -> Bytes {
     let mut out = bytes::BytesMut::with_capacity(n as usize);
     while out.len() < n as usize {
         out.extend_from_slice(&pattern(true, offset + out.len() as u64, u64::from(n) - out.len() as u64));
