@@ -6,6 +6,8 @@
 
 #[path = "kernel/close.rs"]
 mod close;
+#[path = "kernel/faults.rs"]
+mod faults;
 #[path = "kernel/handshake.rs"]
 mod handshake;
 #[path = "kernel/hostile.rs"]
@@ -46,11 +48,12 @@ fn main() -> ExitCode {
 }
 
 fn trials() -> Vec<Trial> {
-    let areas: [(&str, &[Row], &[Single]); 5] = [
+    let areas: [(&str, &[Row], &[Single]); 6] = [
         ("setup", &[], setup::SINGLES),
         ("handshake", handshake::ROWS, &[]),
         ("stream", stream::ROWS, stream::SINGLES),
         ("close", close::ROWS, &[]),
+        ("faults", &[], faults::SINGLES),
         ("hostile", &[], hostile::SINGLES),
     ];
     areas.into_iter().flat_map(|(area, rows, singles)| trials_of(area, rows, singles)).collect()

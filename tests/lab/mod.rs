@@ -3,6 +3,7 @@
 //! the client and the server saw. The namespaces have no names: whatever ends the test also ends them.
 #![allow(dead_code)] // each test binary uses its part of the lab
 
+pub(crate) mod events;
 pub(crate) mod forge;
 pub(crate) mod icmp;
 pub(crate) mod lossy;
@@ -78,12 +79,17 @@ pub(crate) fn silent_at(family: Family) -> SocketAddr {
 impl Lab {
     /// The three hosts, connected; with halfopen in the gateway unless `way` is direct.
     pub(crate) fn new(way: Way) -> Self {
+        Self::with(way, &[])
+    }
+
+    /// The same with options for halfopen.
+    pub(crate) fn with(way: Way, options: &[&str]) -> Self {
         let way = if std::env::var_os("HALFOPEN_LAB_DIRECT").is_some() { Way::Direct } else { way };
         let mut lab = Self::unconnected(way);
         cable(&lab.client, "c0", &lab.gateway, "cli0");
         cable(&lab.server, "s0", &lab.gateway, "srv0");
         lab.configure();
-        lab.start(&[]);
+        lab.start(options);
         lab.warm_up();
         lab
     }
