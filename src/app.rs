@@ -1,3 +1,99 @@
-//! Wires engine, setup and observers together.
+//! Wires settings, engine and observers into a run, and ends it in order.
 
+pub mod gateway;
 pub mod observer;
+
+use std::io;
+use std::sync::Arc;
+
+use crate::config::Settings;
+use crate::engine::tun::Device;
+use crate::engine::{self, Clock, Handle, Outside};
+use crate::fault::Rules;
+use crate::measure::{Counters, Measure};
+use crate::time::{Duration, Instant};
+use observer::{Observer, Report, Watch};
+
+/// A running engine and its observer.
+#[derive(Debug)]
+pub struct Run {
+    engine: Handle,
+    observer: Observer,
+    clock: Clock,
+    seed: u64,
+}
+
+/// How a run ended.
+#[derive(Debug)]
+pub struct Ended {
+    /// What was observed.
+    pub report: Report,
+    /// The seed of its dice.
+    pub seed: u64,
+    /// When it ended.
+    pub at: Instant,
+    /// Why the engine stopped by itself, if it did.
+    pub engine_error: Option<io::Error>,
+}
+
+impl Run {
+    /// Starts one shard per device. `outside` is the caller's network in exec mode.
+    pub fn start(
+        settings: &Settings,
+        watch: Watch,
+        devices: Vec<Device>,
+        outside: Option<Box<dyn Outside>>,
+    ) -> io::Result<Self> {
+        let rules = &settings.rules;
+        let names = rules.rules().iter().map(|rule| (rule.name.clone(), rule.kind.name));
+        let observer = Observer::start(Measure::new(names), watch)?;
+        let clock = Clock::start();
+        let engine = engine::Settings {
+            relay: settings.relay.clone(),
+            rules: Arc::new(rules.clone()),
+            hash_seed: settings.hash_seed,
+            clock,
+        };
+        let engine = engine::start(&engine, devices, outside, || observer.tap())?;
+        Ok(Self { engine, observer, clock, seed: rules.seed() })
+    }
+
+    /// Rules for flows from now on.
+    pub fn set_rules(&self, rules: Rules) {
+        self.engine.set_rules(&Arc::new(rules));
+    }
+
+    /// The totals so far.
+    #[must_use]
+    pub fn counters(&self) -> Counters {
+        self.observer.counters()
+    }
+
+    /// True once the engine has ended: after [`Self::stop`], or because a device failed.
+    #[must_use]
+    pub fn has_ended(&self) -> bool {
+        self.engine.has_ended()
+    }
+
+    /// Takes no new flows; the engine ends when the open ones have ended, at the latest after `grace`.
+    pub fn stop(&self, grace: Duration) {
+        self.engine.stop(grace);
+    }
+
+    /// Waits for the engine's end and closes the books.
+    #[must_use]
+    pub fn finish(self) -> Ended {
+        let Self { engine, observer, clock, seed } = self;
+        let engine_error = engine.join().err();
+        let at = clock.now();
+        Ended { report: observer.finish(at), seed, at, engine_error }
+    }
+}
+
+impl Ended {
+    /// Names of the rules that never fired.
+    #[must_use]
+    pub fn idle_rules(&self) -> Vec<&str> {
+        self.report.measure.rules().iter().filter(|rule| rule.fired == 0).map(|rule| &*rule.rule).collect()
+    }
+}

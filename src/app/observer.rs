@@ -23,11 +23,8 @@ use crate::report::Ladders;
 use crate::time::Instant;
 use crate::trace::{Event, Record, Sink};
 
-/// Most events that wait for the observer's thread.
-const WAITING: usize = 1 << 16;
-
 /// What to watch besides the totals.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Watch {
     /// Write all events here, one JSON object per line.
     pub events: Option<File>,
@@ -35,6 +32,14 @@ pub struct Watch {
     pub ladders: bool,
     /// Log each flow at debug level, each segment at trace level, if these levels are enabled.
     pub log: bool,
+    /// Most events that wait for the observer's thread (`limits.events`).
+    pub waiting: usize,
+}
+
+impl Default for Watch {
+    fn default() -> Self {
+        Self { events: None, ladders: false, log: false, waiting: 1 << 16 }
+    }
 }
 
 /// Creates the file for events; an old one is emptied.
@@ -66,11 +71,11 @@ pub struct Report {
 impl Observer {
     /// Watches from here on; `measure` knows the rules.
     pub fn start(measure: Measure, watch: Watch) -> io::Result<Self> {
-        let Watch { events, ladders, log } = watch;
+        let Watch { events, ladders, log, waiting } = watch;
         let log = log && tracing::enabled!(Level::DEBUG);
         let segments = events.is_some() || ladders || (log && tracing::enabled!(Level::TRACE));
         let thread = if segments || log {
-            let mailbox = Arc::new(Mailbox::default());
+            let mailbox = Arc::new(Mailbox::new(waiting));
             let reader = Arc::clone(&mailbox);
             let mut teller = Teller {
                 events: events.map(BufWriter::new),
@@ -142,8 +147,9 @@ impl Sink for Tap {
 }
 
 /// Events on their way to the observer's thread.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Mailbox {
+    most: usize,
     state: Mutex<Waiting>,
     filled: Condvar,
 }
@@ -156,9 +162,13 @@ struct Waiting {
 }
 
 impl Mailbox {
+    fn new(most: usize) -> Self {
+        Self { most, state: Mutex::default(), filled: Condvar::new() }
+    }
+
     fn push(&self, record: Record) {
         let mut state = lock(&self.state);
-        if state.records.len() >= WAITING {
+        if state.records.len() >= self.most {
             state.lost += 1;
             return;
         }
@@ -286,7 +296,8 @@ mod tests {
     fn every_event_is_a_line_of_json_and_flows_have_ladders() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("events");
-        let watch = Watch { events: Some(create_event_file(&path).unwrap()), ladders: true, log: false };
+        let watch =
+            Watch { events: Some(create_event_file(&path).unwrap()), ladders: true, ..Watch::default() };
         let observer = Observer::start(Measure::default(), watch).unwrap();
         let mut tap = observer.tap();
         assert!(tap.wants_segments());
@@ -316,20 +327,20 @@ mod tests {
 
     #[test]
     fn a_full_mailbox_loses_events_and_counts_them_but_measures_all() {
-        let mailbox = Mailbox::default();
-        for flow in 0..WAITING as u64 + 5 {
+        let mailbox = Mailbox::new(1000);
+        for flow in 0..1005 {
             mailbox.push(opened(flow));
         }
         assert_eq!(mailbox.close(), 5);
         let mut seen = 0;
         mailbox.read(|records| seen += records.len());
-        assert_eq!(seen, WAITING);
+        assert_eq!(seen, 1000);
     }
 
     #[test]
     fn a_disk_that_is_full_ends_the_event_file_and_nothing_else() {
         let full = File::options().write(true).open("/dev/full").unwrap();
-        let watch = Watch { events: Some(full), ladders: true, log: false };
+        let watch = Watch { events: Some(full), ladders: true, ..Watch::default() };
         let observer = Observer::start(Measure::default(), watch).unwrap();
         let mut tap = observer.tap();
         tap.record(opened(1));

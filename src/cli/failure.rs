@@ -3,7 +3,9 @@
 use std::fmt;
 use std::process::ExitCode;
 
+use crate::app::gateway;
 use crate::config::Problem;
+use crate::setup;
 
 /// Why a command could not do its work: lines for people, and an exit code.
 #[derive(Debug)]
@@ -61,6 +63,22 @@ impl Failure {
             }
         }
         ExitCode::from(self.code)
+    }
+}
+
+impl From<setup::Error> for Failure {
+    fn from(error: setup::Error) -> Self {
+        let setup::Error { kind, what, hint } = error;
+        Self { code: kind.exit_code(), messages: vec![Message { what, hint }] }
+    }
+}
+
+impl From<gateway::Error> for Failure {
+    fn from(error: gateway::Error) -> Self {
+        match error {
+            gateway::Error::Setup(error) => error.into(),
+            gateway::Error::System(error) => Self::new(Self::FAILED, format_args!("cannot start: {error}")),
+        }
     }
 }
 

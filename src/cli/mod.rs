@@ -2,9 +2,11 @@
 
 mod config;
 mod demo;
+mod ending;
 mod exec;
 mod failure;
 mod faults;
+mod log;
 mod options;
 mod paint;
 mod run;

@@ -4,7 +4,9 @@ use std::path::PathBuf;
 
 use clap::{ArgAction, Args, ValueEnum};
 
-use crate::config::{OptionValue, Request};
+use super::Failure;
+use crate::app::observer::{Watch, create_event_file};
+use crate::config::{OptionValue, Request, Settings};
 
 /// Where the config comes from.
 #[derive(Clone, Debug, Default, Args)]
@@ -94,5 +96,21 @@ impl Sources {
                 .collect(),
             rules: self.faults.clone(),
         }
+    }
+}
+
+impl Shared {
+    /// What is to be watched. Creates the file of events.
+    pub(super) fn watch(&self, settings: &Settings) -> Result<Watch, Failure> {
+        let create = |path: &PathBuf| {
+            create_event_file(path).map_err(|e| {
+                Failure::new(
+                    Failure::FAILED,
+                    format_args!("--events {}: cannot be created: {e}", path.display()),
+                )
+            })
+        };
+        let events = self.events.as_ref().map(create).transpose()?;
+        Ok(Watch { events, ladders: self.ladder, log: true, waiting: settings.events })
     }
 }

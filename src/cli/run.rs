@@ -4,7 +4,11 @@ use std::process::ExitCode;
 
 use clap::Args as ClapArgs;
 
-use super::{Failure, Shared};
+use tracing::Level;
+
+use super::{Failure, LogFormat, Shared, ending, log};
+use crate::app::gateway;
+use crate::config::raw::Mode;
 use crate::config::{Machine, Settings, load};
 
 /// Intercept connections until SIGTERM or SIGINT, then undo everything
@@ -45,14 +49,30 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(args: &Args) -> Result<ExitCode, Failure> {
-    let request = args.shared.sources.request([
-        ("--mode", "intercept.mode", args.mode.clone()),
-        ("--ports", "intercept.ports", args.ports.clone()),
-        ("--client-interface", "intercept.client_interface", args.client_interface.clone()),
-        ("--server-interface", "intercept.server_interface", args.server_interface.clone()),
-        ("--grace", "engine.grace", args.grace.clone()),
+    let Args { shared, mode, ports, client_interface, server_interface, grace, dry_run } = args;
+    let request = shared.sources.request([
+        ("--mode", "intercept.mode", mode.clone()),
+        ("--ports", "intercept.ports", ports.clone()),
+        ("--client-interface", "intercept.client_interface", client_interface.clone()),
+        ("--server-interface", "intercept.server_interface", server_interface.clone()),
+        ("--grace", "engine.grace", grace.clone()),
     ]);
-    let settings = Settings::resolve(&load(&request)?, Machine::here())?;
-    let _ = (settings, args.dry_run);
-    Err(Failure::new(Failure::UNAVAILABLE, "run: the gateway is not wired up yet"))
+    let machine = Machine::here();
+    let settings = Settings::resolve(&load(&request)?, machine)?;
+    if settings.mode == Mode::Exec {
+        return Err(Failure::new(Failure::BAD_CONFIG, "intercept.mode = \"exec\": that is another command")
+            .hint("use: halfopen exec -- COMMAND"));
+    }
+    if *dry_run {
+        anstream::print!("{}", gateway::dry_run(&settings)?);
+        return Ok(ExitCode::SUCCESS);
+    }
+    log::start(shared, Level::INFO);
+    let watch = shared.watch(&settings)?;
+    // The dice go on as they were, also where the seed was drawn at the start.
+    let machine = Machine { random: settings.rules.seed(), ..machine };
+    let reload = || Ok(Settings::resolve(&load(&request)?, machine)?.rules);
+    let live = shared.verbose == 0 && shared.log_format == LogFormat::Text;
+    let ended = gateway::gateway(&settings, watch, live, reload)?;
+    ending::tell(shared, &ended, &mut std::io::stdout())
 }

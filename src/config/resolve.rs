@@ -9,7 +9,7 @@ use super::error::Problem;
 use super::load::Layers;
 use super::raw::{self, Mode};
 use super::rules;
-use super::units::{Loopback, PortRange, Seed};
+use super::units::{Loopback, PortRange, Seed, Text};
 use crate::fault::Rules;
 use crate::relay;
 use crate::tcp;
@@ -22,14 +22,18 @@ pub struct Settings {
     pub mode: Mode,
     /// Server ports to take, sorted, without overlap; empty in exec mode: all.
     pub ports: Vec<PortRange>,
-    /// The interfaces towards the clients and towards the servers; `None`: any.
-    pub interfaces: Option<(String, String)>,
+    /// The interface towards the clients; `None`: any.
+    pub client_interface: Option<String>,
+    /// The interface towards the servers; `None`: any.
+    pub server_interface: Option<String>,
     /// The rules of the config, then those of the command line.
     pub rules: Rules,
     /// Exec: which services on the caller's loopback are reachable.
     pub host_loopback: Loopback,
     /// What the relay is told.
     pub relay: relay::Settings,
+    /// A number that nobody outside can guess; hashes the addresses of flows.
+    pub hash_seed: u64,
     /// Events that may wait to be written.
     pub events: usize,
     /// UDP flows relayed at once.
@@ -75,15 +79,16 @@ impl Settings {
         if !check.problems.is_empty() {
             return Err(check.problems);
         }
+        let name = |text: &Text| Some(text.0.clone()).filter(|name| !name.is_empty());
         Ok(Self {
             rules,
             mode: raw.intercept.mode,
             ports: merged(&raw.intercept.ports.0),
-            interfaces: (!raw.intercept.client_interface.0.is_empty()).then(|| {
-                (raw.intercept.client_interface.0.clone(), raw.intercept.server_interface.0.clone())
-            }),
+            client_interface: name(&raw.intercept.client_interface),
+            server_interface: name(&raw.intercept.server_interface),
             host_loopback: raw.intercept.host_loopback.clone(),
             relay: relay_settings(raw),
+            hash_seed: random(),
             events: raw.limits.events,
             udp_flows: raw.limits.udp_flows,
             shards: match raw.engine.shards {
@@ -210,9 +215,6 @@ impl Check<'_> {
             }
             return;
         }
-        if let [(key, true), (_, false)] | [(_, false), (key, true)] = interfaces {
-            self.wrong(key, "is missing, while the other interface is given\nname both, or none to take any");
-        }
         if intercept.ports.0.is_empty() {
             let hint = "name the server ports, such as --ports 5432; a file for exec says mode = \"exec\"";
             self.wrong("intercept.ports", &format!("is empty, so nothing would be intercepted\n{hint}"));
@@ -246,7 +248,7 @@ mod tests {
     fn what_is_not_said_comes_from_the_machine() {
         let settings = resolve("intercept.ports = [80]").unwrap();
         assert_eq!((settings.rules.seed(), settings.shards), (99, 1));
-        assert_eq!(settings.interfaces, None);
+        assert_eq!(settings.client_interface, None);
     }
 
     #[test]
@@ -283,10 +285,6 @@ mod tests {
             (
                 "intercept.ports = ['1-65535']",
                 "c.toml:1: intercept.ports = [\"1-65535\"]: a gateway cannot take port 65535; end the range at 65534\n",
-            ),
-            (
-                "[intercept]\nports = [80]\nclient_interface = 'eth0'",
-                "intercept.server_interface = \"\": is missing, while the other interface is given; name both, or none to take any\n",
             ),
             (
                 "[intercept]\nmode = 'exec'\nclient_interface = 'eth0'",

@@ -1,0 +1,173 @@
+//! Gateway mode: set up, run until a signal, stop, undo; in this order whatever happens in between.
+
+use std::io::{self, IsTerminal as _, Write as _};
+
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use super::observer::Watch;
+use super::{Ended, Run};
+use crate::config::{Problem, Settings};
+use crate::fault::Rules;
+use crate::setup::gateway::{Gateway, Request};
+use crate::setup::{self, plan::Plan};
+use crate::time::Duration;
+
+/// The name of our device.
+const DEVICE: &str = "halfopen0";
+/// How often the live line is drawn, and the engine asked whether it still runs.
+const TICK: Duration = Duration::from_millis(250);
+
+/// Why there was no run.
+#[derive(Debug)]
+pub enum Error {
+    /// The machine could not be prepared.
+    Setup(setup::Error),
+    /// The system refused something that a run needs.
+    System(io::Error),
+}
+
+impl From<io::Error> for Error {
+    fn from(error: io::Error) -> Self {
+        Self::System(error)
+    }
+}
+
+/// The plan of the set-up, without doing it.
+pub fn dry_run(settings: &Settings) -> Result<Plan, setup::Error> {
+    setup::gateway::dry_run(&request(settings))
+}
+
+fn request(settings: &Settings) -> Request {
+    Request {
+        ports: settings.ports.iter().map(|range| range.first..=range.last).collect(),
+        client_interface: settings.client_interface.clone(),
+        server_interface: settings.server_interface.clone(),
+        device: DEVICE.to_owned(),
+        shards: settings.shards,
+    }
+}
+
+/// Intercepts until SIGTERM or SIGINT. SIGHUP asks `reload` for new rules.
+pub fn gateway(
+    settings: &Settings,
+    watch: Watch,
+    live: bool,
+    reload: impl FnMut() -> Result<Rules, Vec<Problem>>,
+) -> Result<Ended, Error> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let _guard = runtime.enter();
+    // Before anything else: as process 1 of a container there is no default action for SIGTERM.
+    let signals = Signals::listen()?;
+    let mut gateway = Gateway::up(&request(settings)).map_err(Error::Setup)?;
+    for note in &gateway.notes {
+        tracing::warn!(note, "set-up");
+    }
+    // Declared after the gateway, so that a panic ends the engine first and the set-up after it.
+    let run = Run::start(settings, watch, std::mem::take(&mut gateway.devices), None)?;
+    let ports: Vec<String> = settings.ports.iter().map(ToString::to_string).collect();
+    tracing::info!(seed = settings.rules.seed(), ports = ports.join(","), device = DEVICE, "ready");
+    runtime.block_on(until_ended(&run, signals, settings.grace, live, reload));
+    let ended = run.finish();
+    for error in gateway.down() {
+        tracing::error!(error = error.what, "could not be undone");
+    }
+    Ok(ended)
+}
+
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hangup: Signal,
+}
+
+impl Signals {
+    fn listen() -> io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hangup: signal(SignalKind::hangup())?,
+        })
+    }
+}
+
+/// Returns when the engine has ended. The first signal lets open flows end within `grace`, the second ends them.
+async fn until_ended(
+    run: &Run,
+    mut signals: Signals,
+    grace: Duration,
+    live: bool,
+    mut reload: impl FnMut() -> Result<Rules, Vec<Problem>>,
+) {
+    let mut line = LiveLine { shown: false, on: live && io::stderr().is_terminal() };
+    let mut tick = tokio::time::interval(TICK);
+    let mut stopping = false;
+    while !run.has_ended() {
+        tokio::select! {
+            _ = tick.tick() => line.draw(run),
+            _ = signals.hangup.recv() => {
+                line.clear();
+                replace_rules(run, reload());
+            }
+            _ = async { tokio::select! { _ = signals.terminate.recv() => (), _ = signals.interrupt.recv() => () } } => {
+                line.clear();
+                let grace = if stopping { Duration::ZERO } else { grace };
+                tracing::info!(?grace, open = run.counters().open, "stopping");
+                run.stop(grace);
+                stopping = true;
+                // The end is near; look for it sooner.
+                tick = tokio::time::interval(TICK / 10);
+            }
+        }
+    }
+    line.clear();
+}
+
+fn replace_rules(run: &Run, rules: Result<Rules, Vec<Problem>>) {
+    match rules {
+        Ok(rules) => {
+            tracing::info!(rules = rules.rules().len(), "rules replaced");
+            run.set_rules(rules);
+        }
+        Err(problems) => {
+            for problem in problems {
+                tracing::error!(%problem, hint = problem.hint, "the old rules stay");
+            }
+        }
+    }
+}
+
+/// One line that is drawn again and again.
+struct LiveLine {
+    on: bool,
+    shown: bool,
+}
+
+impl LiveLine {
+    fn draw(&mut self, run: &Run) {
+        if self.on {
+            let counters = run.counters();
+            let text = format!(
+                "{} open, {} flows, {} B up, {} B down, {} faults fired",
+                counters.open,
+                counters.flows,
+                counters.upstream_bytes,
+                counters.downstream_bytes,
+                counters.fired
+            );
+            self.write(&format!("\r{text}\x1b[K"));
+            self.shown = true;
+        }
+    }
+
+    fn clear(&mut self) {
+        if std::mem::take(&mut self.shown) {
+            self.write("\r\x1b[K");
+        }
+    }
+
+    /// A terminal that has gone away takes the line with it.
+    fn write(&self, text: &str) {
+        let mut stderr = io::stderr().lock();
+        let _ = stderr.write_all(text.as_bytes()).and_then(|()| stderr.flush());
+    }
+}
