@@ -13,6 +13,7 @@ use crate::engine::tun::Device;
 /// The routing table that holds only the default route into our device.
 const TABLE: u32 = 10_400;
 /// The places of our rules: after `local` (0), before `main` (32766).
+const PREF_OWN_ICMP: u32 = 8;
 const PREF_BYPASS: u32 = 9;
 const PREF_TO_SERVER: u32 = 10;
 const PREF_TO_CLIENT: u32 = 11;
@@ -42,6 +43,8 @@ struct Facts {
     /// New devices start with IPv6 off, although it is in use here (Docker does that).
     ipv6_off_by_default: bool,
     conntrack: bool,
+    /// Reverse path filtering is on for all interfaces, and so for ours too.
+    rp_filter: bool,
 }
 
 /// How IPv6 forwarding is switched on here.
@@ -129,7 +132,8 @@ impl Facts {
         };
         let ipv6_off_by_default = in_use && is("net/ipv6/conf/default/disable_ipv6", "1")? == Some(true);
         let conntrack = is("net/netfilter/nf_conntrack_count", "0")? == Some(false);
-        Ok(Self { links, ipv6, ipv6_off_by_default, conntrack })
+        let rp_filter = is("net/ipv4/conf/all/rp_filter", "0")? == Some(false);
+        Ok(Self { links, ipv6, ipv6_off_by_default, conntrack, rp_filter })
     }
 }
 
@@ -139,11 +143,17 @@ impl Request {
         let sides = self.sides(facts)?;
         let mut plan = Plan { steps: vec![Step::Device { name: self.device.clone() }], notes: notes(facts) };
         let routers: Vec<&str> = sides.iter().copied().chain([self.device.as_str()]).collect();
-        plan.steps.extend(routers.iter().map(|device| forwards_ipv4(device)));
+        plan.steps.extend(routers.iter().map(|device| set_ipv4(device, Ipv4Setting::Forwarding, 1)));
+        // This host's own ICMP errors come back out of our device, with this host's address as their source.
+        plan.steps.push(set_ipv4(&self.device, Ipv4Setting::AcceptLocal, 1));
+        plan.steps.push(set_ipv4(&self.device, Ipv4Setting::RpFilter, 0));
         plan.steps.extend(self.forward_ipv6(facts, &routers));
         for family in Family::ALL.into_iter().filter(|f| *f == Family::V4 || facts.ipv6 != Ipv6::Off) {
             plan.steps.push(Step::DefaultRoute { family, device: self.device.clone(), table: TABLE });
             plan.steps.extend(self.rules(family).into_iter().map(Step::Rule));
+            if family == Family::V6 || !facts.rp_filter {
+                plan.steps.extend(own_icmp(family).map(Step::Rule));
+            }
         }
         Ok(plan)
     }
@@ -248,14 +258,40 @@ impl Request {
     }
 }
 
-fn forwards_ipv4(device: &str) -> Step {
-    Step::Ipv4 { device: device.to_owned(), setting: Ipv4Setting::Forwarding, value: 1 }
+/// Rules for the ICMP errors that this host itself sends, because it finds no route, no neighbour or too small an MTU for
+/// a segment of ours: the client would not recognise the numbers in them. The kernel keeps the ICMP type and code of a
+/// packet where ports are, so that rules can tell errors from the rest.
+fn own_icmp(family: Family) -> impl Iterator<Item = Rule> {
+    let of_types = |first: u16, last: u16| first << 8..=last << 8 | 0xff;
+    let errors = match family {
+        // Destination unreachable, time exceeded.
+        Family::V4 => vec![of_types(3, 3), of_types(11, 11)],
+        // Destination unreachable, packet too big, time exceeded.
+        Family::V6 => vec![of_types(1, 3)],
+    };
+    errors.into_iter().map(move |types| Rule {
+        from_device: Some("lo".to_owned()),
+        ip_protocol: Some(family.icmp()),
+        port: Some(Port::Destination(types)),
+        ..Rule::new(family, PREF_OWN_ICMP, RuleAction::Table(TABLE))
+    })
+}
+
+fn set_ipv4(device: &str, setting: Ipv4Setting, value: u32) -> Step {
+    Step::Ipv4 { device: device.to_owned(), setting, value }
 }
 
 fn notes(facts: &Facts) -> Vec<String> {
     let mut notes = Vec::new();
     if facts.ipv6 == Ipv6::Off {
         notes.push("IPv6 is off on all interfaces: only IPv4 is intercepted".to_owned());
+    }
+    if facts.rp_filter {
+        notes.push(
+            "net.ipv4.conf.all.rp_filter is on: clients do not learn when this host itself finds no IPv4 route, neighbour \
+             or MTU for an intercepted connection; set it per interface instead"
+                .to_owned(),
+        );
     }
     if facts.conntrack {
         notes.push(

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::AsFd;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
@@ -24,13 +24,14 @@ use nix::sys::signal::Signal;
 use crate::Single;
 use crate::lab::ns::Ns;
 use crate::lab::process::command;
-use crate::lab::{Lab, PORT, Way, cable, drain, wait};
+use crate::lab::{Lab, PORT, Way, address, cable, drain, errno, wait};
 
 pub(crate) const SINGLES: &[Single] = &[
     ("packets that pass the TUN device and go back unchanged make a connection", bounce_tun),
     ("packets that pass a veth end and go back unchanged make a connection", bounce_veth),
     ("reverse path filtering does not stop intercepted packets", reverse_path_filter),
     ("an interception without interface names leaves the gateway's own connections alone", no_names),
+    ("the gateway's own ICMP errors about other connections reach their client", others_errors),
     ("what was set up is undone at the end, and what was there before stays", undone),
     ("a stop by signal undoes everything", stopped),
     ("after a kill new connections are direct within a second, and a restart intercepts again", killed),
@@ -161,6 +162,24 @@ fn no_names() {
     }
 }
 
+/// Errors about ports that are not intercepted pass our device, as all ICMP does, and come out again.
+fn others_errors() {
+    let lab = Lab::new(Way::Direct);
+    let (gateway, mut device) = lab.gateway.run(|| gateway_up(&request(true)));
+    let stop = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let bouncing = scope.spawn(|| bounce(&mut device, &stop));
+        for family in Family::ALL {
+            let nobody = SocketAddr::new(address(family, 2, 99), PORT + 1);
+            let error = lab.connect(nobody).expect_err("there is no such host");
+            assert_eq!(errno(&error), "EHOSTUNREACH");
+        }
+        stop.store(true, Ordering::Relaxed);
+        assert!(bouncing.join().expect("no panic").1 >= 2, "the errors took the way through the device");
+    });
+    drop(gateway);
+}
+
 /// Everything of a host that an interception may change.
 #[derive(Debug, PartialEq)]
 struct State {
@@ -202,7 +221,7 @@ fn undone() {
     let before = state(&lab.gateway);
     let (gateway, device) = lab.gateway.run(|| gateway_up(&request(true)));
     let during = state(&lab.gateway);
-    assert_eq!((during.rules.len(), during.routes.len()), (8, 2), "{during:?}");
+    assert_eq!((during.rules.len(), during.routes.len()), (11, 2), "{during:?}");
     assert!(during.forwarding.iter().filter(|(_, on)| *on == 1).count() == 3, "{during:?}");
     drop(device);
     let errors = lab.gateway.run(|| gateway.down());

@@ -49,11 +49,18 @@ fn the_plan_with_interface_names_reads_as_commands() {
     ];
     expected
         .extend(["cli0", "srv0", "halfopen0"].map(|d| format!("sysctl -w net/ipv4/conf/{d}/forwarding=1")));
+    let ours = ["accept_local=1", "rp_filter=0"];
+    expected.extend(ours.map(|setting| format!("sysctl -w net/ipv4/conf/halfopen0/{setting}")));
     expected.extend(
         ["cli0", "srv0", "halfopen0"].map(|d| format!("sysctl -w net/ipv6/conf/{d}/force_forwarding=1")),
     );
+    let own = |f: &str, icmp: &str, types: &str| {
+        format!("ip {f} rule add pref 8 iif lo ipproto {icmp} dport {types} lookup 10400 protocol 104")
+    };
     expected.extend(rules("-4", "icmp"));
+    expected.extend(["768-1023", "2816-3071"].map(|types| own("-4", "icmp", types)));
     expected.extend(rules("-6", "ipv6-icmp"));
+    expected.push(own("-6", "ipv6-icmp", "256-1023"));
     assert_eq!(lines(&plan), expected);
 }
 
@@ -68,6 +75,8 @@ fn without_interface_names_our_own_device_and_this_host_pass_by() {
         "sysctl -w net/ipv4/conf/cli0/forwarding=1",
         "sysctl -w net/ipv4/conf/srv0/forwarding=1",
         "sysctl -w net/ipv4/conf/halfopen0/forwarding=1",
+        "sysctl -w net/ipv4/conf/halfopen0/accept_local=1",
+        "sysctl -w net/ipv4/conf/halfopen0/rp_filter=0",
         "ip -4 route replace default dev halfopen0 table 10400 protocol 104",
         "ip -4 rule add pref 19 nop protocol 104",
         "ip -4 rule add pref 9 iif halfopen0 goto 19 protocol 104",
@@ -75,6 +84,8 @@ fn without_interface_names_our_own_device_and_this_host_pass_by() {
         "ip -4 rule add pref 10 ipproto tcp dport 80 lookup 10400 protocol 104",
         "ip -4 rule add pref 11 ipproto tcp sport 80 lookup 10400 protocol 104",
         "ip -4 rule add pref 12 ipproto icmp lookup 10400 protocol 104",
+        "ip -4 rule add pref 8 iif lo ipproto icmp dport 768-1023 lookup 10400 protocol 104",
+        "ip -4 rule add pref 8 iif lo ipproto icmp dport 2816-3071 lookup 10400 protocol 104",
     ];
     assert_eq!(lines(&plan), expected);
 }
@@ -117,6 +128,18 @@ fn impossible_requests_say_what_to_do() {
     assert!(
         fails(anywhere(), &nothing).starts_with("no network interface is up besides the loopback\nhint: ")
     );
+}
+
+#[test]
+fn reverse_path_filtering_of_all_interfaces_keeps_own_ipv4_errors_out_of_the_device() {
+    let facts = Facts { rp_filter: true, ..facts(Ipv6::Forwards) };
+    let plan = request().plan(&facts).expect("a good request");
+    let own: Vec<String> = lines(&plan).into_iter().filter(|l| l.contains("iif lo")).collect();
+    assert_eq!(
+        own,
+        ["ip -6 rule add pref 8 iif lo ipproto ipv6-icmp dport 256-1023 lookup 10400 protocol 104"]
+    );
+    assert!(plan.notes.iter().any(|n| n.contains("all.rp_filter")), "{:?}", plan.notes);
 }
 
 #[test]
