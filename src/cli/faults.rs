@@ -31,7 +31,7 @@ pub(super) fn faults(args: &Args) -> Result<ExitCode, Failure> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn find(name: &str) -> Result<&'static Kind, Failure> {
+pub(super) fn find(name: &str) -> Result<&'static Kind, Failure> {
     kind(name).ok_or_else(|| {
         let names: Vec<&str> = KINDS.iter().map(|kind| kind.name).collect();
         let failure = Failure::new(Failure::USAGE, format_args!("no fault \"{name}\""));

@@ -12,7 +12,7 @@ pub(super) fn style(stream: &impl IsTerminal) -> Style {
     let terminal = stream.is_terminal();
     let columns = std::env::var("COLUMNS").ok().and_then(|columns| columns.parse().ok());
     let size = || terminal_size::terminal_size().filter(|_| terminal).map(|(width, _)| width.0.into());
-    let width = columns.or_else(size).unwrap_or(Style::default().width);
+    let width = columns.or_else(size).unwrap_or_else(|| Style::default().width);
     Style { width, ascii: terminal && !is_utf8(|name| std::env::var(name).ok()), explain: false }
 }
 

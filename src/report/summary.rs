@@ -3,9 +3,9 @@
 use serde::Serialize;
 use unicode_width::UnicodeWidthStr as _;
 
-use super::text::{Line, Role, Style, Text, bytes, grouped};
+use super::text::{Line, Role, Style, Text, bytes, duration, grouped};
 use crate::measure::{Bound, Counters, Latencies, Latency, Measure, NameCount, PERCENTILES, RuleCount};
-use crate::time::{Duration, Instant};
+use crate::time::Instant;
 
 /// Widest a rule's name is printed.
 const RULE: usize = 40;
@@ -147,22 +147,7 @@ fn quantiles(latency: &Latency) -> impl Iterator<Item = Option<Bound>> + '_ {
 
 fn quantile(bound: Bound) -> String {
     let sign = if bound.at_least { "≥" } else { "" };
-    format!("{sign}{}", brief(bound.value))
-}
-
-/// Three significant digits and the unit: `210 µs`, `12.3 ms`, `1.02 s`.
-fn brief(time: Duration) -> String {
-    let micros = time.as_micros() as f64;
-    let (value, unit) = match micros {
-        m if m < 999.5 => (m, "µs"),
-        m if m < 999_500.0 => (m / 1e3, "ms"),
-        m => (m / 1e6, "s"),
-    };
-    match value {
-        v if unit == "µs" || v >= 99.95 => format!("{v:.0} {unit}"),
-        v if v >= 9.995 => format!("{v:.1} {unit}"),
-        v => format!("{v:.2} {unit}"),
-    }
+    format!("{sign}{}", duration(bound.value))
 }
 
 fn plural(count: u64, word: &str) -> String {
@@ -171,18 +156,4 @@ fn plural(count: u64, word: &str) -> String {
 
 const fn times(count: u64) -> &'static str {
     if count == 1 { "time" } else { "times" }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn durations_have_three_digits_and_the_unit_that_suits_them() {
-        let micros = [1, 210, 999, 1000, 12_340, 100_400, 999_400, 1_020_000, 134_800_000];
-        let texts = micros.map(|m| brief(Duration::from_micros(m)));
-        let expected =
-            ["1 µs", "210 µs", "999 µs", "1.00 ms", "12.3 ms", "100 ms", "999 ms", "1.02 s", "135 s"];
-        assert_eq!(texts, expected);
-    }
 }

@@ -4,6 +4,8 @@ use std::fmt;
 
 use unicode_width::{UnicodeWidthChar as _, UnicodeWidthStr as _};
 
+use crate::time::Duration;
+
 /// What a part of a line is; only ever used for colour.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Role {
@@ -133,6 +135,13 @@ impl Line {
     }
 }
 
+impl Text {
+    /// Adds a paragraph in lines of the style's width.
+    pub fn paragraph(&mut self, style: &Style, role: Role, text: &str) {
+        self.0.extend(wrap(text, style.columns()).into_iter().map(|line| Line::of(role, style.words(&line))));
+    }
+}
+
 impl fmt::Display for Line {
     /// Without colour and without trailing spaces.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -192,6 +201,22 @@ pub(super) fn bytes(number: u64) -> String {
     format!("{value:.1} {}", UNITS[unit])
 }
 
+/// Three significant digits and the unit: `210 µs`, `12.3 ms`, `1.02 s`.
+#[must_use]
+pub fn duration(time: Duration) -> String {
+    let micros = time.as_micros() as f64;
+    let (value, unit) = match micros {
+        m if m < 999.5 => (m, "µs"),
+        m if m < 999_500.0 => (m / 1e3, "ms"),
+        m => (m / 1e6, "s"),
+    };
+    match value {
+        v if unit == "µs" || v >= 99.95 => format!("{v:.0} {unit}"),
+        v if v >= 9.995 => format!("{v:.1} {unit}"),
+        v => format!("{v:.2} {unit}"),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -214,6 +239,15 @@ mod tests {
         );
         let sizes = [0, 1, 4500, 12 << 20, 5 << 30].map(bytes);
         assert_eq!(sizes, ["0 bytes", "1 byte", "4,500 bytes", "12.0 MiB", "5.0 GiB"]);
+    }
+
+    #[test]
+    fn durations_have_three_digits_and_the_unit_that_suits_them() {
+        let micros = [1, 210, 999, 1000, 12_340, 100_400, 999_400, 1_020_000, 134_800_000];
+        let texts = micros.map(|m| duration(Duration::from_micros(m)));
+        let expected =
+            ["1 µs", "210 µs", "999 µs", "1.00 ms", "12.3 ms", "100 ms", "999 ms", "1.02 s", "135 s"];
+        assert_eq!(texts, expected);
     }
 
     #[test]

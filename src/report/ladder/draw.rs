@@ -34,8 +34,14 @@ pub(super) fn draw(ladder: &Ladder, style: &Style) -> Text {
             Item::Fold(fold) => pen.fold(fold),
         }
     }
-    pen.states(&ladder.states);
+    pen.states(&ladder.last_states());
     pen.explanation(owed);
+    if let Some(end) = &ladder.end {
+        pen.note(end.at, None, Role::Dim, &end.text);
+        if end.open {
+            pen.states(&States { peers: ladder.peers.map(Some), ours: ladder.ours.map(Some) });
+        }
+    }
     if ladder.rows.omitted() > 0 {
         let text = format!("… {} more rows", grouped(ladder.rows.omitted()));
         pen.text.0.push(Line::of(Role::Dim, style.words(&text)));

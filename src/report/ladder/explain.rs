@@ -73,6 +73,12 @@ fn first_time(arrow: &Arrow) -> Option<String> {
 
 fn fin(arrow: &Arrow) -> String {
     let (from, to) = (sender(arrow), receiver(arrow));
+    if arrow.seg.len > 0 && arrow.way == Way::Out {
+        return format!(
+            "halfopen passes the last {} bytes on to {to}, and with them the FIN.",
+            arrow.seg.len
+        );
+    }
     match (arrow.way, arrow.peer) {
         (Way::In, State::FinWait1) => format!(
             "FIN: {from} has no more to send and enters FIN-WAIT-1. FIN takes one sequence number, as SYN does. {} may \

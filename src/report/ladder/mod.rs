@@ -25,12 +25,14 @@ use rows::{Arrow, Fate, Item, Mark, Rows, States, Way};
 use track::Track;
 
 use crate::report::text::{Role, Style, Text, bytes};
-use crate::time::Instant;
+use crate::time::{Duration, Instant};
 use crate::trace::{Did, Direction, Event, FlowId, Leg, Outcome, Record, Resend, SegmentNote, Sink, State};
 use crate::wire::Flags;
 
 /// Most flows whose ladders are kept at a time; the events of later ones are not.
 pub const FLOWS: usize = 16;
+/// How long after a change of state its segment may leave.
+const SENDING: Duration = Duration::from_millis(1);
 /// Most held segments that a ladder waits for.
 const HELD: usize = 64;
 
@@ -52,6 +54,18 @@ pub struct Ladder {
     marks: [Vec<Mark>; 2],
     resent: [Option<Resend>; 2],
     held: VecDeque<(Leg, Way, SegmentNote, Instant)>,
+    /// Our states now.
+    ours: [State; 2],
+    end: Option<End>,
+}
+
+/// How a flow ended, and when.
+#[derive(Debug)]
+struct End {
+    at: Duration,
+    text: String,
+    /// It did not: the run ended before.
+    open: bool,
 }
 
 impl Ladder {
@@ -70,6 +84,8 @@ impl Ladder {
             marks: [Vec::new(), Vec::new()],
             resent: [None; 2],
             held: VecDeque::new(),
+            ours: [State::Closed; 2],
+            end: None,
         }
     }
 
@@ -115,6 +131,15 @@ impl Ladder {
                 let mark = Mark { rule: rule.clone(), did: *did };
                 self.fired(at, leg, way(leg, *direction), mark, segment.as_ref());
             }
+            (Event::FlowClosed { outcome, upstream_bytes, downstream_bytes }, _) => {
+                let (up, down) = (bytes(*upstream_bytes), bytes(*downstream_bytes));
+                let end = match outcome {
+                    Outcome::Open => "still open".to_owned(),
+                    outcome => format!("closed: {}", outcome.name()),
+                };
+                let text = format!("{end}; {up} upstream, {down} downstream");
+                self.end = Some(End { at: self.relative(at), text, open: *outcome == Outcome::Open });
+            }
             (event, leg) => {
                 if let Some(text) = describe(event) {
                     self.note(at, leg, Role::Dim, text);
@@ -130,10 +155,10 @@ impl Ladder {
     }
 
     fn segment(&mut self, at: Instant, leg: Leg, way: Way, note: &SegmentNote, fate: Fate) {
-        let reset = way == Way::Out && note.flags.has(Flags::RST);
-        let closed = if reset { self.states.ours(leg).take() } else { None };
+        if way == Way::Out && note.flags.has(Flags::RST) {
+            self.closed_by_reset(at);
+        }
         self.flush_states();
-        *self.states.ours(leg) = closed;
         let delivered = fate == Fate::Passed;
         let track = &mut self.legs[leg as usize];
         let (seg, meaning, again) = track.observe(at, way == Way::In, note, delivered);
@@ -166,12 +191,21 @@ impl Ladder {
     }
 
     fn state(&mut self, at: Instant, leg: Leg, to: State) {
-        // These states come with a segment of ours that is about to leave; they belong below its arrow. (So does CLOSED when
-        // it comes with a RST, see `segment`.)
+        self.ours[leg as usize] = to;
+        // These states come with a segment of ours that is about to leave; they belong below its arrow.
         if matches!(to, State::SynSent | State::SynReceived | State::FinWait1 | State::LastAck) {
             self.sending[leg as usize] = Some((to, at));
         } else {
             *self.states.ours(leg) = Some(to);
+        }
+    }
+
+    /// So does CLOSED when it comes with a RST; one to each peer, perhaps.
+    fn closed_by_reset(&mut self, at: Instant) {
+        for leg in [Leg::Client, Leg::Server] {
+            if *self.states.ours(leg) == Some(State::Closed) {
+                self.sending[leg as usize] = self.states.ours(leg).take().map(|state| (state, at));
+            }
         }
     }
 
@@ -214,11 +248,11 @@ impl Ladder {
         self.rows.push(Item::Note { at: self.relative(at), leg, role, text });
     }
 
-    /// States that waited for an arrow which did not come at their time are drawn without it.
+    /// States that waited for an arrow which did not come are drawn without it.
     fn settle(&mut self, now: Instant) {
         for leg in [Leg::Client, Leg::Server] {
             if let Some((state, since)) = self.sending[leg as usize]
-                && since != now
+                && now.since(since) > SENDING
             {
                 self.sending[leg as usize] = None;
                 *self.states.ours(leg) = Some(state);
@@ -232,7 +266,18 @@ impl Ladder {
         }
     }
 
-    fn relative(&self, at: Instant) -> crate::time::Duration {
+    /// States that no arrow has drawn.
+    fn last_states(&self) -> States {
+        let mut last = self.states;
+        for leg in [Leg::Client, Leg::Server] {
+            if let Some((state, _)) = self.sending[leg as usize] {
+                *last.ours(leg) = Some(state);
+            }
+        }
+        last
+    }
+
+    fn relative(&self, at: Instant) -> Duration {
         at.since(self.start.unwrap_or(at))
     }
 }
@@ -240,14 +285,6 @@ impl Ladder {
 /// What an event without a segment says, if it is worth a row.
 fn describe(event: &Event) -> Option<String> {
     Some(match event {
-        Event::FlowClosed { outcome, upstream_bytes, downstream_bytes } => {
-            let (up, down) = (bytes(*upstream_bytes), bytes(*downstream_bytes));
-            let end = match outcome {
-                Outcome::Open => "still open".to_owned(),
-                outcome => format!("closed: {}", outcome.name()),
-            };
-            format!("{end}; {up} upstream, {down} downstream")
-        }
         Event::Icmp { kind, code, sent: true } => format!("ICMP {kind}/{code} sent to the client"),
         Event::Icmp { kind, code, sent: false } => format!("ICMP {kind}/{code} from the network"),
         Event::Dialled { error: None } => "kernel socket connected".to_owned(),
