@@ -308,9 +308,7 @@ impl Recv {
     }
 
     fn wanted_edge(&self) -> u64 {
-        // No more than the field can say, or an update would be due for ever.
-        let most = self.scale.bytes(RawWindow(u16::MAX));
-        self.nxt + u64::from(self.space.saturating_sub(self.ready_bytes).min(most))
+        self.nxt + u64::from(self.space.saturating_sub(self.ready_bytes))
     }
 
     /// RFC 9293 §3.8.6.2.2: true if the application has freed so much that the peer must be told. Like Linux: at least two
@@ -325,7 +323,9 @@ impl Recv {
         if self.knobs.window != WindowKnob::Natural {
             return false;
         }
-        let (left, new) = (self.window(), self.wanted_edge().saturating_sub(self.nxt) as u32);
+        let left = self.window();
+        // Only what the field can say is news: less than a unit is not.
+        let new = self.scale.bytes(self.scale.raw(self.wanted_edge().saturating_sub(self.nxt) as u32));
         let step = (2 * self.mss).min(self.buffer.max(1).div_ceil(2));
         new >= left.saturating_add(step) && new >= left.saturating_mul(2)
     }
