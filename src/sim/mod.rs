@@ -3,8 +3,10 @@
 //! - [`link`]: a cable with weather (loss, reordering, duplication, delay, rate, MTU);
 //! - [`host`]: an application on top of a [`crate::tcp::Connection`], and the invariants that every host must keep;
 //! - [`world`]: two hosts, with nothing or with a [`crate::relay`] between them;
+//! - [`fuzz`]: what the fuzz targets run;
 //! - [`script`]: segment scripts in the notation of [`crate::wire::notation`].
 
+pub mod fuzz;
 pub mod host;
 pub mod link;
 pub mod script;

@@ -1,0 +1,366 @@
+//! Operations on one flow: two peers that say anything at any time, honest or not, right up to the end.
+//!
+//! What must hold: nothing panics; outputs end; time moves on; bytes that leave are the bytes that came, in their place;
+//! queues stay in their bounds; what waits has a timer; without a fault every segment is as [`Watch`] wants it; and once
+//! both peers have reset, the flow ends, and says so once.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::cx::Cx;
+use crate::fault::{Engine, KINDS, Plan, Rule, Rules};
+use crate::relay::{Caps, Flow, Output, Settings};
+use crate::sim::watch::Watch;
+use crate::sim::world::client_tuple;
+use crate::tcp::{Config, TxCaps};
+use crate::time::{Duration, Instant};
+use crate::trace::{Event, FlowId, Leg, Record, Sink};
+use crate::wire::{
+    Flags, IcmpNote, Options, Payload, RawWindow, SackBlock, Segment, SeqNum, Timestamps, Tuple, WindowScale,
+};
+
+/// Operations of one input; more are not looked at.
+const MAX_OPS: usize = 200;
+/// Segments after which an input is thought to be answered for ever.
+const MAX_OUTPUTS: u32 = 20_000;
+/// Timeouts at one moment after which time is thought to stand still.
+const MAX_STILL: u32 = 1_000;
+/// What each leg may hold.
+const BUFFER: u32 = 128 << 10;
+/// Time within which a flow must end after both peers have reset it: a client that is silent in its handshake is waited
+/// for, and TIME-WAIT lasts a minute.
+const END: Duration = Duration::from_secs(3600);
+
+/// Four bytes of setup (see [`Run::new`]), then operations of six bytes each (see [`Run::apply`]).
+pub fn flow(data: &[u8]) {
+    let Some((setup, ops)) = data.split_first_chunk() else { return };
+    let mut run = Run::new(*setup);
+    for op in ops.as_chunks().0.iter().take(MAX_OPS) {
+        if run.flow.is_done() {
+            break;
+        }
+        run.apply(*op);
+        run.drain();
+        run.check();
+    }
+    run.end();
+}
+
+/// Counts how often a flow was opened and closed.
+#[derive(Debug, Default)]
+struct Told {
+    opened: u32,
+    closed: u32,
+}
+
+impl Sink for Told {
+    fn record(&mut self, record: Record) {
+        self.opened += u32::from(matches!(record.event, Event::FlowOpened { .. }));
+        self.closed += u32::from(matches!(record.event, Event::FlowClosed { .. }));
+    }
+    fn wants_segments(&self) -> bool {
+        false
+    }
+}
+
+/// One end of the flow.
+#[derive(Debug)]
+struct Peer {
+    leg: Leg,
+    options: Options,
+    /// SEG.SEQ of its SYN.
+    iss: SeqNum,
+    /// What it sends next.
+    next: SeqNum,
+    /// SEG.SEQ of the SYN that came.
+    flow_iss: Option<SeqNum>,
+    /// After the last byte that came.
+    heard: SeqNum,
+    /// The last acknowledgement that came.
+    acked: Option<SeqNum>,
+    ts_recent: u32,
+    last: Segment,
+    watch: Watch,
+}
+
+impl Peer {
+    fn new(leg: Leg, options: Options, iss: SeqNum) -> Self {
+        Self {
+            leg,
+            options,
+            iss,
+            next: iss,
+            flow_iss: None,
+            heard: SeqNum(0),
+            acked: None,
+            ts_recent: 0,
+            last: Segment::default(),
+            watch: Watch::default(),
+        }
+    }
+
+    /// What an honest host would send now: its SYN, and after that what it is asked for.
+    fn honest(&self, now: Instant, flags: Flags, len: u32, window: u16) -> Segment {
+        let ack = self.flow_iss.map_or(Flags::default(), |_| Flags::ACK);
+        let timestamps =
+            self.options.timestamps.map(|_| Timestamps { val: now.as_millis() as u32, ecr: self.ts_recent });
+        let common =
+            Segment { seq: self.next, ack: self.heard, window: RawWindow(window), ..Segment::default() };
+        if self.next == self.iss {
+            return Segment {
+                flags: Flags::SYN | ack,
+                options: Options { timestamps, ..self.options.clone() },
+                ..common
+            };
+        }
+        let options = Options { timestamps, ..Options::default() };
+        Segment { flags: flags | ack, options, payload: self.stream(self.next, len), ..common }
+    }
+
+    /// Bends an honest segment: other bits, numbers that are off, another window, blocks that may be nonsense. A SYN of
+    /// a peer whose SYN is not acknowledged keeps its number, so that its stream starts where the pattern does.
+    fn bend(&self, segment: &mut Segment, [op, flags, seq, ack, extra]: [u8; 5]) {
+        let off = |by: u8| (i32::from(by as i8) << (u32::from(op >> 3 & 3) * 8)) as u32;
+        segment.flags = Flags(u16::from(flags));
+        segment.ack = segment.ack + off(ack);
+        if segment.has(Flags::SYN) {
+            let timestamps = segment.options.timestamps;
+            segment.options = Options { timestamps, ..self.options.clone() };
+        }
+        segment.seq = match segment.has(Flags::SYN) && self.acked.is_none() {
+            true => self.iss,
+            false => segment.seq + off(seq),
+        };
+        if !segment.payload.is_empty() {
+            let first = segment.seq + u32::from(segment.has(Flags::SYN));
+            segment.payload = self.stream(first, segment.payload.len());
+        }
+        match extra & 7 {
+            // The options of a SYN are the peer's promise for the whole connection.
+            _ if segment.has(Flags::SYN) => {}
+            1 => segment.options.timestamps = None,
+            2 => segment.options.timestamps = Some(Timestamps { val: off(extra), ecr: off(ack) }),
+            3 => segment
+                .options
+                .sack
+                .push(SackBlock { left: segment.ack + off(extra), right: segment.ack + off(seq) }),
+            5 => segment.urgent = u16::from(extra) << 3,
+            6 => segment.ip.tos = extra,
+            _ => {}
+        }
+    }
+
+    /// Notes what the flow sent, and checks its data against the stream of the other peer.
+    fn hear(&mut self, segment: &Segment) {
+        if segment.has(Flags::RST) {
+            return;
+        }
+        if segment.has(Flags::SYN) {
+            self.flow_iss.get_or_insert(segment.seq);
+            self.heard = segment.end();
+        }
+        if segment.has(Flags::ACK) {
+            self.acked = Some(segment.ack);
+        }
+        self.ts_recent = segment.options.timestamps.map_or(self.ts_recent, |times| times.val);
+        if segment.end().after(self.heard) {
+            self.heard = segment.end();
+        }
+        let Some(iss) = self.flow_iss else { return };
+        let first = segment.seq - (iss + 1).0;
+        for (n, byte) in (0..).zip(segment.payload.to_vec()) {
+            assert_eq!(byte, pattern(self.leg.other(), (first + n).0), "byte {n} of {segment:?}");
+        }
+    }
+
+    /// The bytes of its stream from `seq` on: each depends on its place only.
+    fn stream(&self, seq: SeqNum, len: u32) -> Payload {
+        let first = seq - (self.iss + 1).0;
+        Bytes::from_iter((0..len).map(|n| pattern(self.leg, (first + n).0))).into()
+    }
+}
+
+/// The byte at a place of the stream that the peer of `leg` sends.
+fn pattern(leg: Leg, at: u32) -> u8 {
+    (at.wrapping_mul(0x9e37_79b1) >> 24) as u8 ^ leg as u8
+}
+
+/// One input being run.
+struct Run {
+    now: Instant,
+    flow: Flow,
+    honest: bool,
+    peers: [Peer; 2],
+    told: Told,
+}
+
+impl Run {
+    /// Which fault, IPv6 or not, what the SYN offers, what the SYN-ACK offers.
+    fn new([fault, ipv6, client, server]: [u8; 4]) -> Self {
+        let tuple = client_tuple(ipv6 & 1 == 1);
+        let settings =
+            Settings { tcp: Arc::new(Config { buffer: BUFFER, ..Config::default() }), ..Settings::default() };
+        let plan = plan(usize::from(fault), tuple);
+        let mut told = Told::default();
+        let honest = plan.is_empty();
+        let mut peers = [
+            Peer::new(Leg::Client, offer(client, tuple), SeqNum(u32::MAX - 100)),
+            Peer::new(Leg::Server, offer(server, tuple), SeqNum(1000)),
+        ];
+        let syn = peers[0].honest(Instant::ZERO, Flags::default(), 0, 64_240);
+        peers[0].next = syn.end();
+        let mut cx = Cx::new(Instant::ZERO, &mut told);
+        let flow = Flow::new(&mut cx, &Arc::new(settings), FlowId(1), tuple, &syn, plan);
+        let mut run = Self { now: Instant::ZERO, flow, honest, peers, told };
+        run.say(Leg::Client, syn);
+        run.drain();
+        run
+    }
+
+    /// One operation. The highest bit of its first byte says which peer speaks, the lowest three what it does.
+    fn apply(&mut self, [op, a, b, c, d, e]: [u8; 6]) {
+        let leg = if op & 0x80 == 0 { Leg::Client } else { Leg::Server };
+        let peer = &self.peers[leg as usize];
+        let window = u16::from_be_bytes([b, c]);
+        let len = u32::from(a) << (d & 7);
+        match op & 7 {
+            0 => self.say(leg, peer.honest(self.now, Flags::PSH, len, window)),
+            1 => self.say(leg, peer.honest(self.now, Flags::default(), 0, window)),
+            2 => self.say(leg, peer.honest(self.now, Flags::FIN, len, window)),
+            3 => {
+                let mut segment = peer.honest(self.now, Flags::default(), u32::from(e) << (d & 7), window);
+                peer.bend(&mut segment, [op, a, b, c, d]);
+                self.say(leg, segment);
+            }
+            4 => self.say(leg, peer.last.clone()),
+            5 => self.icmp(leg, [a, b, c, d]),
+            6 => self.wait(Duration::from_millis(1 << (a % 16))),
+            _ => self.wait(self.flow.poll_timeout().map_or(Duration::ZERO, |at| at - self.now)),
+        }
+    }
+
+    fn say(&mut self, leg: Leg, segment: Segment) {
+        let peer = &mut self.peers[leg as usize];
+        // What lies beyond an honest host's next number was made up by `bend`; the honest host does not go on from there.
+        if segment.seq == peer.next {
+            peer.next = segment.end();
+        }
+        if std::env::var_os("DBG").is_some() {
+            eprintln!("{} {leg:?} -> {}", self.now, crate::trace::SegmentNote::from(&segment));
+        }
+        peer.last = segment.clone();
+        // Farther away nothing is acceptable, and [`Watch`] would take it for the edge of a stream that has wrapped.
+        let near = |a: SeqNum, b: SeqNum| (-(1 << 30)..1 << 20).contains(&a.diff(b));
+        if near(segment.seq, peer.next) && (!segment.has(Flags::ACK) || near(segment.ack, peer.heard)) {
+            peer.watch.received(&segment);
+        }
+        self.flow.on_segment(&mut Cx::new(self.now, &mut self.told), leg, segment);
+    }
+
+    fn icmp(&mut self, leg: Leg, [kind, code, seq, mtu]: [u8; 4]) {
+        let quoted = self.flow.arriving(leg).reverse();
+        let seq = self.peers[leg as usize].heard - u32::from(seq);
+        let note = IcmpNote {
+            from: quoted.dst.ip(),
+            quoted,
+            seq,
+            kind: kind & 15,
+            code: code & 15,
+            mtu: u32::from(mtu) << 3,
+        };
+        self.flow.on_icmp(&mut Cx::new(self.now, &mut self.told), leg, &note);
+    }
+
+    /// Time passes.
+    fn wait(&mut self, time: Duration) {
+        let until = self.now + time;
+        let mut still = 0;
+        while let Some(at) = self.flow.poll_timeout().filter(|at| *at <= until && !self.flow.is_done()) {
+            still = if at > self.now { 0 } else { still + 1 };
+            assert!(still < MAX_STILL, "time stands still at {}", self.now);
+            self.now = self.now.max(at);
+            self.flow.on_timeout(&mut Cx::new(self.now, &mut self.told));
+            self.drain();
+        }
+        self.now = until;
+    }
+
+    /// Lets the flow say all it wants to.
+    fn drain(&mut self) {
+        let caps = Caps { tx: TxCaps { max_payload: 65_160 }, buffer: BUFFER };
+        for _ in 0..MAX_OUTPUTS {
+            match self.flow.poll_output(&mut Cx::new(self.now, &mut self.told), caps) {
+                None => return,
+                Some(Output::Segment { tuple, segment }) => self.hear(tuple, &segment),
+                Some(Output::Icmp { note, .. }) => assert_eq!(note.quoted, self.flow.arriving(Leg::Client)),
+                Some(Output::Socket(command)) => panic!("{command:?} for a flow without a socket"),
+            }
+        }
+        panic!("outputs never end");
+    }
+
+    fn hear(&mut self, tuple: Tuple, segment: &Segment) {
+        let leg = if tuple == self.flow.arriving(Leg::Client).reverse() { Leg::Client } else { Leg::Server };
+        assert_eq!(tuple, self.flow.arriving(leg).reverse());
+        if std::env::var_os("DBG").is_some() {
+            eprintln!("{} {leg:?} <- {}", self.now, crate::trace::SegmentNote::from(segment));
+        }
+        let peer = &mut self.peers[leg as usize];
+        peer.hear(segment);
+        // A RST without ACK answers a segment that fits no connection, and ends none (RFC 9293 §3.10.7.3).
+        if !self.honest || segment.flags == Flags::RST {
+            return;
+        }
+        if let Err(rule) = peer.watch.sent(segment) {
+            panic!("{leg:?}: {rule}");
+        }
+    }
+
+    fn check(&self) {
+        let queued = self.flow.queued();
+        assert!(queued <= 2 * BUFFER, "{queued} bytes are queued");
+        assert!(queued == 0 || self.flow.poll_timeout().is_some(), "{queued} bytes wait without a timer");
+    }
+
+    /// Both peers reset with the numbers that the flow last acknowledged; a challenge ACK tells newer ones.
+    fn end(&mut self) {
+        for _ in 0..10 {
+            for leg in [Leg::Client, Leg::Server] {
+                let peer = &self.peers[leg as usize];
+                let seq = peer.acked.unwrap_or(peer.iss + 1);
+                let rst =
+                    Segment { seq, ack: peer.heard, flags: Flags::RST | Flags::ACK, ..Segment::default() };
+                self.say(leg, rst);
+                self.drain();
+            }
+            self.wait(Duration::from_secs(2));
+        }
+        self.wait(END);
+        assert!(self.flow.is_done(), "the flow never ends: {:?}", self.flow);
+        assert_eq!((self.told.opened, self.told.closed), (1, 1), "opened and closed");
+    }
+}
+
+/// No fault, or the example of one of the catalogue.
+fn plan(fault: usize, tuple: Tuple) -> Plan {
+    let Some(kind) = (fault % (KINDS.len() + 1)).checked_sub(1).map(|n| KINDS[n]) else {
+        return Plan::default();
+    };
+    let rule = kind.example.parse().and_then(Rule::build).expect("examples are right");
+    let rules = Rules::new(1, Engine::Tun, vec![rule]).expect("our TCP can do every fault");
+    rules.plan(FlowId(1), tuple.src, tuple.dst)
+}
+
+/// The options of a SYN, one by one from the bits of a byte. Over IPv6 always with an MSS, as [`Watch`] takes the default
+/// to be that of IPv4.
+fn offer(bits: u8, tuple: Tuple) -> Options {
+    let has = |bit: u8| bits & bit != 0;
+    Options {
+        mss: (has(1) || tuple.is_ipv6()).then_some(if has(2) { 1460 } else { 100 }),
+        window_scale: has(4).then_some(WindowScale::new(bits >> 4)),
+        sack_permitted: has(8),
+        timestamps: has(16).then_some(Timestamps::default()),
+        ..Options::default()
+    }
+}
