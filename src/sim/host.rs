@@ -135,7 +135,7 @@ impl Host {
             unread: 0,
             eof: false,
             shut: false,
-            watch: Watch::default(),
+            watch: Watch::new(tuple.is_ipv6()),
             broken: None,
             written: 0,
             received: 0,
@@ -170,7 +170,9 @@ impl Host {
 
     /// A segment arrives.
     pub fn on_segment(&mut self, cx: &mut Cx<'_>, segment: Segment) {
-        if self.conn.is_none() && !self.active && self.end.is_none() && segment.flags == Flags::SYN {
+        cx.segment_in(&segment);
+        let syn = segment.has(Flags::SYN) && !segment.flags.any(Flags::ACK | Flags::RST);
+        if self.conn.is_none() && !self.active && self.end.is_none() && syn {
             let syn = SynInfo::of(&segment);
             self.watch.received(&segment);
             self.conn =
@@ -219,6 +221,7 @@ impl Host {
             return Some(segment);
         }
         let segment = self.conn.as_mut()?.poll_transmit(cx, caps)?;
+        cx.segment_out(&segment);
         if let Err(rule) = self.watch.sent(&segment) {
             self.breaks(rule);
         }

@@ -5,6 +5,7 @@ use crate::wire::{Flags, RawWindow, Segment, SeqNum, WindowScale};
 /// Checks every segment that one host sends and receives. A broken rule is reported as text.
 #[derive(Debug, Default)]
 pub struct Watch {
+    ipv6: bool,
     ours: Option<Side>,
     peers: Option<Side>,
     /// The window that we are allowed to fill ends here: the largest edge that the peer ever announced.
@@ -25,17 +26,23 @@ struct Side {
 }
 
 impl Side {
-    fn of(syn: &Segment) -> Self {
-        let mss = syn.options.mss.map_or(536, u32::from);
+    fn of(syn: &Segment, ipv6: bool) -> Self {
+        let mss = syn.options.mss.map_or(if ipv6 { 1220 } else { 536 }, u32::from);
         Self { furthest: syn.end(), scale: syn.options.window_scale, mss, synchronised: false }
     }
 }
 
 impl Watch {
+    /// For a host of this family.
+    #[must_use]
+    pub fn new(ipv6: bool) -> Self {
+        Self { ipv6, ..Self::default() }
+    }
+
     /// A segment arrived.
     pub fn received(&mut self, segment: &Segment) {
         if segment.has(Flags::SYN) && self.peers.is_none() {
-            self.peers = Some(Side::of(segment));
+            self.peers = Some(Side::of(segment, self.ipv6));
         }
         let Some(peers) = &mut self.peers else { return };
         if segment.end().after(peers.furthest) {
@@ -62,7 +69,7 @@ impl Watch {
             return Err(format!("a segment follows our RST: {segment:?}"));
         }
         if segment.has(Flags::SYN) {
-            self.ours.get_or_insert_with(|| Side::of(segment));
+            self.ours.get_or_insert_with(|| Side::of(segment, self.ipv6));
         }
         self.check_data(segment)?;
         if segment.has(Flags::ACK) {

@@ -11,8 +11,8 @@ use crate::time::{Duration, Instant, earliest};
 use crate::trace::{Leg, NoSink, Sink};
 use crate::wire::Tuple;
 
-/// Steps at one moment after which the world is thought to run in circles.
-const CIRCLES: u32 = 100_000;
+/// Steps or segments at one moment after which the world is thought to run in circles.
+const CIRCLES: u32 = 20_000;
 
 /// How a world begins.
 #[derive(Clone, Debug)]
@@ -132,8 +132,11 @@ impl<S: Sink> World<S> {
     /// Lets everybody speak, then moves to the next moment at which something happens. False if there is none up to
     /// `deadline`.
     fn step(&mut self, deadline: Instant) -> Result<bool, String> {
-        self.transmit(Leg::Client);
-        self.transmit(Leg::Server);
+        for leg in [Leg::Client, Leg::Server] {
+            if !self.transmit(leg) {
+                return Err(self.told(&format!("the {} does not stop sending", leg.name())));
+            }
+        }
         for (name, host) in [("client", &self.client), ("server", &self.server)] {
             if let Some(rule) = &host.broken {
                 return Err(self.told(&format!("the {name} breaks a rule: {rule}")));
@@ -151,19 +154,26 @@ impl<S: Sink> World<S> {
         Ok(true)
     }
 
-    fn transmit(&mut self, leg: Leg) {
+    /// False if there is no end to it.
+    fn transmit(&mut self, leg: Leg) -> bool {
         let mut cx = Cx::new(self.now, &mut self.sink);
         let mut cx = cx.for_leg(leg);
         let (host, link) = match leg {
             Leg::Client => (&mut self.client, &mut self.upstream),
             Leg::Server => (&mut self.server, &mut self.downstream),
         };
+        let mut left = CIRCLES;
         while let Some(segment) = host.poll_transmit(&mut cx, self.caps) {
+            left -= 1;
+            if left == 0 {
+                return false;
+            }
             if let Some(error) = link.send(self.now, &segment, host.tuple().is_ipv6()) {
                 host.on_icmp(&mut cx, error);
             }
         }
         host.settle(&mut cx);
+        true
     }
 
     fn deliver(&mut self) {

@@ -16,9 +16,6 @@ use crate::time::Instant;
 use crate::trace::Resend;
 use crate::wire::{Payload, SeqNum, WindowScale};
 
-/// Most slices of one transmission: `writev` takes 1024, and long chains of tiny slices cost more than they save.
-const MOST_PARTS: usize = 60;
-
 /// What a handshake leaves to the sending half.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct SendStart {
@@ -201,7 +198,7 @@ impl Send {
         let most = (room.max(mss) / mss * mss).min(self.largest(caps, lost.start));
         let end = lost.end.min(lost.start + most).min(edge);
         let data_end = end.min(self.buffer.end());
-        let data_end = self.buffer.limit_parts(lost.start, data_end, MOST_PARTS).max(lost.start);
+        let data_end = self.buffer.limit_parts(lost.start, data_end, mss).max(lost.start);
         let fin = end > self.buffer.end() && data_end == self.buffer.end();
         self.board.resent(lost.start, data_end + u64::from(fin), now);
         let push = data_end == self.buffer.end();
@@ -235,25 +232,24 @@ impl Send {
             let fin = self.fin == OurFin::Queued && usable > 0;
             return fin.then(|| self.take_new(now, self.nxt));
         }
-        let most = unsent.min(usable).min(room).min(self.largest(caps, self.nxt));
-        let end = self.buffer.limit_parts(self.nxt, self.nxt + most, MOST_PARTS);
-        let len = end - self.nxt;
-        let len = if len == unsent || len < u64::from(self.mss) {
-            len
-        } else {
-            len / u64::from(self.mss) * u64::from(self.mss)
-        };
-        if len == 0 || !(self.worth_sending(len, unsent, usable)) {
+        let most = self.nxt + unsent.min(self.largest(caps, self.nxt));
+        let whole = self.buffer.limit_parts(self.nxt, most, u64::from(self.mss)) - self.nxt;
+        let mut len = whole.min(usable).min(room);
+        if len < unsent && len > u64::from(self.mss) {
+            len -= len % u64::from(self.mss);
+        }
+        if len == 0 || !self.worth_sending(len, whole, usable) {
             return None;
         }
         Some(self.take_new(now, self.nxt + len))
     }
 
-    /// RFC 9293 §3.8.6.2.1, MUST-38. Nagle's algorithm is off, as in every relay: the peer's own sender has done that already.
-    fn worth_sending(&self, len: u64, unsent: u64, usable: u64) -> bool {
+    /// RFC 9293 §3.8.6.2.1, MUST-38: not less than a segment, or the `whole` that there is for one transmission. Nagle's
+    /// algorithm is off, as in every relay: the peer's own sender has done that already.
+    fn worth_sending(&self, len: u64, whole: u64, usable: u64) -> bool {
         let by_window = usable <= len;
         len >= u64::from(self.mss)
-            || len == unsent
+            || len == whole
             || (by_window && (self.force || len * 2 >= u64::from(self.wnd_max)))
     }
 

@@ -6,6 +6,9 @@ use bytes::Bytes;
 
 use crate::wire::Payload;
 
+/// Most slices of one transmission: `writev` takes 1024, and long chains of tiny slices cost more than they save.
+const MOST_PARTS: usize = 60;
+
 /// Bytes queued for the peer, sent or not, until they are acknowledged.
 #[derive(Debug, Default)]
 pub(super) struct SendBuffer {
@@ -55,7 +58,7 @@ impl SendBuffer {
         }
     }
 
-    /// The bytes from position `from` to `to`, shared.
+    /// The bytes from position `from` to `to`, shared; in one copy if they are too many slices.
     pub(super) fn slice(&self, from: u64, to: u64) -> Payload {
         let mut out = Payload::empty();
         let first = self.chunks.partition_point(|(at, data)| at + data.len() as u64 <= from);
@@ -67,14 +70,15 @@ impl SendBuffer {
             let b = ((to - at) as usize).min(data.len());
             out.push(data.slice(a..b));
         }
-        out
+        if out.parts().len() > MOST_PARTS { Bytes::from(out.to_vec()).into() } else { out }
     }
 
-    /// The end of the largest piece from `from` to `to` that has at most `parts` slices (writev takes a limited number).
-    pub(super) fn limit_parts(&self, from: u64, to: u64, parts: usize) -> u64 {
+    /// The end of the largest piece from `from` to `to` that is to be sent at once: of at most [`MOST_PARTS`] slices, but not
+    /// less than `least` bytes, for a stream of single bytes would never fill a segment.
+    pub(super) fn limit_parts(&self, from: u64, to: u64, least: u64) -> u64 {
         let first = self.chunks.partition_point(|(at, data)| at + data.len() as u64 <= from);
-        match self.chunks.get(first + parts) {
-            Some((at, _)) => to.min(*at),
+        match self.chunks.get(first + MOST_PARTS) {
+            Some((at, _)) => to.min((*at).max(from + least)),
             None => to,
         }
     }
@@ -92,10 +96,21 @@ mod tests {
         assert_eq!(b.slice(3, 7).to_vec(), b"lowo");
         b.release(4);
         assert_eq!((b.len(), b.slice(4, 10).to_vec()), (6, b"oworld".to_vec()));
-        assert_eq!(b.limit_parts(4, 10, 1), 5);
         b.release(99);
         assert_eq!((b.len(), b.end()), (0, 10));
         b.push(Bytes::from_static(b"!"));
         assert_eq!(b.slice(10, 11).to_vec(), b"!");
+    }
+    /// A peer that writes single bytes must not stop the stream, and gets full segments.
+    #[test]
+    fn many_tiny_slices_are_copied_into_one() {
+        let mut b = SendBuffer::default();
+        (0..1000).for_each(|_| b.push(Bytes::from_static(b"x")));
+        assert_eq!(b.limit_parts(0, 1000, 536), 536);
+        assert_eq!(b.limit_parts(900, 1000, 536), 1000);
+        let payload = b.slice(0, 536);
+        assert_eq!((payload.len(), payload.parts().len()), (536, 1));
+        b.push(Bytes::from(vec![b'y'; 5000]));
+        assert_eq!(b.limit_parts(950, 6000, 536), 6000, "fifty slices and a large one");
     }
 }

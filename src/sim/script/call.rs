@@ -13,8 +13,13 @@ pub enum Call {
     Connect(SynOptions),
     /// `listen …`: passive OPEN; the SYN-ACK offers these, as far as the SYN does.
     Listen(SynOptions),
-    /// `send N`: queues N bytes.
-    Send(u32),
+    /// `send N`, `send N xTIMES`: queues N bytes, so many times.
+    Send {
+        /// Bytes per write.
+        bytes: u32,
+        /// Writes.
+        times: u32,
+    },
     /// `shutdown`: CLOSE.
     Shutdown,
     /// `abort`: ABORT.
@@ -56,7 +61,10 @@ impl Call {
         Ok(match words[..] {
             ["connect", ref offers @ ..] => Self::Connect(parse_offers(offers)?),
             ["listen", ref offers @ ..] => Self::Listen(parse_offers(offers)?),
-            ["send", n] => Self::Send(number(n)?),
+            ["send", n] => Self::Send { bytes: number(n)?, times: 1 },
+            ["send", n, times] if times.starts_with('x') => {
+                Self::Send { bytes: number(n)?, times: number(&times[1..])? }
+            }
             ["shutdown"] => Self::Shutdown,
             ["abort"] => Self::Abort,
             ["vanish"] => Self::Vanish,

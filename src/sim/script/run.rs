@@ -304,10 +304,15 @@ impl Run {
             _ => {}
         }
         let iss = self.iss.unwrap_or_default();
-        let written = self.written;
+        let mut written = self.written;
         self.with(|conn, cx| match call {
             Call::Connect(_) | Call::Listen(_) => {}
-            Call::Send(n) => conn.send(stream(written, n)),
+            Call::Send { bytes, times } => {
+                for _ in 0..times {
+                    conn.send(stream(written, bytes));
+                    written += u64::from(bytes);
+                }
+            }
             Call::Shutdown => conn.shutdown(cx),
             Call::Abort => conn.abort(cx),
             Call::Vanish => conn.vanish(cx),
@@ -324,10 +329,9 @@ impl Run {
             }
         })
         .ok_or("there is no connection")?;
-        match call {
-            Call::Send(n) => self.written += u64::from(n),
-            Call::Space(n) => self.space = Some(n),
-            _ => {}
+        self.written = written;
+        if let Call::Space(n) = call {
+            self.space = Some(n);
         }
         Ok(())
     }
