@@ -223,15 +223,17 @@ struct Told {
 }
 
 impl Teller {
+    /// Takes all that waits. The file is complete up to here afterwards, for those who read along.
     fn tell(&mut self, records: &[Record]) {
+        if let Some(file) = &mut self.events
+            && let Err(error) =
+                records.iter().try_for_each(|record| write_line(file, record)).and_then(|()| file.flush())
+        {
+            tracing::warn!(%error, "writing events stopped");
+            self.error = Some(error);
+            self.events = None;
+        }
         for record in records {
-            if let Some(file) = &mut self.events
-                && let Err(error) = write_line(file, record)
-            {
-                tracing::warn!(%error, "writing events stopped");
-                self.error = Some(error);
-                self.events = None;
-            }
             if self.log {
                 log(record);
             }
@@ -241,10 +243,7 @@ impl Teller {
         }
     }
 
-    fn finish(mut self) -> Told {
-        if let Some(Err(error)) = self.events.as_mut().map(Write::flush) {
-            self.error.get_or_insert(error);
-        }
+    fn finish(self) -> Told {
         Told { ladders: self.kept, error: self.error }
     }
 }
