@@ -246,9 +246,6 @@ impl Run {
         if segment.seq == peer.next {
             peer.next = segment.end();
         }
-        if std::env::var_os("DBG").is_some() {
-            eprintln!("{} {leg:?} -> {}", self.now, crate::trace::SegmentNote::from(&segment));
-        }
         peer.last = segment.clone();
         // Farther away nothing is acceptable, and [`Watch`] would take it for the edge of a stream that has wrapped.
         let near = |a: SeqNum, b: SeqNum| (-(1 << 30)..1 << 20).contains(&a.diff(b));
@@ -303,9 +300,6 @@ impl Run {
     fn hear(&mut self, tuple: Tuple, segment: &Segment) {
         let leg = if tuple == self.flow.arriving(Leg::Client).reverse() { Leg::Client } else { Leg::Server };
         assert_eq!(tuple, self.flow.arriving(leg).reverse());
-        if std::env::var_os("DBG").is_some() {
-            eprintln!("{} {leg:?} <- {}", self.now, crate::trace::SegmentNote::from(segment));
-        }
         let peer = &mut self.peers[leg as usize];
         peer.hear(segment);
         // A RST without ACK answers a segment that fits no connection, and ends none (RFC 9293 §3.10.7.3).
