@@ -23,12 +23,18 @@ pub(crate) struct Halfopen {
 
 /// The command, to be run on a host, which dies with the thread that starts it.
 pub(crate) fn command(ns: &Ns, args: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_halfopen"));
-    command.args(args).stdin(Stdio::null());
+    let mut command = program(ns, env!("CARGO_BIN_EXE_halfopen"));
     // No config of the user who runs the tests.
     let config = concat!(env!("CARGO_TARGET_TMPDIR"), "/empty.toml");
     std::fs::write(config, "").expect("cargo makes this directory");
-    command.env_clear().env("HALFOPEN_CONFIG", config).env("RUST_BACKTRACE", "1");
+    command.args(args).env_clear().env("HALFOPEN_CONFIG", config).env("RUST_BACKTRACE", "1");
+    command
+}
+
+/// Any program, to be run on a host, which dies with the thread that starts it.
+pub(crate) fn program(ns: &Ns, path: &str) -> Command {
+    let mut command = Command::new(path);
+    command.stdin(Stdio::null());
     let ns = ns.as_fd().as_raw_fd();
     // SAFETY: setns and prctl are system calls without memory effects; the descriptor lives in the forked copy too.
     unsafe {
