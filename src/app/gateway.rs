@@ -8,6 +8,8 @@ use super::observer::Watch;
 use super::{Ended, Run};
 use crate::config::{Problem, Settings};
 use crate::fault::Rules;
+use crate::measure::Counters;
+use crate::report::text::{bytes, grouped};
 use crate::setup::gateway::{Gateway, Request};
 use crate::setup::{self, plan::Plan};
 use crate::time::Duration;
@@ -145,14 +147,11 @@ struct LiveLine {
 impl LiveLine {
     fn draw(&mut self, run: &Run) {
         if self.on {
-            let counters = run.counters();
+            let Counters { open, flows, upstream_bytes, downstream_bytes, fired, .. } = run.counters();
+            let (up, down) = (bytes(upstream_bytes), bytes(downstream_bytes));
             let text = format!(
-                "{} open, {} flows, {} B up, {} B down, {} faults fired",
-                counters.open,
-                counters.flows,
-                counters.upstream_bytes,
-                counters.downstream_bytes,
-                counters.fired
+                "{open} open of {} flows, {up} up, {down} down, {fired} faults fired",
+                grouped(flows)
             );
             self.write(&format!("\r{text}\x1b[K"));
             self.shown = true;

@@ -174,7 +174,8 @@ pub(super) fn wrap(text: &str, columns: usize) -> Vec<String> {
 }
 
 /// `12345` as `12,345`.
-pub(super) fn grouped(number: u64) -> String {
+#[must_use]
+pub fn grouped(number: u64) -> String {
     let digits = number.to_string();
     let mut out = String::new();
     for (i, c) in digits.chars().enumerate() {
@@ -187,7 +188,8 @@ pub(super) fn grouped(number: u64) -> String {
 }
 
 /// Bytes in the unit in which they are easiest to read, e.g. `12.0 MiB`.
-pub(super) fn bytes(number: u64) -> String {
+#[must_use]
+pub fn bytes(number: u64) -> String {
     const UNITS: [&str; 4] = ["KiB", "MiB", "GiB", "TiB"];
     if number < 10 * 1024 {
         return format!("{} {}", grouped(number), if number == 1 { "byte" } else { "bytes" });
