@@ -8,8 +8,7 @@ use super::observer::Watch;
 use super::{Ended, Run};
 use crate::config::{Problem, Settings};
 use crate::fault::Rules;
-use crate::measure::Counters;
-use crate::report::text::{bytes, grouped};
+use crate::report::{Style, status_line};
 use crate::setup::gateway::{Gateway, Request};
 use crate::setup::{self, plan::Plan};
 use crate::time::Duration;
@@ -147,12 +146,10 @@ struct LiveLine {
 impl LiveLine {
     fn draw(&mut self, run: &Run) {
         if self.on {
-            let Counters { open, flows, upstream_bytes, downstream_bytes, fired, .. } = run.counters();
-            let (up, down) = (bytes(upstream_bytes), bytes(downstream_bytes));
-            let text = format!(
-                "{open} open of {} flows, {up} up, {down} down, {fired} faults fired",
-                grouped(flows)
-            );
+            // A line that wraps could not be drawn over.
+            let columns =
+                terminal_size::terminal_size_of(io::stderr()).map_or(80, |(width, _)| width.0.into());
+            let text = Style::default().cut(&status_line(&run.counters()), columns - 1);
             self.write(&format!("\r{text}\x1b[K"));
             self.shown = true;
         }

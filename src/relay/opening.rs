@@ -60,7 +60,9 @@ impl Flow {
         self.phase = Phase::Dialling;
         let settings = &self.settings;
         self.legs[Leg::Server] = match settings.uplink {
-            Uplink::Socket => Link::Socket(Box::new(SocketLeg::dial(self.server))),
+            Uplink::Socket => {
+                Link::Socket(Box::new(SocketLeg::dial(&mut cx.for_leg(Leg::Server), self.server)))
+            }
             Uplink::Transparent => {
                 let tuple = Tuple { src: self.client, dst: self.server };
                 let ip = carried(self.syn.ip, settings.uplink.hops_to_give_back());

@@ -8,7 +8,7 @@ use bytes::Bytes;
 
 use crate::cx::Cx;
 use crate::tcp::Event;
-use crate::trace;
+use crate::trace::{self, State};
 
 /// What the engine is to do with the socket. Commands of one flow are carried out in their order.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -107,6 +107,8 @@ pub struct SocketLeg {
     eof: bool,
     vanished: bool,
     gone: bool,
+    /// The state of the kernel's end, as far as its events tell.
+    state: State,
 }
 
 /// Credit is renewed in steps of at least this many bytes, so that a busy flow does not command for every read.
@@ -115,8 +117,15 @@ const CREDIT_STEP: u32 = 64 << 10;
 impl SocketLeg {
     /// Dials.
     #[must_use]
-    pub fn dial(server: SocketAddr) -> Self {
-        Self { commands: VecDeque::from([SocketCommand::Dial { server }]), ..Self::default() }
+    pub fn dial(cx: &mut Cx<'_>, server: SocketAddr) -> Self {
+        let mut leg = Self { commands: VecDeque::from([SocketCommand::Dial { server }]), ..Self::default() };
+        leg.change_state(cx, State::SynSent);
+        leg
+    }
+
+    fn change_state(&mut self, cx: &mut Cx<'_>, to: State) {
+        let from = std::mem::replace(&mut self.state, to);
+        cx.emit(trace::Event::StateChanged { from, to });
     }
 
     /// Takes what the engine reports. Events of a socket that is gone are ignored.
@@ -128,10 +137,12 @@ impl SocketLeg {
             SocketEvent::Data { .. } | SocketEvent::Eof if self.vanished => self.abort(),
             SocketEvent::Connected => {
                 cx.emit(trace::Event::Dialled { error: None });
+                self.change_state(cx, State::Established);
                 self.events.push_back(Event::Established);
             }
             SocketEvent::Failed { errno, refusal } => {
                 cx.emit(trace::Event::Dialled { error: Some(errno) });
+                self.change_state(cx, State::Closed);
                 self.end(match refusal {
                     Refusal::Reset => Event::Reset,
                     Refusal::Icmp { kind, code } => Event::Unreachable { kind, code },
@@ -154,11 +165,21 @@ impl SocketLeg {
             SocketEvent::ProbeAnswered => self.events.push_back(Event::ProbeAnswered),
             SocketEvent::Eof => {
                 self.eof = true;
+                if !self.shutdown {
+                    // After our own FIN the kernel does not tell whether that is acknowledged.
+                    self.change_state(cx, State::CloseWait);
+                }
                 self.events.push_back(Event::FinReceived);
                 self.finish();
             }
-            SocketEvent::Reset => self.end(Event::Reset),
-            SocketEvent::TimedOut => self.end(Event::TimedOut),
+            SocketEvent::Reset => {
+                self.change_state(cx, State::Closed);
+                self.end(Event::Reset);
+            }
+            SocketEvent::TimedOut => {
+                self.change_state(cx, State::Closed);
+                self.end(Event::TimedOut);
+            }
         }
     }
 
@@ -287,7 +308,8 @@ mod tests {
     use crate::time::Instant;
 
     fn leg() -> SocketLeg {
-        let mut leg = SocketLeg::dial("192.0.2.1:80".parse().unwrap());
+        let mut leg =
+            SocketLeg::dial(&mut Cx::new(Instant::ZERO, &mut trace::NoSink), "192.0.2.1:80".parse().unwrap());
         assert!(matches!(leg.poll_command(), Some(SocketCommand::Dial { .. })));
         leg
     }

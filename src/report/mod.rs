@@ -5,5 +5,5 @@ pub mod summary;
 pub mod text;
 
 pub use ladder::{Ladder, Ladders};
-pub use summary::Summary;
+pub use summary::{Summary, status_line};
 pub use text::{Line, Role, Span, Style, Text};

@@ -141,6 +141,24 @@ impl<'a> Summary<'a> {
     }
 }
 
+/// The totals in one line, for a status line that is drawn again and again.
+#[must_use]
+pub fn status_line(counters: &Counters) -> String {
+    let Counters { flows, open, opening, outcomes, upstream_bytes, downstream_bytes, fired, .. } = *counters;
+    let mut line = format!("{} {}, {} open", grouped(flows), plural(flows, "flow"), grouped(open));
+    if opening > 0 {
+        line.push_str(&format!(" ({} opening)", grouped(opening)));
+    }
+    for (name, count) in outcomes.iter() {
+        line.push_str(&format!(", {} {name}", grouped(count)));
+    }
+    line.push_str(&format!("; {} upstream, {} downstream", bytes(upstream_bytes), bytes(downstream_bytes)));
+    if fired > 0 {
+        line.push_str(&format!("; fired {} {}", grouped(fired), times(fired)));
+    }
+    line
+}
+
 fn quantiles(latency: &Latency) -> impl Iterator<Item = Option<Bound>> + '_ {
     PERCENTILES.iter().map(|(_, p)| latency.percentile(*p)).chain([latency.max()])
 }
@@ -156,4 +174,30 @@ fn plural(count: u64, word: &str) -> String {
 
 const fn times(count: u64) -> &'static str {
     if count == 1 { "time" } else { "times" }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::measure::Outcomes;
+
+    #[test]
+    fn the_status_line_tells_only_what_is_there() {
+        assert_eq!(
+            status_line(&Counters::default()),
+            "0 flows, 0 open; 0 bytes upstream, 0 bytes downstream"
+        );
+        let counters = Counters {
+            flows: 1204,
+            open: 12,
+            opening: 2,
+            outcomes: Outcomes { ok: 1190, reset: 2, ..Outcomes::default() },
+            upstream_bytes: 100,
+            downstream_bytes: 12 << 20,
+            fired: 5,
+            ..Counters::default()
+        };
+        let line = "1,204 flows, 12 open (2 opening), 1,190 ok, 2 reset; 100 bytes upstream, 12.0 MiB downstream; fired 5 times";
+        assert_eq!(status_line(&counters), line);
+    }
 }

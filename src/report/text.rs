@@ -84,7 +84,8 @@ impl Style {
     }
 
     /// `text` cut to `columns` columns, with an ellipsis where it was cut.
-    pub(super) fn cut(&self, text: &str, columns: usize) -> String {
+    #[must_use]
+    pub fn cut(&self, text: &str, columns: usize) -> String {
         if text.width() <= columns {
             return text.to_owned();
         }

@@ -192,6 +192,10 @@ impl Ladder {
 
     fn state(&mut self, at: Instant, leg: Leg, to: State) {
         self.ours[leg as usize] = to;
+        if let Some((before, _)) = self.sending[leg as usize].take() {
+            *self.states.ours(leg) = Some(before);
+            self.flush_states();
+        }
         // These states come with a segment of ours that is about to leave; they belong below its arrow.
         if matches!(to, State::SynSent | State::SynReceived | State::FinWait1 | State::LastAck) {
             self.sending[leg as usize] = Some((to, at));
@@ -244,6 +248,11 @@ impl Ladder {
     }
 
     fn note(&mut self, at: Instant, leg: Option<Leg>, role: Role, text: String) {
+        if let Some(leg) = leg
+            && let Some((state, _)) = self.sending[leg as usize].take()
+        {
+            *self.states.ours(leg) = Some(state);
+        }
         self.flush_states();
         self.rows.push(Item::Note { at: self.relative(at), leg, role, text });
     }
@@ -287,8 +296,8 @@ fn describe(event: &Event) -> Option<String> {
     Some(match event {
         Event::Icmp { kind, code, sent: true } => format!("ICMP {kind}/{code} sent to the client"),
         Event::Icmp { kind, code, sent: false } => format!("ICMP {kind}/{code} from the network"),
-        Event::Dialled { error: None } => "kernel socket connected".to_owned(),
-        Event::Dialled { error: Some(error) } => format!("kernel socket failed: {error}"),
+        Event::Dialled { error: None } => "the kernel's connect() is done".to_owned(),
+        Event::Dialled { error: Some(error) } => format!("the kernel's connect(): {error}"),
         Event::ChallengeAck => "answered by a challenge ACK (RFC 5961)".to_owned(),
         Event::Discarded { reason } => format!("discarded: {reason}"),
         Event::LimitHit { limit } => format!("limit reached: {limit}"),
