@@ -36,7 +36,7 @@ pub struct Raw {
 pub struct Intercept {
     /// Where halfopen stands. Default `gateway`; the command `exec` sets `exec`.
     pub mode: Mode,
-    /// Server ports whose connections are taken. Default none: `gateway` wants at least one, `exec` takes all.
+    /// Gateway: server ports whose connections are taken, at least one. `exec` takes all and wants none here.
     pub ports: Ports,
     /// Gateway: the interface towards the clients. Default empty: any.
     pub client_interface: Text,

@@ -20,7 +20,7 @@ use crate::time::Duration;
 pub struct Settings {
     /// Where halfopen stands.
     pub mode: Mode,
-    /// Server ports to take, sorted, without overlap; empty in exec mode: all.
+    /// Server ports to take, sorted, without overlap; empty in exec mode, which takes all.
     pub ports: Vec<PortRange>,
     /// The interface towards the clients; `None`: any.
     pub client_interface: Option<String>,
@@ -207,6 +207,10 @@ impl Check<'_> {
             ("intercept.server_interface", intercept.server_interface.0.is_empty()),
         ];
         if intercept.mode == Mode::Exec {
+            if !intercept.ports.0.is_empty() {
+                let hint = "remove it; a rule chooses its ports by match.server = \":5432\"";
+                self.wrong("intercept.ports", &format!("mode exec takes all ports\n{hint}"));
+            }
             for (key, _) in interfaces.iter().filter(|(_, empty)| !empty) {
                 self.wrong(
                     key,
@@ -285,6 +289,10 @@ mod tests {
             (
                 "intercept.ports = ['1-65535']",
                 "c.toml:1: intercept.ports = [\"1-65535\"]: a gateway cannot take port 65535; end the range at 65534\n",
+            ),
+            (
+                "intercept = { mode = 'exec', ports = [80] }",
+                "c.toml:1: intercept.ports = [80]: mode exec takes all ports; remove it; a rule chooses its ports by match.server = \":5432\"\n",
             ),
             (
                 "[intercept]\nmode = 'exec'\nclient_interface = 'eth0'",
