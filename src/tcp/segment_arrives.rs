@@ -73,6 +73,7 @@ impl Open {
         let probe = !paws
             && seg.seq == self.recv.nxt() - 1
             && seg.seq_len() <= 1
+            && seg.has(Flags::ACK)
             && !seg.flags.any(Flags::SYN | Flags::FIN);
         if probe && self.recv.fin == PeerFin::None {
             self.on_probe(now, seg, out);
