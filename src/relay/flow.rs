@@ -236,7 +236,7 @@ impl Flow {
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
         let legs = earliest(self.legs[Leg::Client].poll_timeout(), self.legs[Leg::Server].poll_timeout());
-        let own = (self.expires != Instant::FAR).then_some(self.expires);
+        let own = Some(self.expires).filter(|at| *at != Instant::FAR);
         let around = self.around.as_ref().and_then(|around| around.poll_timeout());
         earliest(earliest(legs, own), around)
     }
@@ -346,6 +346,16 @@ impl Flow {
             }
             Link::Tcp(_) | Link::Gone => self.answer_for_nobody(cx, leg, &segment),
             Link::Socket(_) => {}
+        }
+    }
+
+    /// Gives back the memory of empty queues: there may be very many idle flows.
+    pub fn relax(&mut self) {
+        self.out.shrink_to_fit();
+        for leg in BOTH {
+            if let Some(conn) = self.legs[leg].conn_mut() {
+                conn.relax();
+            }
         }
     }
 

@@ -237,9 +237,12 @@ impl Table {
             self.remove(key);
             return None;
         }
+        let deadline = entry.flow.poll_timeout();
+        if deadline.is_none() {
+            entry.flow.relax();
+        }
         let flow = &entry.flow;
         let (queued, half_open, lingering) = (flow.queued(), flow.is_half_open(), flow.is_lingering());
-        let deadline = flow.poll_timeout();
         let queued_before = std::mem::replace(&mut entry.queued, queued);
         let half_open_before = std::mem::replace(&mut entry.half_open, half_open);
         let lingering_before = std::mem::replace(&mut entry.lingering, lingering);

@@ -25,6 +25,17 @@ impl Connection {
         }
     }
 
+    /// Gives back the memory of empty queues; for a connection that is idle.
+    pub fn relax(&mut self) {
+        self.events.shrink_to_fit();
+        self.replies.shrink_to_fit();
+        if let Phase::Open(open) = &mut self.phase {
+            open.send.buffer.relax();
+            open.send.board.relax();
+            open.recv.relax();
+        }
+    }
+
     /// How many bytes beyond those already taken by [`Self::recv`] the relay can take. This is the window, before SWS
     /// avoidance; the right edge never moves left.
     pub fn set_receive_space(&mut self, bytes: u32) {

@@ -341,10 +341,12 @@ impl Recv {
         let part = self.ready.pop_front()?;
         self.ready_bytes -= part.len() as u32;
         self.space = self.space.saturating_sub(part.len() as u32);
-        if self.ready.is_empty() && self.ready.capacity() > 64 {
-            self.ready = VecDeque::new();
-        }
         Some(part)
+    }
+
+    /// Gives back what an idle queue does not need.
+    pub(super) fn relax(&mut self) {
+        self.ready.shrink_to_fit();
     }
 
     pub(super) fn has_data(&self) -> bool {

@@ -60,6 +60,11 @@ impl Scoreboard {
         self.outstanding() - self.sacked - self.lost
     }
 
+    /// Gives back what an idle queue does not need.
+    pub(super) fn relax(&mut self) {
+        self.sent.shrink_to_fit();
+    }
+
     /// SND.NXT - SND.UNA.
     pub(super) fn outstanding(&self) -> u64 {
         match (self.sent.front(), self.sent.back()) {

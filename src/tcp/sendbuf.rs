@@ -53,9 +53,11 @@ impl SendBuffer {
             self.chunks.pop_front();
         }
         self.start = self.start.max(to);
-        if self.chunks.is_empty() && self.chunks.capacity() > 64 {
-            self.chunks = VecDeque::new();
-        }
+    }
+
+    /// Gives back what an idle queue does not need.
+    pub(super) fn relax(&mut self) {
+        self.chunks.shrink_to_fit();
     }
 
     /// The bytes from position `from` to `to`, shared; in one copy if they are too many slices.
