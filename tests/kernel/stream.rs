@@ -6,7 +6,7 @@ use std::os::fd::AsFd;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use halfopen::setup::netlink::{Family, RouteKind};
+use halfopen::setup::netlink::{Family, Netlink, RouteKind};
 use nix::poll::PollFlags;
 use nix::sys::socket::{MsgFlags, send, sockopt};
 use sha2::{Digest, Sha256};
@@ -26,6 +26,7 @@ pub(crate) const ROWS: &[Row] = &[
     ("a keepalive of the server finds that the client is dead", server_keepalive),
     ("a keepalive does not hurt an idle connection", harmless_keepalive),
     ("both directions at full speed carry equal bytes", full_duplex),
+    ("a smaller MTU on the way is found out", small_mtu),
 ];
 
 pub(crate) const SINGLES: &[Single] = &[
@@ -268,6 +269,19 @@ fn duplex(client: TcpStream, server: TcpStream, blocks: u64) -> Seen {
 fn full_duplex(lab: &Lab, family: Family) -> Seen {
     let (client, server) = lab.pair(family);
     duplex(client, server, 1024)
+}
+
+/// The hosts believe in 1500 bytes; the gateway's links take 1300.
+fn small_mtu(lab: &Lab, family: Family) -> Seen {
+    lab.gateway.run(|| {
+        let mut netlink = Netlink::open().expect("netlink");
+        for device in ["cli0", "srv0"] {
+            let index = netlink.link(device).expect("the device").index;
+            netlink.set_mtu(index, 1300).expect("a link setting");
+        }
+    });
+    let (client, server) = lab.pair(family);
+    duplex(client, server, 16)
 }
 
 fn more_than_4_gib(family: Family, downstream: bool) {
