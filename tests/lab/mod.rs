@@ -277,9 +277,13 @@ pub(crate) fn reset(stream: TcpStream) {
     SockRef::from(&stream).set_linger(Some(Duration::ZERO)).expect("a live socket");
 }
 
-/// Does `row` without and with halfopen and compares what was seen.
+/// Does `row` without and with halfopen and compares what was seen. With halfopen, flows must have been its own.
 pub(crate) fn compare<T: Debug + PartialEq>(row: impl Fn(&Lab) -> T) {
     let direct = row(&Lab::new(Way::Direct));
-    let proxied = row(&Lab::new(Way::Proxied));
+    let mut lab = Lab::with(Way::Proxied, &["--json", "--grace", "0"]);
+    let proxied = row(&lab);
+    let summary = lab.halfopen.take().map(Halfopen::finish);
     assert_eq!(proxied, direct, "left: with halfopen, right: without");
+    let flows = summary.map(|s| s["flows"].as_u64().expect("a number"));
+    assert!(flows.is_none_or(|n| n > 0), "halfopen only looked on");
 }

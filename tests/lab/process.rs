@@ -66,7 +66,7 @@ impl Halfopen {
     /// Runs with these arguments; returns when it says `ready`.
     pub(crate) fn start(ns: &Ns, args: &[&str]) -> Self {
         let mut child = command(ns, args)
-            .stdout(Stdio::null())
+            .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
             .expect("the program was built");
@@ -119,6 +119,16 @@ impl Halfopen {
     pub(crate) fn end_by(&mut self, signal: Signal) -> ExitStatus {
         kill(self.pid(), signal).expect("our child");
         self.child.wait().expect("our child")
+    }
+}
+
+impl Halfopen {
+    /// Ends it in the usual way; its summary, if it was started with `--json`.
+    pub(crate) fn finish(mut self) -> serde_json::Value {
+        let status = self.end_by(Signal::SIGTERM);
+        assert!(status.success(), "halfopen ended with {status}; it said:\n{}", self.said());
+        let stdout = self.child.stdout.take().expect("it is piped");
+        serde_json::from_reader(stdout).expect("a summary as JSON")
     }
 }
 
