@@ -36,22 +36,23 @@ struct Bench {
     lab: Lab,
     events: Events,
     listener: TcpListener,
+    family: Family,
 }
 
 impl Bench {
-    fn new(faults: &[&str]) -> Self {
+    fn new(family: Family, faults: &[&str]) -> Self {
         let events = Events::new();
         let mut options = vec!["--seed", "42", "--grace", "0", "--events", events.path()];
         options.extend(faults.iter().flat_map(|fault| ["--fault", fault]));
         let lab = Lab::with(Way::Proxied, &options);
-        let listener = lab.listen(Family::V4);
-        Self { lab, events, listener }
+        let listener = lab.listen(family);
+        Self { lab, events, listener, family }
     }
 
     /// A connection, and how long it took.
     fn connect(&self) -> (TcpStream, Duration) {
         let begin = Instant::now();
-        let stream = self.lab.connect(lab::server_at(Family::V4)).expect("the server listens");
+        let stream = self.lab.connect(lab::server_at(self.family)).expect("the server listens");
         (stream, begin.elapsed())
     }
 
@@ -87,8 +88,8 @@ fn is_ready(stream: &TcpStream, what: PollFlags, within: Duration) -> bool {
 /// (`tcp_syn_linear_timeouts`), older ones double the wait.
 fn syn_drop() {
     let linear = fs::exists("/proc/sys/net/ipv4/tcp_syn_linear_timeouts").expect("/proc is there");
-    for (lost, seconds) in [(1, 1), (2, if linear { 2 } else { 3 })] {
-        let mut bench = Bench::new(&[&format!("syn-drop first={lost}")]);
+    for (family, lost, seconds) in [(Family::V4, 1, 1), (Family::V6, 2, if linear { 2 } else { 3 })] {
+        let mut bench = Bench::new(family, &[&format!("syn-drop first={lost}")]);
         let (_stream, time) = bench.connect();
         took(&format!("connect with {lost} lost SYNs"), time, Duration::from_secs(seconds));
         let log = bench.log();
@@ -104,8 +105,8 @@ fn syn_drop() {
 
 /// H22: connect() takes the delay; beyond 1 s the client repeats its SYN, and is connected all the same by the first answer.
 fn syn_ack_delay() {
-    for (delay, millis, syns) in [("200ms", 200, 1), ("1.5s", 1500, 2)] {
-        let mut bench = Bench::new(&[&format!("syn-ack-delay delay={delay}")]);
+    for (family, delay, millis, syns) in [(Family::V4, "200ms", 200, 1), (Family::V6, "1.5s", 1500, 2)] {
+        let mut bench = Bench::new(family, &[&format!("syn-ack-delay delay={delay}")]);
         let (_stream, time) = bench.connect();
         took(&format!("connect with a delay of {delay}"), time, Duration::from_millis(millis));
         let log = bench.log();
@@ -124,7 +125,7 @@ fn syn_ack_delay() {
 /// E1: send() blocks without an error while probes are answered, goes on after the hold, and no byte is lost.
 fn zero_window_stall() {
     const HOLD: Duration = Duration::from_secs(4);
-    let mut bench = Bench::new(&["zero-window-stall hold=4s after_bytes=64KiB"]);
+    let mut bench = Bench::new(Family::V6, &["zero-window-stall hold=4s after_bytes=64KiB"]);
     let (mut client, server) = bench.pair();
     let reader = std::thread::spawn(move || count(server));
     SockRef::from(&client).set_send_buffer_size(64 << 10).expect("a live socket");
@@ -150,12 +151,11 @@ fn zero_window_stall() {
         ["zero-window-stall client upstream knob", "zero-window-stall client upstream release"]
     );
     // Probes: empty segments with an old number, from the last data on.
-    let fired: Vec<_> = log.0.iter().filter(|e| e.text("event") == "fired").map(|e| e.at()).collect();
-    let stalled = |e: &&&_| (fired[0]..fired[1]).contains(&Entry::at(e));
-    let segments = log.segments("segment-in", "client", ".");
-    let mut during: Vec<_> = segments.iter().filter(stalled).copied().collect();
-    let last_data = during.iter().rposition(|e| e.len() > 0).map_or(0, |i| i);
-    near(&since_first(&during.split_off(last_data)), &[0.0, 0.21, 0.63, 1.46, 3.1]);
+    let release = log.0.iter().rfind(|e| e.text("event") == "fired").expect("it was released").at();
+    let before = |e: &&Entry| e.is("segment-in", "client") && e.at() < release;
+    let seen: Vec<&Entry> = log.0.iter().filter(before).collect();
+    let last_data = seen.iter().rposition(|e| e.len() > 0).expect("data came before the stall");
+    near(&since_first(&seen[last_data..]), &[0.0, 0.21, 0.63, 1.46, 3.1]);
 }
 
 fn count(mut stream: TcpStream) -> usize {
@@ -171,7 +171,7 @@ fn count(mut stream: TcpStream) -> usize {
 
 /// E7: write-write-read waits for the ACK of the first write, unless TCP_NODELAY is set.
 fn ack_delay() {
-    let bench = Bench::new(&["ack-delay delay=40ms"]);
+    let bench = Bench::new(Family::V4, &["ack-delay delay=40ms"]);
     let (mut client, mut server) = bench.pair();
     let echo = std::thread::spawn(move || {
         let mut pair = [0; 2];
@@ -196,34 +196,46 @@ fn ack_delay() {
 }
 
 /// T1: the closer stays in FIN-WAIT-1 and repeats its FIN; the other side reads no end of file, and its data still arrive.
+/// With SACK, Linux's first repetition is a tail loss probe, which does not count as a timeout: one step more at the start.
 fn fin_drop() {
-    let mut bench = Bench::new(&["fin-drop direction=downstream first=all"]);
-    let (mut client, mut server) = bench.pair();
-    server.write_all(b"all there is").expect("sent");
-    server.shutdown(Shutdown::Write).expect("a live socket");
-    let mut all = [0; 12];
-    client.read_exact(&mut all).expect("the data arrive");
-    assert_eq!(&all, b"all there is");
-    assert!(
-        !is_ready(&client, PollFlags::POLLIN, Duration::from_millis(3500)),
-        "the client reads an end of file"
-    );
-    assert_eq!(server_states(&bench.lab), ["04"], "the closer stays in FIN-WAIT-1");
-    client.write_all(b"ping").expect("the other direction is open");
-    let mut ping = [0; 4];
-    server.read_exact(&mut ping).expect("the other direction is open");
-    assert_eq!(&ping, b"ping");
-    let log = bench.log();
-    let fins: Vec<_> =
-        log.0.iter().filter(|e| e.is("segment-in", "server") && e.flags().contains('F')).collect();
-    near(&since_first(&fins), &[0.0, 0.21, 0.64, 1.5, 3.1]);
-    assert!(log.fired().iter().all(|f| f.starts_with("fin-drop server downstream ")), "{:?}", log.fired());
-    assert_eq!(log.fired().len(), fins.len(), "every FIN is swallowed");
+    let schedules = [
+        (Family::V4, "3", &[0.0, 0.21, 0.42, 0.84, 1.68, 3.3][..]),
+        (Family::V6, "0", &[0.0, 0.21, 0.64, 1.5, 3.1]),
+    ];
+    for (family, tcp_early_retrans, schedule) in schedules {
+        let mut bench = Bench::new(family, &["fin-drop direction=downstream first=all"]);
+        bench.lab.server.sysctl("net/ipv4/tcp_early_retrans", tcp_early_retrans);
+        let (mut client, mut server) = bench.pair();
+        server.write_all(b"all there is").expect("sent");
+        server.shutdown(Shutdown::Write).expect("a live socket");
+        let mut all = [0; 12];
+        client.read_exact(&mut all).expect("the data arrive");
+        assert_eq!(&all, b"all there is");
+        let eof = is_ready(&client, PollFlags::POLLIN, Duration::from_millis(3700));
+        assert!(!eof, "the client reads an end of file");
+        assert_eq!(server_states(&bench), ["04"], "the closer stays in FIN-WAIT-1");
+        client.write_all(b"ping").expect("the other direction is open");
+        let mut ping = [0; 4];
+        server.read_exact(&mut ping).expect("the other direction is open");
+        assert_eq!(&ping, b"ping");
+        let log = bench.log();
+        let fins: Vec<_> =
+            log.0.iter().filter(|e| e.is("segment-in", "server") && e.flags().contains('F')).collect();
+        near(&since_first(&fins), schedule);
+        assert!(
+            log.fired().iter().all(|f| f.starts_with("fin-drop server downstream ")),
+            "{:?}",
+            log.fired()
+        );
+        assert_eq!(log.fired().len(), fins.len(), "every FIN is swallowed");
+    }
 }
 
 /// The states of the connections of the server's port in the server's kernel, numbered as in Linux: 04 is FIN-WAIT-1.
-fn server_states(lab: &Lab) -> Vec<String> {
-    let table = lab.server.run(|| fs::read_to_string("/proc/thread-self/net/tcp").expect("/proc is there"));
+fn server_states(bench: &Bench) -> Vec<String> {
+    let file = if bench.family == Family::V4 { "tcp" } else { "tcp6" };
+    let read = || fs::read_to_string(format!("/proc/thread-self/net/{file}")).expect("/proc is there");
+    let table = bench.lab.server.run(read);
     let port = format!(":{:04X}", lab::PORT);
     let fields = table.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
     let connections = fields.filter(|fields| fields[1].ends_with(&port) && fields[3] != "0A");
@@ -232,7 +244,7 @@ fn server_states(lab: &Lab) -> Vec<String> {
 
 /// E16: both applications read ECONNRESET at the first data, and write EPIPE after it.
 fn rst_inject() {
-    let mut bench = Bench::new(&["rst-inject to=both"]);
+    let mut bench = Bench::new(Family::V4, &["rst-inject to=both"]);
     let (mut client, mut server) = bench.pair();
     assert!(
         !is_ready(&client, PollFlags::POLLIN, Duration::from_millis(300)),
@@ -253,7 +265,7 @@ fn rst_inject() {
 
 /// E16: a peer that gets no RST sees silence until it speaks, then RST.
 fn rst_inject_to_one_side() {
-    let bench = Bench::new(&["rst-inject to=client after=300ms"]);
+    let bench = Bench::new(Family::V6, &["rst-inject to=client after=300ms"]);
     let (mut client, mut server) = bench.pair();
     let read = client.read(&mut [0; 1]).expect_err("a reset");
     assert_eq!(errno(&read), "ECONNRESET");
@@ -266,10 +278,10 @@ fn rst_inject_to_one_side() {
 /// The same seed gives the same event log twice, modulo time and the numbers that the hosts choose.
 fn same_seed() {
     let run = || {
-        let mut bench = Bench::new(&[
-            "syn-drop match.share=0.3 first=1",
-            "syn-ack-delay match.share=0.5 delay=50ms jitter=30ms",
-        ]);
+        let mut bench = Bench::new(
+            Family::V4,
+            &["syn-drop match.share=0.3 first=1", "syn-ack-delay match.share=0.5 delay=50ms jitter=30ms"],
+        );
         for port in 40_000..40_010 {
             let mut stream = connect_from(&bench.lab, port);
             let (mut server, _) = lab::accept(&bench.listener).expect("it has connected");

@@ -27,8 +27,8 @@ pub(in crate::fault) const KIND: Kind = Kind {
         id: "T1",
         incident: "firewalls that have forgotten a flow swallow its FIN; the sender's schedule was measured on Linux 6.18",
     },
-    sees: "the closer stays in FIN-WAIT-1 (or LAST-ACK) and repeats its FIN after 0.2, 0.6, 1.5, 3.1, 6.5, 13, 26, 53 s; the other \
-           side never reads end-of-file.",
+    sees: "the closer stays in FIN-WAIT-1 (or LAST-ACK) and repeats its FIN after 0.2, 0.4, 0.8, 1.7, 3.3, 6.6, 13, 27 s (without SACK \
+           0.2, 0.6, 1.5, 3.1, 6.5, 13, 26 s); the other side never reads end-of-file.",
     build: |reader, _| Ok(Arc::new(FinDrop { direction: reader.direction("direction")? })),
 };
 
