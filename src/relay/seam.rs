@@ -137,6 +137,8 @@ impl Flow {
                 client.shutdown(&mut cx.for_leg(Leg::Client));
             }
         }
+        // Now, for the first bytes may have come in the same batch.
+        self.apply_plan(cx);
     }
 
     /// Without us the bytes before a RST would be with the receiver already. Here they may still wait for the congestion

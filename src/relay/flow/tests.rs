@@ -797,6 +797,18 @@ const FAULTS: &[Row] = &[
 ];
 
 #[test]
+fn a_knob_is_turned_before_the_first_bytes_even_if_they_come_in_one_batch_with_the_handshake() {
+    let mut script = Script::new(Transparent, &["ack-delay delay=200ms every_other=false"]);
+    script.lines("c> S 0\n s< S 0\n s> S. 0 ack 1\n c< S. 0 ack 1");
+    for text in [". 1 ack 1", "P. 1:11 ack 1"] {
+        let segment = segment(text, CLIENT_ISN, script.ours[0]);
+        script.flow.on_segment(&mut Cx::new(script.now, &mut script.log), Leg::Client, segment);
+    }
+    script.drain();
+    script.run("s< P. 1:11 ack 1\n s> . 1 ack 11\n +199ms\n +1ms\n c< . 1 ack 11");
+}
+
+#[test]
 fn faults() {
     check(FAULTS);
 }
