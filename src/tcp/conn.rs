@@ -180,11 +180,14 @@ impl Connection {
         self.events.push_back(Event::Established);
         cx.emit(Trace::Established);
         self.tell_state(cx);
-        // What the segment carries beyond the handshake. A SYN's own number is consumed.
+        // What the segment carries beyond the handshake. A SYN's own number is consumed, and its window was not scaled (RFC
+        // 7323 §2.2).
+        let scale = peer.options.window_scale.and(ours.offer.window_scale).unwrap_or_default();
         let rest = match seg.has(Flags::SYN) {
             true => Segment {
                 seq: seg.seq + 1,
                 flags: seg.flags.without(Flags::SYN | Flags::ECE | Flags::CWR),
+                window: scale.raw(u32::from(seg.window.0)),
                 ..seg
             },
             false => seg,
