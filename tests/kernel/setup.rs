@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use bytes::{Bytes, BytesMut};
 use halfopen::engine::tun::Device;
 use halfopen::setup::gateway::{Gateway, Request};
-use halfopen::setup::netlink::{Family, Ipv4Setting, Netlink, Route, Rule};
+use halfopen::setup::netlink::{Family, Ipv4Setting, Netlink, Route, RouteKind, Rule};
 use nix::errno::Errno;
 use nix::mount::{MsFlags, mount};
 use nix::poll::PollFlags;
@@ -24,7 +24,7 @@ use nix::sys::signal::Signal;
 use crate::Single;
 use crate::lab::ns::Ns;
 use crate::lab::process::command;
-use crate::lab::{Lab, PORT, Way, address, cable, drain, errno, wait};
+use crate::lab::{Lab, PORT, Way, address, cable, drain, errno, outcome, wait};
 
 pub(crate) const SINGLES: &[Single] = &[
     ("packets that pass the TUN device and go back unchanged make a connection", bounce_tun),
@@ -32,6 +32,8 @@ pub(crate) const SINGLES: &[Single] = &[
     ("reverse path filtering does not stop intercepted packets", reverse_path_filter),
     ("an interception without interface names leaves the gateway's own connections alone", no_names),
     ("the gateway's own ICMP errors about other connections reach their client", others_errors),
+    ("an ICMP error passes strict reverse path filtering", filtered_errors),
+    ("two shards share the flows and never part the legs of one", two_shards),
     ("what was set up is undone at the end, and what was there before stays", undone),
     ("a stop by signal undoes everything", stopped),
     ("after a kill new connections are direct within a second, and a restart intercepts again", killed),
@@ -178,6 +180,50 @@ fn others_errors() {
         assert!(bouncing.join().expect("no panic").1 >= 2, "the errors took the way through the device");
     });
     drop(gateway);
+}
+
+/// With strict filtering the errors of routers still end a dial.
+fn filtered_errors() {
+    for strictness in ["1", "2"] {
+        let mut lab = untouched();
+        for key in ["all", "default", "cli0", "srv0"] {
+            lab.gateway.sysctl(&format!("net/ipv4/conf/{key}/rp_filter"), strictness);
+        }
+        lab.start(&[]);
+        lab.server.forward(&["s0"]);
+        for family in Family::ALL {
+            lab.server.route(family, Some((4, 1)), None, RouteKind::Prohibit);
+            let to = SocketAddr::new(address(family, 4, 1), PORT);
+            let expected = if family == Family::V4 { "EHOSTUNREACH" } else { "EACCES" };
+            assert_eq!(outcome(&lab.connect(to)), expected, "{family:?}, rp_filter {strictness}");
+        }
+    }
+}
+
+/// Both legs of a flow come out of the same queue: the kernel's choice of a queue is symmetric.
+fn two_shards() {
+    let mut lab = untouched();
+    let config = tempfile::Builder::new().suffix(".toml").tempfile().expect("a temporary file");
+    fs::write(config.path(), "[engine]\nshards = 2\n").expect("a temporary file");
+    let config = config.path().to_str().expect("temporary files have plain names");
+    lab.start(&["-c", config, "--json", "--grace", "0"]);
+    for family in Family::ALL {
+        let listener = lab.listen(family);
+        let mut ends: Vec<_> = (0..200).map(|_| lab.pair_by(&listener)).collect();
+        for (client, server) in &mut ends {
+            carry_word(client, server);
+            carry_word(server, client);
+        }
+    }
+    let summary = lab.halfopen.take().expect("proxied").finish();
+    assert_eq!(summary["flows"], 400, "each connection is one flow: {summary}");
+}
+
+fn carry_word(from: &mut TcpStream, to: &mut TcpStream) {
+    let mut got = [0; 4];
+    from.write_all(b"word").expect("an open connection");
+    to.read_exact(&mut got).expect("an open connection");
+    assert_eq!(&got, b"word");
 }
 
 /// Everything of a host that an interception may change.
