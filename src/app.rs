@@ -69,6 +69,12 @@ impl Run {
         self.observer.counters()
     }
 
+    /// Payload bytes that wait in all flows.
+    #[must_use]
+    pub fn waiting_bytes(&self) -> usize {
+        self.engine.gauges().queued()
+    }
+
     /// True once the engine has ended: after [`Self::stop`], or because a device failed.
     #[must_use]
     pub fn has_ended(&self) -> bool {

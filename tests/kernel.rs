@@ -23,7 +23,7 @@ use std::process::ExitCode;
 use halfopen::setup::netlink::Family;
 use libtest_mimic::{Arguments, Failed, Trial};
 
-use lab::{Lab, compare};
+use lab::{Lab, Way, compare};
 
 /// What the client and the server saw, in words.
 type Seen = Vec<String>;
@@ -64,7 +64,7 @@ fn trials_of(area: &str, rows: &'static [Row], singles: &'static [Single]) -> Ve
     let rows = rows.iter().flat_map(|(name, row)| {
         versions.map(|(family, version)| {
             Trial::test(format!("{area}: {name} ({version})"), move || {
-                compare(|lab| row(lab, family));
+                compare(Way::Proxied, |lab| row(lab, family));
                 Ok::<(), Failed>(())
             })
         })

@@ -1,17 +1,34 @@
 //! `halfopen exec`: runs a command whose TCP goes through halfopen.
 
 use std::ffi::OsString;
+use std::io;
+use std::ops::RangeInclusive;
 use std::process::ExitCode;
 
 use clap::Args as ClapArgs;
+use tracing::Level;
 
-use super::{Failure, Shared};
-use crate::config::load;
+use super::{Failure, Shared, ending, log};
+use crate::app::Run;
+use crate::config::{Loopback, Machine, Settings, load};
+use crate::engine::exec::address::FIRST_NAMESERVER;
+use crate::engine::exec::{AddressMap, Caller, HostLoopback};
+use crate::setup::namespace::{self, Inside, Running};
+use crate::setup::{listeners, resolv::Resolv};
+use crate::time::Duration;
+
+/// The set-up failed; lower codes belong to the command (as with env(1)).
+const SETUP_FAILED: u8 = 125;
+/// When the command has ended, what it sent is still delivered; nothing is left to deliver when nothing was seen waiting
+/// so many times in a row, so far apart.
+const QUIET_LOOKS: u32 = 10;
+const BETWEEN_LOOKS: Duration = Duration::from_millis(20);
 
 /// Run a command whose TCP connections go through halfopen; needs no root
 ///
 /// Exit code: that of the command; 125 if the set-up failed, 126 if the command
-/// cannot be run, 127 if it is not found, 128+n if signal n ended it.
+/// cannot be run, 127 if it is not found, 128+n if signal n ended it. The
+/// summary goes to stderr: stdout belongs to the command.
 #[derive(Debug, ClapArgs)]
 pub(super) struct Args {
     #[command(flatten)]
@@ -28,11 +45,77 @@ pub(super) struct Args {
 }
 
 pub(super) fn exec(args: &Args) -> Result<ExitCode, Failure> {
-    let request = args.shared.sources.request([(
-        "--host-loopback",
-        "intercept.host_loopback",
-        args.host_loopback.clone(),
-    )]);
-    let _ = (load(&request)?, &args.command);
-    Err(Failure::new(125, "exec: not wired up yet"))
+    let settings = settings(args).map_err(|failure| failure.code(SETUP_FAILED))?;
+    log::start(&args.shared, Level::WARN);
+    let watch = args.shared.watch(&settings).map_err(|failure| failure.code(SETUP_FAILED))?;
+    let resolv = Resolv::read().map_err(|e| setup_failed("read /etc/resolv.conf", &e))?;
+    let host_loopback = host_loopback(&settings.host_loopback);
+    let inside = Inside {
+        command: args.command.clone(),
+        loopback_ports: loopback_ports(&host_loopback).map_err(|e| setup_failed("read /proc/net/tcp", &e))?,
+        destinations: namespace::destinations().map_err(|e| Failure::from(e).code(SETUP_FAILED))?,
+        resolv_conf: Some(resolv.with_nameservers_from(FIRST_NAMESERVER)),
+    };
+    // Before the first thread.
+    let (prepared, device) = namespace::prepare(&inside)?;
+    let addresses = AddressMap { host_loopback, nameservers: resolv.nameservers };
+    let caller = Caller::new(addresses, settings.udp_flows);
+    let run = Run::start(&settings, watch, vec![device], Some(Box::new(caller)))
+        .map_err(|e| setup_failed("start the engine", &e))?;
+    let running = prepared.start()?;
+    let code = running.wait().map_err(|e| setup_failed("wait for the command", &e))?;
+    deliver(&run, &running, settings.grace);
+    match ending::tell(&args.shared, &run.finish(), &mut io::stderr()) {
+        // A command that failed by itself says more.
+        Err(failure) if code == 0 => Err(failure),
+        _ => Ok(ExitCode::from(code)),
+    }
+}
+
+/// Ends the run as soon as all that the command sent before its end is delivered, at the latest after `grace`, or when a
+/// signal says that nobody wants to wait.
+fn deliver(run: &Run, running: &Running, grace: Duration) {
+    run.stop(grace);
+    let mut quiet = 0;
+    while !run.has_ended() && quiet < QUIET_LOOKS && !running.is_told_to_end_within(BETWEEN_LOOKS) {
+        quiet = if run.waiting_bytes() == 0 { quiet + 1 } else { 0 };
+    }
+    run.stop(Duration::ZERO);
+}
+
+fn settings(args: &Args) -> Result<Settings, Failure> {
+    let request = args.shared.sources.request([
+        ("exec", "intercept.mode", Some("exec".to_owned())),
+        ("--host-loopback", "intercept.host_loopback", args.host_loopback.clone()),
+    ]);
+    Ok(Settings::resolve(&load(&request)?, Machine::here())?)
+}
+
+fn host_loopback(config: &Loopback) -> HostLoopback {
+    match config {
+        Loopback::On => HostLoopback::On,
+        Loopback::Off => HostLoopback::Off,
+        Loopback::Ports(ports) => HostLoopback::Ports(ports.0.iter().map(|r| r.first..=r.last).collect()),
+    }
+}
+
+/// The ports that are the caller's at 127.0.0.1: those that listen there now, as far as they are wanted.
+fn loopback_ports(wanted: &HostLoopback) -> io::Result<Vec<RangeInclusive<u16>>> {
+    match wanted {
+        HostLoopback::Off => Ok(Vec::new()),
+        // Named ports are the caller's even if nobody listens yet.
+        HostLoopback::Ports(ranges) => Ok(ranges.clone()),
+        HostLoopback::On => Ok(listeners::ranges(&listeners::on_loopback()?)),
+    }
+}
+
+fn setup_failed(what: &str, cause: &io::Error) -> Failure {
+    Failure::new(SETUP_FAILED, format!("cannot {what}: {cause}"))
+}
+
+impl From<namespace::Error> for Failure {
+    fn from(error: namespace::Error) -> Self {
+        let failure = Self::new(error.code, &error.what);
+        if error.hint.is_empty() { failure } else { failure.hint(&error.hint) }
+    }
 }

@@ -15,6 +15,7 @@ pub mod units;
 pub use error::{Place, Problem};
 pub use load::{Layers, OptionValue, Request, load};
 pub use resolve::{Machine, Settings};
+pub use units::Loopback;
 
 #[cfg(test)]
 mod tests {

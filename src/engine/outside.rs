@@ -21,7 +21,7 @@ pub trait Outside: Send {
     /// must be taken up again by [`Self::poll_event`]: readiness is edge-triggered.
     fn on_ready(&mut self, event: &Event);
 
-    /// The next thing that happened. The loop calls this until `None` after commands and readiness.
+    /// The next thing that happened. The loop calls this until `None` after commands, readiness and timeouts.
     fn poll_event(&mut self) -> Option<(FlowKey, SocketEvent)>;
 
     /// An IP packet from inside that is not TCP; its checksum may be unfinished if `needs_csum` (only the pseudo-header
@@ -34,7 +34,7 @@ pub trait Outside: Send {
     /// The config key of a limit that was hit since the last call. The loop calls this until `None` after packets.
     fn poll_limit(&mut self) -> Option<&'static str>;
 
-    /// When [`Self::on_timeout`] wants to be called.
+    /// When [`Self::on_timeout`] wants to be called; a time in the past if events or packets are left for the next turn.
     fn poll_timeout(&self) -> Option<Instant>;
 
     /// Runs what is due.

@@ -44,7 +44,7 @@ impl Flow {
         let interval = cx.now.since(self.last_syn);
         self.syn = SynInfo::of(segment);
         self.last_syn = cx.now;
-        self.expires = cx.now + PATIENCE.max(interval * 3);
+        self.expires = cx.now + self.patience(interval);
         match self.phase {
             Phase::Waiting => self.dial(cx),
             Phase::Dialling => {
@@ -53,6 +53,16 @@ impl Flow {
                 }
             }
             _ => {}
+        }
+    }
+
+    /// How long after a SYN, which came `interval` after the one before, the client counts as gone.
+    fn patience(&self, interval: Duration) -> Duration {
+        match self.settings.uplink {
+            Uplink::Transparent => PATIENCE.max(interval * 3),
+            // The kernel repeats the SYNs of a socket by itself, on the schedule of this machine, which is the client's
+            // too: intervals of a second at least, and none longer than twice the last one.
+            Uplink::Socket => Duration::from_secs(1).max(interval * 2) + Duration::from_millis(500),
         }
     }
 

@@ -1,5 +1,7 @@
 //! The caller's `/etc/resolv.conf`, and the one that a command in a namespace of its own sees instead.
 
+use std::fs;
+use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 /// Where the C library looks.
@@ -17,6 +19,15 @@ pub struct Resolv {
 }
 
 impl Resolv {
+    /// Reads the caller's file; one that is not there is empty.
+    pub fn read() -> io::Result<Self> {
+        match fs::read_to_string(PATH) {
+            Ok(text) => Ok(Self::parse(&text)),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(Self::parse("")),
+            Err(e) => Err(e),
+        }
+    }
+
     /// Reads the file's text. Lines that the C library would not understand are passed on and otherwise ignored.
     #[must_use]
     pub fn parse(text: &str) -> Self {

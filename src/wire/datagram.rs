@@ -107,10 +107,10 @@ pub fn emit_echo_reply(src: IpAddr, dst: IpAddr, message: &[u8], out: &mut Bytes
     emit_icmp(dst, src, [reply, 0], &message[4..], out);
 }
 
-/// Appends an ICMP error with `kind` and `code` about `packet`, from its receiver to its sender. A packet that cannot be
-/// read has no answer.
+/// Appends an ICMP error with `kind` and `code` about `packet`, from its receiver to its sender; of the packet only the
+/// headers are needed. One that cannot be read has no answer.
 pub fn emit_error(packet: &[u8], kind: u8, code: u8, out: &mut BytesMut) {
-    if let Ok(Some(header)) = ip::parse(packet) {
+    if let Some(header) = ip::parse_quoted(packet) {
         let mut rest = vec![0; 4];
         rest.extend(&packet[..packet.len().min(MAX_QUOTE)]);
         emit_icmp(header.dst, header.src, [kind, code], &rest, out);
@@ -242,6 +242,9 @@ mod tests {
         emit_error(&packet, 3, 3, &mut error);
         assert_eq!((error.len(), &error[20..22]), (576, &[3, 3][..]));
         assert_eq!(error[28..], packet[..MAX_QUOTE]);
+        error.clear();
+        emit_error(&packet[..28], 3, 1, &mut error);
+        assert_eq!((error.len(), &error[20..22]), (56, &[3, 1][..]));
         error.clear();
         emit_error(b"nonsense", 3, 3, &mut error);
         assert!(error.is_empty());

@@ -83,7 +83,8 @@ fn times(segments: &[Segment]) -> Vec<Duration> {
 
 fn silent(lab: &Lab, family: Family) -> Seen {
     let to = silent_at(family);
-    let (client, server) = (Sniffer::start(&lab.client, "c0"), Sniffer::start(&lab.server, "s0"));
+    let (client, server) =
+        (Sniffer::start(&lab.client, lab.client_device()), Sniffer::start(&lab.server, "s0"));
     let socket = dial(lab, to);
     let ended = wait(socket.as_fd(), PollFlags::POLLOUT, Duration::from_millis(3_600));
     let (client, server) = (client.stop(), server.stop());
@@ -128,7 +129,8 @@ fn syn_options(lab: &Lab, family: Family) -> Seen {
         for (key, value) in [("timestamps", timestamps), ("sack", sack), ("window_scaling", scaling)] {
             lab.server.sysctl(&format!("net/ipv4/tcp_{key}"), value);
         }
-        let (client, server) = (Sniffer::start(&lab.client, "c0"), Sniffer::start(&lab.server, "s0"));
+        let (client, server) =
+            (Sniffer::start(&lab.client, lab.client_device()), Sniffer::start(&lab.server, "s0"));
         let (_client_end, _server_end) = lab.pair(family);
         let handshake = |seen: Vec<Segment>| seen.into_iter().filter(|s| s.tcp.syn).map(|s| options(&s));
         seen.extend(handshake(client.stop()).map(|o| format!("client's cable: {o}")));

@@ -37,11 +37,24 @@ pub(crate) enum Way {
     Direct,
     /// Through halfopen.
     Proxied,
+    /// By the kernel's forwarding, but the client runs inside `halfopen exec` on its host.
+    Exec,
+    /// The same without any privilege.
+    UserExec,
+}
+
+impl Way {
+    /// True if the client runs inside `halfopen exec`.
+    pub(crate) const fn is_exec(self) -> bool {
+        matches!(self, Self::Exec | Self::UserExec)
+    }
 }
 
 /// The three hosts.
 pub(crate) struct Lab {
     pub(crate) client: Ns,
+    /// Where `halfopen exec` runs, if the client is inside of it.
+    pub(crate) caller: Option<Ns>,
     pub(crate) gateway: Ns,
     pub(crate) server: Ns,
     pub(crate) way: Way,
@@ -96,7 +109,7 @@ impl Lab {
 
     /// The three hosts without cables.
     pub(crate) fn unconnected(way: Way) -> Self {
-        Self { client: Ns::new(), gateway: Ns::new(), server: Ns::new(), way, halfopen: None }
+        Self { client: Ns::new(), caller: None, gateway: Ns::new(), server: Ns::new(), way, halfopen: None }
     }
 
     /// Addresses, routes and, on the direct way, forwarding; the interfaces `c0`, `cli0`, `srv0` and `s0` exist.
@@ -116,7 +129,7 @@ impl Lab {
                 self.gateway.route(family, Some((net, 0)), Some(address(family, 2, 2)), RouteKind::Unicast);
             }
         }
-        if self.way == Way::Direct {
+        if self.way != Way::Proxied {
             self.gateway.forward(&["cli0", "srv0"]);
         }
     }
@@ -125,6 +138,11 @@ impl Lab {
     pub(crate) fn start(&mut self, options: &[&str]) {
         if self.way == Way::Proxied {
             self.halfopen = Some(Halfopen::gateway(&self.gateway, options));
+        }
+        if self.way.is_exec() {
+            let (halfopen, inside) = Halfopen::exec(&self.client, self.way == Way::UserExec, options);
+            self.halfopen = Some(halfopen);
+            self.caller = Some(std::mem::replace(&mut self.client, inside));
         }
     }
 
@@ -135,6 +153,16 @@ impl Lab {
             let refused = self.connect(closed).expect_err("nobody listens there");
             assert_eq!(errno(&refused), "ECONNREFUSED", "the hosts are connected");
         }
+    }
+
+    /// The host of the client, which carries its packets.
+    pub(crate) fn client_host(&self) -> &Ns {
+        self.caller.as_ref().unwrap_or(&self.client)
+    }
+
+    /// The device that the client sees.
+    pub(crate) const fn client_device(&self) -> &'static str {
+        if self.way.is_exec() { "halfopen0" } else { "c0" }
     }
 
     /// A server that listens on [`PORT`].
@@ -159,7 +187,9 @@ impl Lab {
         let to = listener.local_addr().expect("it is bound");
         let client = self.connect(to).expect("the server listens");
         let (server, peer) = accept(listener).expect("the client has connected");
-        assert_eq!(peer, client.local_addr().expect("connected"), "the server logs the client's address");
+        if !self.way.is_exec() {
+            assert_eq!(peer, client.local_addr().expect("connected"), "the server logs the client's address");
+        }
         (client, limited(server).expect("a live socket"))
     }
 }
@@ -277,12 +307,14 @@ pub(crate) fn reset(stream: TcpStream) {
     SockRef::from(&stream).set_linger(Some(Duration::ZERO)).expect("a live socket");
 }
 
-/// Does `row` without and with halfopen and compares what was seen. With halfopen, flows must have been its own.
-pub(crate) fn compare<T: Debug + PartialEq>(row: impl Fn(&Lab) -> T) {
+/// Does `row` without and with halfopen and compares what was seen. With halfopen, flows must have been its own; in exec
+/// mode there is no other way.
+pub(crate) fn compare<T: Debug + PartialEq>(with: Way, row: impl Fn(&Lab) -> T) {
     let direct = row(&Lab::new(Way::Direct));
-    let mut lab = Lab::with(Way::Proxied, &["--json", "--grace", "0"]);
+    let options: &[&str] = if with == Way::Proxied { &["--json", "--grace", "0"] } else { &[] };
+    let mut lab = Lab::with(with, options);
     let proxied = row(&lab);
-    let summary = lab.halfopen.take().map(Halfopen::finish);
+    let summary = lab.halfopen.take().filter(|_| with == Way::Proxied).map(Halfopen::finish);
     assert_eq!(proxied, direct, "left: with halfopen, right: without");
     let flows = summary.map(|s| s["flows"].as_u64().expect("a number"));
     assert!(flows.is_none_or(|n| n > 0), "halfopen only looked on");

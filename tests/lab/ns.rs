@@ -27,6 +27,11 @@ impl Ns {
         Self(made.join().expect("the thread above does not panic otherwise").into())
     }
 
+    /// The host that a process is on.
+    pub(crate) fn of(pid: u32) -> Self {
+        Self(File::open(format!("/proc/{pid}/ns/net")).expect("the process lives").into())
+    }
+
     /// Runs `f` on a thread of this host. What it opens stays on this host.
     pub(crate) fn run<T: Send>(&self, f: impl FnOnce() -> T + Send) -> T {
         thread::scope(|scope| {

@@ -1,14 +1,17 @@
 //! The program under test as a child process on one of the hosts.
 
 use std::io::{BufRead, BufReader};
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::{AsFd, AsRawFd, IntoRawFd, RawFd};
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::mpsc::{self, Receiver};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::thread::{self, JoinHandle};
 
+use nix::errno::Errno;
+use nix::fcntl::OFlag;
 use nix::sys::signal::{Signal, kill};
+use nix::sys::stat::Mode;
 use nix::unistd::Pid;
 
 use super::ns::Ns;
@@ -48,6 +51,67 @@ pub(crate) fn program(ns: &Ns, path: &str) -> Command {
     command
 }
 
+/// A descriptor of this very test program and one of halfopen, inherited by all children. A child that is nobody runs
+/// them through these, wherever they are.
+fn programs() -> (RawFd, RawFd) {
+    static PROGRAMS: OnceLock<(RawFd, RawFd)> = OnceLock::new();
+    *PROGRAMS.get_or_init(|| {
+        let open = |path: &str| {
+            let fd = nix::fcntl::open(path, OFlag::O_PATH, Mode::empty()).expect("the program is there");
+            fd.into_raw_fd()
+        };
+        (open("/proc/self/exe"), open(env!("CARGO_BIN_EXE_halfopen")))
+    })
+}
+
+/// This test program as a command: it then does what [`crate::inside`] says.
+pub(crate) fn myself() -> String {
+    format!("/proc/self/fd/{}", programs().0)
+}
+
+/// The same as [`command`] for somebody without privileges. Where the test is root only in its own user namespace, nobody
+/// else exists; then it is root without capabilities.
+pub(crate) fn command_of_user(ns: &Ns, args: &[&str]) -> Command {
+    let mut command = Command::new(format!("/proc/self/fd/{}", programs().1));
+    command.args(args).stdin(Stdio::null()).env_clear().current_dir("/");
+    let ns = ns.as_fd().as_raw_fd();
+    let is_root = has_many_users();
+    // SAFETY: system calls without memory effects; the descriptor lives in the forked copy too.
+    unsafe {
+        command.pre_exec(move || {
+            let fd = std::os::fd::BorrowedFd::borrow_raw(ns);
+            nix::sched::setns(fd, nix::sched::CloneFlags::CLONE_NEWNET)?;
+            if is_root {
+                nix::unistd::setgroups(&[])?;
+                nix::unistd::setresgid(NOBODY.into(), NOBODY.into(), NOBODY.into())?;
+                nix::unistd::setresuid(NOBODY.into(), NOBODY.into(), NOBODY.into())?;
+            } else {
+                become_powerless()?;
+            }
+            // After the change of user, which clears it.
+            nix::sys::prctl::set_pdeathsig(Signal::SIGKILL)?;
+            Ok(())
+        });
+    }
+    command
+}
+
+/// Root is nobody special any more in what this process executes.
+pub(crate) fn become_powerless() -> nix::Result<()> {
+    const SECBIT_NOROOT: libc::c_ulong = 1;
+    // SAFETY: a system call without memory effects.
+    Errno::result(unsafe { libc::prctl(libc::PR_SET_SECUREBITS, SECBIT_NOROOT) }).map(drop)
+}
+
+/// The user and group without any file of their own.
+pub(crate) const NOBODY: u32 = 65_534;
+
+/// True if this process may become somebody else.
+pub(crate) fn has_many_users() -> bool {
+    let map = std::fs::read_to_string("/proc/self/uid_map").expect("procfs");
+    map.split_ascii_whitespace().nth(2).and_then(|n| n.parse().ok()).is_some_and(|n: u64| n > NOBODY.into())
+}
+
 /// Runs the command on a host to its end.
 pub(crate) fn output(ns: &Ns, args: &[&str]) -> Output {
     command(ns, args).output().expect("the program was built with the test")
@@ -63,25 +127,43 @@ impl Halfopen {
         Self::start(ns, &args)
     }
 
+    /// `halfopen exec` with a command that does nothing; returns when that says `ready`, with the host that it is on.
+    pub(crate) fn exec(ns: &Ns, user: bool, options: &[&str]) -> (Self, Ns) {
+        let myself = myself();
+        let args = [&["exec"], options, &["--", &myself, "inside", "idle"]].concat();
+        let this = Self::start_command(if user { command_of_user(ns, &args) } else { command(ns, &args) });
+        let inside = Ns::of(this.inside());
+        (this, inside)
+    }
+
+    /// The process of the idle command.
+    pub(crate) fn inside(&self) -> u32 {
+        let said = self.said();
+        let line = said.lines().find_map(|line| line.strip_prefix("ready ")).expect("it is ready");
+        line.parse().expect("its process")
+    }
+
     /// Runs with these arguments; returns when it says `ready`.
     pub(crate) fn start(ns: &Ns, args: &[&str]) -> Self {
-        let mut child = command(ns, args)
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("the program was built");
+        Self::start_command(command(ns, args))
+    }
+
+    fn start_command(mut command: Command) -> Self {
+        let mut child =
+            command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the program was built");
         let stderr = child.stderr.take().expect("it is piped");
         let said = Arc::new(Mutex::new(String::new()));
         let (tell, told) = mpsc::channel();
         let copy = Arc::clone(&said);
         let reader = thread::spawn(move || {
             for line in BufReader::new(stderr).lines().map_while(Result::ok) {
-                if line.contains("ready") {
-                    let _ = tell.send(());
-                }
+                let ready = line.contains("ready");
                 let mut said = copy.lock().expect("nobody panics with it");
                 said.push_str(&line);
                 said.push('\n');
+                if ready {
+                    let _ = tell.send(());
+                }
             }
         });
         let this = Self { child, said, reader: Some(reader) };

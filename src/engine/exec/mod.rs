@@ -3,6 +3,7 @@
 
 pub mod address;
 mod errors;
+mod probe;
 mod ready;
 mod socket;
 mod sys;
@@ -27,6 +28,7 @@ use crate::wire::datagram::{self, Datagram};
 
 use super::Outside;
 pub use address::{AddressMap, HostLoopback};
+use probe::{Probe, State};
 use ready::Ready;
 use socket::{Look, Socket};
 use udp::{Outgoing, UdpRelay};
@@ -35,6 +37,8 @@ use udp::{Outgoing, UdpRelay};
 const SWEEP: Duration = Duration::from_secs(15);
 /// Answers to pings that wait to be sent.
 const MAX_ECHOES: usize = 64;
+/// Events, and packets, that are handed out in a row; then the other side has its turn.
+const BURST: u32 = 64;
 
 /// The caller's network.
 #[derive(Debug)]
@@ -47,6 +51,10 @@ pub struct Caller {
     /// Sockets that may have something to do.
     ready: Ready,
     events: VecDeque<(FlowKey, SocketEvent)>,
+    probes: Vec<Probe>,
+    /// Events and packets since the last pause.
+    event_burst: u32,
+    packet_burst: u32,
     udp: UdpRelay,
     udp_limit_hit: bool,
     echoes: VecDeque<BytesMut>,
@@ -66,6 +74,9 @@ impl Caller {
             by_flow: HashMap::new(),
             ready: Ready::default(),
             events: VecDeque::new(),
+            probes: Vec::new(),
+            event_burst: 0,
+            packet_burst: 0,
             udp: UdpRelay::new(udp_flows),
             udp_limit_hit: false,
             echoes: VecDeque::new(),
@@ -127,9 +138,9 @@ impl Outside for Caller {
             SocketCommand::Write { data, urgent } => socket.write(data, urgent),
             SocketCommand::Shutdown => socket.shut_down(),
             SocketCommand::Probe => {
-                if socket.probe() {
-                    self.events.push_back((flow, SocketEvent::ProbeAnswered));
-                }
+                socket.probe();
+                self.probes.retain(|probe| probe.flow != flow);
+                self.probes.push(Probe::new(flow));
             }
             SocketCommand::Abort => {
                 socket.reset_on_close();
@@ -152,6 +163,9 @@ impl Outside for Caller {
     }
 
     fn poll_event(&mut self) -> Option<(FlowKey, SocketEvent)> {
+        if pauses(&mut self.event_burst) {
+            return None;
+        }
         if let Some(event) = self.events.pop_front() {
             return Some(event);
         }
@@ -170,6 +184,7 @@ impl Outside for Caller {
                 Look::Nothing => {}
             }
         }
+        self.event_burst = 0;
         None
     }
 
@@ -197,13 +212,18 @@ impl Outside for Caller {
 
     fn poll_packet(&mut self, packet: &mut BytesMut) -> bool {
         packet.clear();
-        match self.echoes.pop_front() {
-            Some(reply) => {
-                packet.extend_from_slice(&reply);
-                true
-            }
-            None => self.udp.poll_packet(packet),
+        if pauses(&mut self.packet_burst) {
+            return false;
         }
+        if let Some(reply) = self.echoes.pop_front() {
+            packet.extend_from_slice(&reply);
+            return true;
+        }
+        let any = self.udp.poll_packet(packet);
+        if !any {
+            self.packet_burst = 0;
+        }
+        any
     }
 
     fn poll_limit(&mut self) -> Option<&'static str> {
@@ -211,7 +231,11 @@ impl Outside for Caller {
     }
 
     fn poll_timeout(&self) -> Option<Instant> {
-        self.next_sweep
+        let pending = !self.events.is_empty() || !self.ready.is_empty() || self.udp.is_pending();
+        if pending {
+            return Some(Instant::ZERO);
+        }
+        self.probes.iter().map(Probe::next).chain(self.next_sweep).min()
     }
 
     fn on_timeout(&mut self, now: Instant) {
@@ -219,7 +243,32 @@ impl Outside for Caller {
             self.udp.sweep();
             self.next_sweep = (!self.udp.is_empty()).then(|| now + SWEEP);
         }
+        let Self { probes, by_flow, sockets, events, .. } = self;
+        probes.retain_mut(|probe| {
+            let Some(&id) = by_flow.get(&probe.flow) else { return false };
+            match probe.state(now) {
+                State::Waiting => true,
+                State::Lost => false,
+                State::Look(since) => {
+                    let answered = sockets[id].was_heard_within(since);
+                    if answered {
+                        events.push_back((probe.flow, SocketEvent::ProbeAnswered));
+                    }
+                    !answered
+                }
+            }
+        });
     }
+}
+
+/// Counts one more of a burst; true if it is time for a pause, which begins a new one.
+fn pauses(burst: &mut u32) -> bool {
+    *burst += 1;
+    let pause = *burst > BURST;
+    if pause {
+        *burst = 0;
+    }
+    pause
 }
 
 #[cfg(test)]

@@ -20,6 +20,11 @@ impl Ready {
         }
     }
 
+    /// True if no slot waits.
+    pub(super) fn is_empty(&self) -> bool {
+        self.queue.is_empty()
+    }
+
     /// Takes the first slot.
     pub(super) fn pop(&mut self) -> Option<usize> {
         let slot = self.queue.pop_front()?;

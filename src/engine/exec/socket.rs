@@ -232,19 +232,22 @@ impl Socket {
         })
     }
 
-    /// Asks whether the server lives, for a client that asks us: the kernel sends one keepalive probe now. True if the
-    /// server has answered all earlier ones. A dead server is thus noticed one probe later than by the client itself.
-    pub(super) fn probe(&mut self) -> bool {
+    /// Makes the kernel ask the server whether it lives, by one keepalive probe now.
+    pub(super) fn probe(&mut self) {
         let socket = SockRef::from(&self.stream);
         if !std::mem::replace(&mut self.probed, true) {
             // No probes but those that the client asks for, and no end other than the client's.
             let quiet = TcpKeepalive::new().with_time(LONG).with_interval(LONG).with_retries(MANY);
             let _ = socket.set_tcp_keepalive(&quiet);
         }
-        let alive = sys::unanswered_probes(&self.stream).is_ok_and(|n| n == 0);
         // Every setting of this value starts the timer anew; one second of silence is long over when a client probes.
         let _ = socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(Duration::from_secs(1)));
-        alive
+    }
+
+    /// True if the server has said something, if only an ACK, within this time.
+    pub(super) fn was_heard_within(&self, time: Duration) -> bool {
+        let heard = sys::last_ack(&self.stream).ok().flatten();
+        heard.is_some_and(|ms| Duration::from_millis(ms.into()) <= time)
     }
 
     /// Makes the close that follows a RST.

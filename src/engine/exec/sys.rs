@@ -32,8 +32,8 @@ pub(super) fn at_urgent_byte(socket: impl AsFd) -> io::Result<bool> {
     Ok(answer != 0)
 }
 
-/// How many probes of the kernel the peer has not answered, keepalive probes among them.
-pub(super) fn unanswered_probes(socket: impl AsFd) -> io::Result<u8> {
+/// How long ago the peer's last ACK came, in milliseconds; `None` while a probe of the kernel waits for one.
+pub(super) fn last_ack(socket: impl AsFd) -> io::Result<Option<u32>> {
     // SAFETY: tcp_info is plain data for which all zero is valid.
     let mut info: libc::tcp_info = unsafe { std::mem::zeroed() };
     let mut len = size_of_val(&info) as libc::socklen_t;
@@ -42,5 +42,8 @@ pub(super) fn unanswered_probes(socket: impl AsFd) -> io::Result<u8> {
     let result = unsafe {
         libc::getsockopt(fd, libc::IPPROTO_TCP, libc::TCP_INFO, (&raw mut info).cast(), &raw mut len)
     };
-    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(info.tcpi_probes) }
+    if result < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok((info.tcpi_probes == 0).then_some(info.tcpi_last_ack_recv))
 }

@@ -150,6 +150,11 @@ impl UdpRelay {
         });
     }
 
+    /// True if [`Self::poll_packet`] may have something.
+    pub(super) fn is_pending(&self) -> bool {
+        !self.errors.is_empty() || !self.ready.is_empty()
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.flows.is_empty()
     }

@@ -15,6 +15,8 @@ use super::OpenError;
 use crate::wire::vnet::VNET_HDR_LEN;
 
 const TUN_PATH: &str = "/dev/net/tun";
+/// `PACKET_QDISC_BYPASS` of linux/if_packet.h.
+const PACKET_QDISC_BYPASS: c_int = 20;
 const TUN_F_CSUM: c_uint = 0x01;
 const TUN_F_TSO4: c_uint = 0x02;
 const TUN_F_TSO6: c_uint = 0x04;
@@ -99,6 +101,9 @@ pub(super) fn open_packet(name: &str, queue_bytes: c_int) -> io::Result<OwnedFd>
     let fd = socket.as_raw_fd();
     set_option(fd, libc::SOL_PACKET, libc::PACKET_VNET_HDR, 1)?;
     set_option(fd, libc::SOL_PACKET, libc::PACKET_IGNORE_OUTGOING, 1)?;
+    // The queue of an interface that was up before its other end drops everything until the kernel gets round to it,
+    // milliseconds later.
+    set_option(fd, libc::SOL_PACKET, PACKET_QDISC_BYPASS, 1)?;
     // FORCE passes net.core.rmem_max, but Linux lets only those do that who have CAP_NET_ADMIN over the whole machine: an
     // ordinary user in a namespace of his own gets what rmem_max allows.
     for (force, plain) in [(libc::SO_RCVBUFFORCE, libc::SO_RCVBUF), (libc::SO_SNDBUFFORCE, libc::SO_SNDBUF)] {

@@ -1,6 +1,6 @@
 //! The life of the child until it is the command.
 
-use std::ffi::{CString, OsStr};
+use std::ffi::{CString, OsStr, OsString};
 use std::fs;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
@@ -67,7 +67,7 @@ fn allow_low_ports_and_ping() {
 /// Returns only if that failed.
 #[allow(unsafe_code)]
 fn execute(inside: &Inside) -> Error {
-    let name = inside.command.first().map_or_else(|| OsStr::new(""), |name| name);
+    let name = inside.command.first().map(OsString::as_os_str).unwrap_or_default();
     let words: Result<Vec<CString>, _> =
         inside.command.iter().map(|word| CString::new(word.as_bytes())).collect();
     let Ok(words) = words else { return not_started(name, nix::Error::EINVAL) };

@@ -5,7 +5,10 @@
 //! sends to us alone is.
 
 use std::io;
+use std::os::fd::AsFd as _;
+use std::time::Duration;
 
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{self, SigHandler, SigSet, Signal, kill, raise};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
@@ -72,7 +75,7 @@ impl Running {
 
     /// Waits for the command's end, passing signals on, and returns its exit code, or 128 + n after signal n. What it
     /// left running in the background loses its network when this process ends.
-    pub fn wait(self) -> io::Result<u8> {
+    pub fn wait(&self) -> io::Result<u8> {
         loop {
             match waitpid(self.child, Some(WaitPidFlag::WNOHANG))? {
                 WaitStatus::Exited(_, code) => return Ok(code as u8),
@@ -91,6 +94,18 @@ impl Running {
                 (_, true) => {}
             }
         }
+    }
+
+    /// After the command's end: waits so long, and tells whether a signal meanwhile asked this process to end.
+    #[must_use]
+    pub fn is_told_to_end_within(&self, time: Duration) -> bool {
+        let timeout = PollTimeout::try_from(time).unwrap_or(PollTimeout::MAX);
+        let mut fds = [PollFd::new(self.signals.0.as_fd(), PollFlags::POLLIN)];
+        if !matches!(poll(&mut fds, timeout), Ok(1..)) {
+            return false;
+        }
+        let ends = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP, Signal::SIGQUIT];
+        self.signals.next().is_ok_and(|(signal, _)| ends.contains(&signal))
     }
 
     fn pass_on(&self, signal: Signal) {
