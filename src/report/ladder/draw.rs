@@ -226,7 +226,9 @@ impl<'a> Pen<'a> {
     fn label(&self, Arrow { seg, meaning, .. }: &Arrow, columns: usize) -> String {
         let times = self.style.glyph("×", "x");
         let mut short = seg.flags.to_string();
-        if !matches!(meaning, Meaning::Ack | Meaning::AckOfFin | Meaning::HandshakeAck) {
+        let pure_ack =
+            matches!(meaning, Meaning::Ack | Meaning::FirstAck | Meaning::AckOfFin | Meaning::HandshakeAck);
+        if !pure_ack {
             short.push_str(&format!(" {}:{}({})", seg.seq, seg.seq.wrapping_add(seg.len), seg.len));
         }
         if seg.segs > 1 {

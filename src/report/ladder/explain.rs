@@ -55,6 +55,9 @@ fn first_time(arrow: &Arrow) -> Option<String> {
             "The client has completed its handshake, so halfopen completes the one with the server: accept() returns there."
                 .to_owned()
         }
+        (Meaning::DataAndAckOfFin, ..) => {
+            format!("{} sends {len} {bytes}, and acknowledges the FIN with them.", capital(from))
+        }
         (Meaning::Data, Way::In, _) => format!("{} sends {len} {bytes}.", capital(from)),
         (Meaning::Data, Way::Out, _) => format!("halfopen passes {len} {bytes} on to {to}."),
         (Meaning::Fin, ..) => fin(arrow),
@@ -64,9 +67,13 @@ fn first_time(arrow: &Arrow) -> Option<String> {
             format!("{} asks whether the window is still closed.", capital(from))
         }
         (Meaning::KeepaliveProbe, Way::In, _) => format!("{} asks whether anybody is still there.", capital(from)),
-        (Meaning::Ack, ..) if arrow.seg.window == 0 => {
+        (Meaning::Ack | Meaning::FirstAck, ..) if arrow.seg.window == 0 => {
             format!("Window 0: {from} has no room. {} must stop and ask from time to time.", capital(to))
         }
+        (Meaning::FirstAck, ..) => format!(
+            "ack {}: {from} has every byte before this number, and room for {} more.",
+            arrow.seg.ack, arrow.seg.window
+        ),
         (Meaning::Ack | Meaning::WindowProbe | Meaning::KeepaliveProbe, ..) => return None,
     })
 }

@@ -75,7 +75,7 @@ pub(super) struct Arrow {
 impl Arrow {
     /// True if many of these in a row can be folded into one line.
     fn is_bulk(&self) -> bool {
-        matches!(self.meaning, Meaning::Data | Meaning::Ack)
+        matches!(self.meaning, Meaning::Data | Meaning::Ack | Meaning::FirstAck)
             && self.fate == Fate::Passed
             && self.marks.is_empty()
             && self.again.is_none()

@@ -28,7 +28,11 @@ pub(super) enum Meaning {
     /// The third segment of the handshake.
     HandshakeAck,
     Data,
+    /// Data that acknowledge the other end's FIN.
+    DataAndAckOfFin,
     Ack,
+    /// The first of its sender that acknowledges data.
+    FirstAck,
     /// Acknowledges the other end's FIN for the first time.
     AckOfFin,
     Fin,
@@ -62,6 +66,8 @@ struct End {
     /// Highest number acknowledged.
     acked: Option<SeqNum>,
     window: u32,
+    /// It has sent a [`Meaning::FirstAck`].
+    acked_data: bool,
     again: u32,
     last_sent: Instant,
 }
@@ -108,6 +114,7 @@ impl Track {
         }
         let seg = relative(me, other, note);
         let meaning = meaning(me, other, note);
+        me.acked_data |= meaning == Meaning::FirstAck;
         let again = repeats(me, at, note);
         if from_peer && again.is_some() && other.acked.is_some_and(|acked| acked.after(note.seq)) {
             // Whoever repeats something has not got the ACK for it.
@@ -185,18 +192,19 @@ fn relative(me: &mut End, other: &mut End, note: &SegmentNote) -> Seg {
 fn meaning(me: &End, other: &End, note: &SegmentNote) -> Meaning {
     let has = |flag| note.flags.has(flag);
     let old = me.next.is_some_and(|next| note.seq.before(next));
+    let acks_fin = other.fin.is_some_and(|fin| note.ack.at_or_after(fin)) && !me.has_acked(other.fin);
     match () {
         () if has(Flags::RST) => Meaning::Reset,
         () if has(Flags::SYN | Flags::ACK) => Meaning::SynAck,
         () if has(Flags::SYN) => Meaning::Syn,
         () if has(Flags::FIN) => Meaning::Fin,
+        () if note.len > 0 && acks_fin => Meaning::DataAndAckOfFin,
         () if note.len > 0 => Meaning::Data,
         () if old && other.window == 0 => Meaning::WindowProbe,
         () if old => Meaning::KeepaliveProbe,
         () if me.acked.is_none_or(|acked| Some(acked) == other.isn) => Meaning::HandshakeAck,
-        () if other.fin.is_some_and(|fin| note.ack.at_or_after(fin)) && !me.has_acked(other.fin) => {
-            Meaning::AckOfFin
-        }
+        () if acks_fin => Meaning::AckOfFin,
+        () if !me.acked_data && me.acked.is_some_and(|acked| note.ack.after(acked)) => Meaning::FirstAck,
         () => Meaning::Ack,
     }
 }
