@@ -315,11 +315,13 @@ impl Host {
             }
             Some(_) => {}
         }
-        let Some(space) = u64::from(self.config.buffer).checked_sub(self.unread) else {
-            let unread = self.unread;
-            return self.breaks(format!("{unread} unread bytes exceed the buffer"));
-        };
-        conn.set_receive_space(space as u32);
+        let buffer = u64::from(self.config.buffer);
+        conn.set_receive_space(buffer.saturating_sub(self.unread) as u32);
+        // A scaled window is rounded up so that its edge does not move left (as Linux does it).
+        let unit = 1 << self.syn.window_scale.map_or(0, WindowScale::shift);
+        if self.unread >= buffer + unit {
+            self.breaks(format!("{} unread bytes exceed the buffer", self.unread));
+        }
     }
 
     fn write(&mut self, now: Instant) {

@@ -4,8 +4,10 @@
 //! - [`host`]: an application on top of a [`crate::tcp::Connection`], and the invariants that every host must keep;
 //! - [`world`]: two hosts, with nothing or with a [`crate::relay`] between them;
 //! - [`fuzz`]: what the fuzz targets run;
+//! - [`watch`]: what must hold of every TCP at all times; [`chance`]: random worlds;
 //! - [`script`]: segment scripts in the notation of [`crate::wire::notation`].
 
+pub mod chance;
 pub mod fuzz;
 pub mod host;
 pub mod link;

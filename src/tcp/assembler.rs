@@ -48,7 +48,7 @@ pub struct Inserted {
 impl Assembler {
     /// Takes the data of a segment that starts at stream offset `offset`. `window` is what the receiver accepts: its
     /// start is the next offset in order, its end the right edge; data outside is cut off. A segment that would begin
-    /// range number `max_ranges + 1` is not kept.
+    /// range number `max_ranges + 1` is not kept, unless it is next in order.
     pub fn insert(
         &mut self,
         window: &Range<u64>,
@@ -64,7 +64,7 @@ impl Assembler {
             return out;
         }
         let mut touched = self.take_touching(&cut);
-        if touched.is_empty() && self.ranges.len() >= max_ranges {
+        if touched.is_empty() && self.ranges.len() >= max_ranges && cut.start > window.start {
             out.limit_hit = true;
             return out;
         }

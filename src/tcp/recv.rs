@@ -307,10 +307,8 @@ impl Recv {
         field
     }
 
-    /// Where the right edge could be: as far as there is space, and as the 16 bits of the field reach.
     fn wanted_edge(&self) -> u64 {
-        let most = self.scale.bytes(RawWindow(u16::MAX));
-        self.nxt + u64::from(self.space.saturating_sub(self.ready_bytes).min(most))
+        self.nxt + u64::from(self.space.saturating_sub(self.ready_bytes))
     }
 
     /// RFC 9293 §3.8.6.2.2: true if the application has freed so much that the peer must be told. Like Linux: at least two

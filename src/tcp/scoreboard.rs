@@ -38,6 +38,8 @@ struct Rack {
     at: Instant,
     end: u64,
     rtt: Duration,
+    /// The path's, as of the last look.
+    min_rtt: Duration,
     /// Highest position ever delivered.
     highest: u64,
     reordering_seen: bool,
@@ -85,7 +87,7 @@ impl Scoreboard {
 
     /// The cumulative acknowledgement moved to `una`.
     pub(super) fn ack(&mut self, una: u64, now: Instant) -> Delivered {
-        let mut out = Delivered::default();
+        let (mut out, mut resent) = (Delivered::default(), false);
         while let Some(front) = self.sent.front().copied() {
             if front.start >= una {
                 break;
@@ -101,6 +103,11 @@ impl Scoreboard {
             if piece.lost {
                 self.lost -= len;
             }
+            resent |= piece.again;
+        }
+        if resent {
+            // Karn, and more: what follows a filled hole arrived long before its acknowledgement.
+            out.rtt = None;
         }
         out
     }
@@ -145,6 +152,10 @@ impl Scoreboard {
             }
         }
         self.rack.highest = self.rack.highest.max(piece.end);
+        if piece.again && rtt < self.rack.min_rtt {
+            // The original was delivered, not the copy that left just now.
+            return;
+        }
         if !self.rack.known || (piece.at, piece.end) > (self.rack.at, self.rack.end) {
             (self.rack.at, self.rack.end, self.rack.rtt, self.rack.known) = (piece.at, piece.end, rtt, true);
         }
@@ -159,6 +170,7 @@ impl Scoreboard {
     /// lost, and when to look again.
     pub(super) fn detect_loss(&mut self, now: Instant, reordering: Reordering) -> (bool, Option<Instant>) {
         let (mut found, mut again) = (false, None);
+        self.rack.min_rtt = reordering.min_rtt;
         let newest = (self.rack.at, self.rack.end);
         // The usual case: everything delivered in order, so nothing older than the newest delivery is left.
         let in_order = self.sacked == 0 && self.sent.front().is_none_or(|s| (s.at, s.end) >= newest);

@@ -103,6 +103,9 @@ fn at_the_limit_a_new_range_is_refused_but_an_old_one_still_grows() {
     assert_eq!(a.insert(&OPEN, 12, &text("xx"), 2).new, 2);
     assert_eq!(a.insert(&OPEN, 14, &text("xxxxxx"), 2).new, 6);
     assert_eq!((a.len(), a.bytes()), (1, 12));
+    a.insert(&OPEN, 30, &text("xx"), 2);
+    assert_eq!(a.insert(&OPEN, 0, &text("xx"), 2).new, 2, "what is next in order always enters");
+    assert_eq!(drain(&mut a, 0), "xx");
 }
 
 #[test]

@@ -1,0 +1,124 @@
+//! Worlds by chance: every choice of a run comes from its seed.
+
+use super::host::{App, Close, End};
+use super::link::Weather;
+use super::world::{Setup, World};
+use crate::rng::Rng;
+use crate::tcp::{Config, Congestion, SynOptions};
+use crate::time::Duration;
+use crate::trace::NoSink;
+use crate::wire::WindowScale;
+
+/// How long a world may take: a day. Two hosts whose RTO has grown to minutes in bad weather need hours.
+pub const LIMIT: Duration = Duration::from_secs(24 * 3600);
+
+/// Runs the world of this seed to its end.
+///
+/// # Errors
+/// A rule of [`super::watch`] that was broken, bytes that were lost, or an end that never came.
+pub fn check_two_hosts(seed: u64) -> Result<(), String> {
+    let setup = two_hosts(seed);
+    let (client, server) = (setup.client, setup.server);
+    let mut world = World::new(setup, NoSink);
+    world.run(LIMIT)?;
+    let ends = (world.client.end, world.server.end);
+    let (moved, whole) = ((world.server.received, world.client.received), (client.send, server.send));
+    let aborts = |app: &App| matches!(app.close, Close::AbortAt(_));
+    if aborts(&client) || aborts(&server) {
+        return Ok(());
+    }
+    if moved != whole {
+        return Err(format!("{moved:?} bytes arrived, not {whole:?}; the ends are {ends:?}"));
+    }
+    match ends {
+        (Some(End::Closed), Some(End::Closed | End::Reset)) | (Some(End::Reset), Some(End::Closed)) => {
+            // A LAST-ACK whose RTO has grown beyond the peer's TIME-WAIT meets a closed host in the end.
+            Ok(())
+        }
+        _ => Err(format!("the connection ended as {ends:?}")),
+    }
+}
+
+/// A pair of hosts, options, applications and weather from one seed.
+#[must_use]
+pub fn two_hosts(seed: u64) -> Setup {
+    let mut rng = Rng::new(seed, 100);
+    let rng = &mut rng;
+    let (mut client, mut server) = (app(rng), app(rng));
+    // Nobody waits for ever: not for a peer that waits as well, not for bytes that never come.
+    if client.close == Close::AfterPeer {
+        server.close = Close::WhenSent;
+    }
+    let sends = [server.send, client.send];
+    for (app, peer) in [&mut client, &mut server].into_iter().zip(sends) {
+        if let Close::AbortAt(bytes) = &mut app.close {
+            *bytes = (*bytes).min(peer);
+        }
+    }
+    let (upstream, downstream) = (weather(rng), weather(rng));
+    Setup {
+        seed,
+        ipv6: rng.chance(0.3),
+        config: Config {
+            buffer: pick(rng, &[3_000, 20_000, 65_535, 1 << 20]),
+            out_of_order_ranges: pick(rng, &[2, 16, 256]),
+            congestion: pick(rng, &[Congestion::Cubic, Congestion::NewReno]),
+            // Enough that no weather below ends a connection.
+            retries: 40,
+            syn_ack_retries: 20,
+            ..Config::default()
+        },
+        client_syn: syn(rng),
+        server_syn: syn(rng),
+        client,
+        server,
+        upstream,
+        downstream,
+        max_payload: pick(rng, &[1, 1460, 65_160]).max(400),
+    }
+}
+
+fn app(rng: &mut Rng) -> App {
+    let send = pick(rng, &[0, 1, 1_000, 70_000, 300_000]);
+    App {
+        send,
+        chunk: pick(rng, &[1 + send as u32 / 50, 100_000, 1460]),
+        pause: Duration::from_micros(pick(rng, &[0, 0, 500, 60_000])),
+        send_buffer: pick(rng, &[5_000, 100_000]),
+        read_rate: rng.chance(0.25).then(|| 20_000 + rng.below(1_000_000)),
+        close: match rng.below(10) {
+            0 => Close::AbortAt(rng.below(50_000)),
+            1..=5 => Close::AfterPeer,
+            _ => Close::WhenSent,
+        },
+    }
+}
+
+fn syn(rng: &mut Rng) -> SynOptions {
+    SynOptions {
+        mss: pick(rng, &[Some(1460), Some(1460), Some(536), None]),
+        window_scale: rng.chance(0.8).then(|| WindowScale::new(rng.below(10) as u8)),
+        sack: rng.chance(0.7),
+        timestamps: rng.chance(0.6),
+        ecn: rng.chance(0.3),
+    }
+}
+
+fn weather(rng: &mut Rng) -> Weather {
+    let storm = pick(rng, &[0.0, 0.0, 0.01, 0.05, 0.15]);
+    Weather {
+        delay: Duration::from_micros(pick(rng, &[50, 1_000, 40_000, 300_000])),
+        reorder: storm * rng.below(3) as f64,
+        jitter: Duration::from_micros(rng.below(60_000)),
+        loss: storm,
+        duplicate: storm * 0.5,
+        mtu: pick(rng, &[1500, 1500, 1500, 1300]),
+        rate: rng.chance(0.3).then(|| 50_000 + rng.below(10_000_000)),
+        queue: Duration::from_millis(20 + rng.below(300)),
+        mark: pick(rng, &[0.0, 0.02]),
+    }
+}
+
+fn pick<T: Copy>(rng: &mut Rng, from: &[T]) -> T {
+    from[rng.below(from.len() as u64) as usize]
+}

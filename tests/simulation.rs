@@ -1,0 +1,41 @@
+//! Two hosts in random weather: whatever happens to the packets, the bytes are right, every rule of [`halfopen::sim::watch`]
+//! holds at every moment, and everything ends.
+//!
+//! A failure names its seed; `HALFOPEN_SEED=n cargo test --test simulation` repeats exactly that run.
+
+use std::ops::Range;
+
+use halfopen::sim::chance::{LIMIT, check_two_hosts, two_hosts};
+use halfopen::sim::world::World;
+use halfopen::trace::Record;
+
+/// Seeds of a plain `cargo test`; `soak` runs others.
+const SEEDS: Range<u64> = 0..400;
+
+fn seeds() -> Range<u64> {
+    let Ok(seed) = std::env::var("HALFOPEN_SEED") else { return SEEDS };
+    let seed = seed.parse().expect("HALFOPEN_SEED is a number");
+    seed..seed + 1
+}
+
+#[test]
+fn two_hosts_in_any_weather_keep_every_rule() {
+    for seed in seeds() {
+        if let Err(what) = check_two_hosts(seed) {
+            panic!("HALFOPEN_SEED={seed}: {what}\n{:#?}", two_hosts(seed));
+        }
+    }
+}
+
+#[test]
+fn the_same_seed_gives_the_same_events() {
+    let run = |seed| {
+        let mut world = World::new(two_hosts(seed), Vec::<Record>::new());
+        world.run(LIMIT).expect("checked above");
+        world.sink
+    };
+    let events = run(7);
+    assert!(events.len() > 50, "{} events", events.len());
+    assert_eq!(run(7), events);
+    assert_ne!(run(8), events);
+}

@@ -1,0 +1,27 @@
+//! The worlds of `simulation`, without end: as many seeds as fit into `HALFOPEN_SOAK_SECONDS` (default 2) of real time, from
+//! `HALFOPEN_SOAK_FROM` (default 1000000) on.
+
+use std::time::{Duration, SystemTime};
+
+use halfopen::sim::chance::{check_two_hosts, two_hosts};
+
+fn setting(name: &str, default: u64) -> u64 {
+    std::env::var(name)
+        .map_or(default, |value| value.parse().unwrap_or_else(|_| panic!("{name} is a number")))
+}
+
+#[test]
+#[expect(clippy::disallowed_methods, reason = "how long to go on, not what happens, depends on the clock")]
+fn no_seed_breaks_a_rule() {
+    let end = SystemTime::now() + Duration::from_secs(setting("HALFOPEN_SOAK_SECONDS", 2));
+    let from = setting("HALFOPEN_SOAK_FROM", 1_000_000);
+    let mut seed = from;
+    while SystemTime::now() < end {
+        if let Err(what) = check_two_hosts(seed) {
+            panic!("HALFOPEN_SEED={seed}: {what}\n{:#?}", two_hosts(seed));
+        }
+        seed += 1;
+    }
+    println!("{} worlds, from seed {from}", seed - from);
+    assert!(seed > from, "not one world in the time given");
+}
