@@ -194,7 +194,7 @@ fn blind(family: Family) {
         live.works();
         let seen = sniffer.stop();
         // What an attacker on the path may know; the next byte of the client is `next`.
-        let last = seen.iter().filter(|s| s.from == from).next_back().expect("the client has spoken");
+        let last = seen.iter().rfind(|s| s.from == from).expect("the client has spoken");
         let (next, ack) =
             (last.tcp.sequence_number.wrapping_add(last.len as u32), last.tcp.acknowledgment_number);
         let at = |seq: u32, ack, flags| Forged { seq, ack, ..Forged::new(from, to, flags) };

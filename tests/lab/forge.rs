@@ -62,7 +62,7 @@ impl Forged {
 
     /// The TCP part with a right checksum, so that nobody discards it for that.
     pub(crate) fn tcp(&self) -> Vec<u8> {
-        let offset = self.offset.unwrap_or(5 + self.options.len().div_ceil(4) as u8);
+        let offset = self.offset.unwrap_or_else(|| 5 + self.options.len().div_ceil(4) as u8);
         let mut tcp = Vec::new();
         tcp.extend(self.from.port().to_be_bytes());
         tcp.extend(self.to.port().to_be_bytes());

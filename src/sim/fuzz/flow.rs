@@ -102,7 +102,7 @@ impl Peer {
 
     /// What an honest host would send now: its SYN, and after that what it is asked for.
     fn honest(&self, now: Instant, flags: Flags, len: u32, window: u16) -> Segment {
-        let ack = self.flow_iss.map_or(Flags::default(), |_| Flags::ACK);
+        let ack = if self.flow_iss.is_some() { Flags::ACK } else { Flags::default() };
         let timestamps =
             self.options.timestamps.map(|_| Timestamps { val: now.as_millis() as u32, ecr: self.ts_recent });
         let common =
@@ -123,7 +123,7 @@ impl Peer {
     fn bend(&self, segment: &mut Segment, [op, flags, seq, ack, extra]: [u8; 5]) {
         let off = |by: u8| (i32::from(by as i8) << (u32::from(op >> 3 & 3) * 8)) as u32;
         segment.flags = Flags(u16::from(flags));
-        segment.ack = segment.ack + off(ack);
+        segment.ack += off(ack);
         if segment.has(Flags::SYN) {
             let timestamps = segment.options.timestamps;
             segment.options = Options { timestamps, ..self.options.clone() };
