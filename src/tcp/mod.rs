@@ -16,7 +16,7 @@
 //!
 //! Handshake states are small, because there may be a flood of them; an open connection is boxed; TIME-WAIT is small again.
 //! Inside, both streams count positions from their start in 64 bits: nothing but the wire wraps. The RFC's name of a
-//! synchronised state is derived from our FIN and the peer's ([`state`]).
+//! synchronised state is derived from our FIN and the peer's (`state.rs`).
 //!
 //! Call order: one input, then [`Connection::poll_transmit`] until `None`, then [`Connection::poll_event`] until `None`, and
 //! last [`Connection::poll_timeout`].

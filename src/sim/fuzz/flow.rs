@@ -32,7 +32,7 @@ const BUFFER: u32 = 128 << 10;
 /// for, and TIME-WAIT lasts a minute.
 const END: Duration = Duration::from_secs(3600);
 
-/// Four bytes of setup (see [`Run::new`]), then operations of six bytes each (see [`Run::apply`]).
+/// Four bytes of setup (see `Run::new`), then operations of six bytes each (see `Run::apply`).
 pub fn flow(data: &[u8]) {
     let Some((setup, ops)) = data.split_first_chunk() else { return };
     let mut run = Run::new(*setup);
