@@ -5,7 +5,7 @@ use std::io;
 
 use super::netlink::{Family, Ipv4Setting, Netlink, PROTOCOL, Route, Rule};
 use super::{Error, sysctl};
-use crate::engine::tun::MAX_PACKET;
+use crate::engine::tun::{MAX_PACKET, QUEUE_PACKETS};
 
 /// One change.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -50,7 +50,10 @@ impl fmt::Display for Step {
         match self {
             Self::Device { name } => {
                 writeln!(f, "ip tuntap add dev {name} mode tun vnet_hdr")?;
-                write!(f, "ip link set dev {name} mtu {MAX_PACKET} addrgenmode none up")
+                write!(
+                    f,
+                    "ip link set dev {name} mtu {MAX_PACKET} txqueuelen {QUEUE_PACKETS} addrgenmode none up"
+                )
             }
             Self::Ipv4 { device, setting, value } => {
                 write!(f, "sysctl -w net/ipv4/conf/{device}/{}={value}", setting.name())
@@ -82,6 +85,7 @@ impl Step {
                 let index = netlink.link(name)?.index;
                 // The networks on both sides know their MTU; ours must not be the smallest.
                 netlink.set_mtu(index, MAX_PACKET as u32)?;
+                netlink.set_queue_len(index, QUEUE_PACKETS)?;
                 netlink.set_no_link_local(index).or_else(without_ipv6)?;
                 netlink.set_up(index, true)?;
                 Ok(None)

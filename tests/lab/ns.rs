@@ -68,9 +68,16 @@ impl AsFd for Ns {
 /// Gives this process the rights to make networks: as an ordinary user by a user namespace of its own, in which it is
 /// root. Must be called before there is any thread.
 pub(crate) fn become_able() -> Result<(), String> {
-    if getuid().is_root() {
-        return Ok(());
+    if !getuid().is_root() {
+        become_root_inside()?;
     }
+    let tun = File::options().read(true).write(true).open("/dev/net/tun");
+    tun.map(drop).map_err(|e| {
+        format!("kernel tests need /dev/net/tun, which does not open ({e}): load tun, give it mode 0666, or run as root")
+    })
+}
+
+fn become_root_inside() -> Result<(), String> {
     let (uid, gid) = (getuid(), getgid());
     unshare(CloneFlags::CLONE_NEWUSER | CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWNS).map_err(|e| {
         format!("kernel tests need root or user namespaces, and this system refuses to make one ({e}): run as root")

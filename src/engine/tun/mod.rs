@@ -18,8 +18,9 @@ use crate::wire::vnet::{VNET_HDR_LEN, VnetHdr};
 
 /// The longest IP packet.
 pub const MAX_PACKET: usize = 65_535;
-/// Packets that the kernel queues towards us. The default of 500 is less than one receive window of single segments.
-const QUEUE_PACKETS: i32 = 4096;
+/// Packets that the kernel should queue towards us, set with the link. The default of 500 is less than one receive window
+/// of single segments.
+pub const QUEUE_PACKETS: u32 = 4096;
 /// Bytes that the kernel queues towards us on the `AF_PACKET` way; the default holds three super-segments.
 const QUEUE_BYTES: i32 = 16 << 20;
 /// More slices than this are joined before a write (`writev` takes 1024).
@@ -60,8 +61,6 @@ impl Device {
             found = real;
             devices.push(Self { file: fd.into(), framing: Framing::Ip });
         }
-        sys::set_queue_len(&found, QUEUE_PACKETS)
-            .map_err(|e| OpenError::new(format!("cannot set the queue length of {found}"), e))?;
         Ok((devices, found))
     }
 

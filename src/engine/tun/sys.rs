@@ -30,7 +30,6 @@ mod ioctl {
     nix::ioctl_write_ptr_bad!(set_vnet_le, libc::TUNSETVNETLE, c_int);
     // The one of them that takes its argument by value.
     nix::ioctl_write_int_bad!(set_offload, libc::TUNSETOFFLOAD);
-    nix::ioctl_write_ptr_bad!(set_queue_len, libc::SIOCSIFTXQLEN, libc::ifreq);
     nix::ioctl_read_bad!(get_hardware_address, libc::SIOCGIFHWADDR, libc::ifreq);
     nix::ioctl_read_bad!(get_index, libc::SIOCGIFINDEX, libc::ifreq);
 }
@@ -69,16 +68,6 @@ pub(super) fn open_tun(name: &str, multi_queue: bool) -> Result<(OwnedFd, String
         ioctl::set_offload(raw, offloads as c_int).map_err(|e| fail(e.into()))?;
     }
     Ok((fd, name_of(&request)))
-}
-
-/// Sets how many packets the kernel queues on the device.
-pub(super) fn set_queue_len(name: &str, packets: c_int) -> io::Result<()> {
-    let mut request = request(name)?;
-    request.ifr_ifru.ifru_metric = packets; // ifr_qlen is the same int of the union
-    let socket = any_socket()?;
-    // SAFETY: `request` is a complete ifreq and outlives the call.
-    unsafe { ioctl::set_queue_len(socket.as_raw_fd(), &raw const request)? };
-    Ok(())
 }
 
 /// The Ethernet address of a device.

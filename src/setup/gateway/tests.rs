@@ -45,7 +45,7 @@ fn the_plan_with_interface_names_reads_as_commands() {
     };
     let mut expected = vec![
         "ip tuntap add dev halfopen0 mode tun vnet_hdr".to_owned(),
-        "ip link set dev halfopen0 mtu 65535 addrgenmode none up".to_owned(),
+        "ip link set dev halfopen0 mtu 65535 txqueuelen 4096 addrgenmode none up".to_owned(),
     ];
     expected
         .extend(["cli0", "srv0", "halfopen0"].map(|d| format!("sysctl -w net/ipv4/conf/{d}/forwarding=1")));
@@ -71,7 +71,7 @@ fn without_interface_names_our_own_device_and_this_host_pass_by() {
     let expected = [
         "# note: IPv6 is off on all interfaces: only IPv4 is intercepted",
         "ip tuntap add dev halfopen0 mode tun vnet_hdr",
-        "ip link set dev halfopen0 mtu 65535 addrgenmode none up",
+        "ip link set dev halfopen0 mtu 65535 txqueuelen 4096 addrgenmode none up",
         "sysctl -w net/ipv4/conf/cli0/forwarding=1",
         "sysctl -w net/ipv4/conf/srv0/forwarding=1",
         "sysctl -w net/ipv4/conf/halfopen0/forwarding=1",

@@ -6,7 +6,7 @@ use std::ops::RangeInclusive;
 use std::path::Path;
 
 use crate::engine::exec::address::{INSIDE_V4, INSIDE_V6};
-use crate::engine::tun::{Device, MAX_PACKET};
+use crate::engine::tun::{Device, MAX_PACKET, QUEUE_PACKETS};
 use crate::setup::netlink::{Family, Ipv4Setting, Netlink, Port, Route, RouteKind, Rule, RuleAction};
 
 use super::{Error, Inside, users};
@@ -71,6 +71,7 @@ fn configure(netlink: &mut Netlink, inside: &Inside) -> io::Result<()> {
     netlink.set_up(lo, true)?;
     let device = netlink.link(DEVICE)?.index;
     netlink.set_mtu(device, MAX_PACKET as u32)?;
+    netlink.set_queue_len(device, QUEUE_PACKETS)?;
     netlink.set_no_link_local(device)?;
     netlink.set_up(device, true)?;
     netlink.add_address(device, INSIDE_V4.into(), 24)?;
