@@ -128,6 +128,8 @@ impl Flow {
     fn complete(&mut self, cx: &mut Cx<'_>) {
         self.phase = Phase::Open;
         self.established = Some(cx.now);
+        // The client's ACK may have come with its first bytes, and even with its FIN.
+        self.relay_from(cx, Leg::Client);
         self.relay_from(cx, Leg::Server);
         let (server, client) = self.legs.pair(Leg::Server);
         if let Some(conn) = server.conn_mut() {

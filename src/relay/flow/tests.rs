@@ -299,6 +299,24 @@ const OPENING: &[Row] = &[
         c> S 0
         s< S 0
     ", None),
+    ("the first bytes can complete the handshake, when the bare ACK got lost", Transparent, &[], "
+        c> S 0
+        s< S 0
+        s> S. 0 ack 1
+        c< S. 0 ack 1
+        c> P. 1:11 ack 1
+        c< . 1 ack 11
+        s< P. 1:11 ack 1
+    ", None),
+    ("and so can the last ones", Transparent, &[], "
+        c> S 0
+        s< S 0
+        s> S. 0 ack 1
+        c< S. 0 ack 1
+        c> FP. 1:11 ack 1
+        c< . 1 ack 12
+        s< FP. 1:11 ack 1
+    ", None),
     ("a silent server stays silent, and a client that stops is forgotten", Transparent, &[], "
         c> S 0
         s< S 0
