@@ -2,7 +2,7 @@
 //!
 //! - [`link`]: a cable with weather (loss, reordering, duplication, delay, rate, MTU);
 //! - [`host`]: an application on top of a [`crate::tcp::Connection`], and the invariants that every host must keep;
-//! - [`world`]: two hosts, with nothing or with a [`crate::relay`] between them;
+//! - [`world`]: two hosts and the cables between them; [`trio`]: the same with a [`crate::relay`] in the middle;
 //! - [`fuzz`]: what the fuzz targets run;
 //! - [`watch`]: what must hold of every TCP at all times; [`chance`]: random worlds;
 //! - [`script`]: segment scripts in the notation of [`crate::wire::notation`].
@@ -12,5 +12,6 @@ pub mod fuzz;
 pub mod host;
 pub mod link;
 pub mod script;
+pub mod trio;
 pub mod watch;
 pub mod world;
