@@ -24,8 +24,12 @@ pub(crate) fn open(ns: &Ns, device: &str, layer: Layer, incoming_only: bool) -> 
             let fd = libc::socket(libc::AF_PACKET, kind | libc::SOCK_CLOEXEC, 0);
             assert!(fd >= 0, "a packet socket: {}", io::Error::last_os_error());
             let socket = OwnedFd::from_raw_fd(fd);
-            option(&socket, libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, 32 << 20);
-            option(&socket, libc::SOL_PACKET, libc::PACKET_IGNORE_OUTGOING, incoming_only.into());
+            // Beyond the limit only who is root of the whole machine may go; the others get what there is.
+            option(&socket, libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, 32 << 20)
+                .or_else(|_| option(&socket, libc::SOL_SOCKET, libc::SO_RCVBUF, 32 << 20))
+                .expect("an option of sockets");
+            option(&socket, libc::SOL_PACKET, libc::PACKET_IGNORE_OUTGOING, incoming_only.into())
+                .expect("an option of packet sockets");
             let mut address: libc::sockaddr_ll = std::mem::zeroed();
             address.sll_family = libc::AF_PACKET as u16;
             address.sll_protocol = (libc::ETH_P_ALL as u16).to_be();
@@ -38,11 +42,11 @@ pub(crate) fn open(ns: &Ns, device: &str, layer: Layer, incoming_only: bool) -> 
     })
 }
 
-unsafe fn option(socket: &OwnedFd, level: i32, name: i32, value: i32) {
+fn option(socket: &OwnedFd, level: i32, name: i32, value: i32) -> nix::Result<()> {
     let len = size_of_val(&value) as libc::socklen_t;
     // SAFETY: `value` is an int on this stack and `len` its size.
     let set = unsafe { libc::setsockopt(socket.as_raw_fd(), level, name, (&raw const value).cast(), len) };
-    assert_eq!(set, 0, "socket option {name}: {}", io::Error::last_os_error());
+    nix::errno::Errno::result(set).map(drop)
 }
 
 /// Switches off checksum offload and with it segmentation offload, so that every frame of the device is one true segment.

@@ -1,6 +1,6 @@
 //! The program under test as a child process on one of the hosts.
 
-use std::io::{BufRead, BufReader};
+use std::io::{self, BufRead, BufReader};
 use std::os::fd::{AsFd, AsRawFd, IntoRawFd, RawFd};
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
@@ -69,8 +69,7 @@ pub(crate) fn myself() -> String {
     format!("/proc/self/fd/{}", programs().0)
 }
 
-/// The same as [`command`] for somebody without privileges. Where the test is root only in its own user namespace, nobody
-/// else exists; then it is root without capabilities.
+/// The same as [`command`] for [`NOBODY`], who has no privileges.
 pub(crate) fn command_of_user(ns: &Ns, args: &[&str]) -> Command {
     let mut command = Command::new(format!("/proc/self/fd/{}", programs().1));
     command.args(args).stdin(Stdio::null()).env_clear().current_dir("/");
@@ -86,7 +85,7 @@ pub(crate) fn command_of_user(ns: &Ns, args: &[&str]) -> Command {
                 nix::unistd::setresgid(NOBODY.into(), NOBODY.into(), NOBODY.into())?;
                 nix::unistd::setresuid(NOBODY.into(), NOBODY.into(), NOBODY.into())?;
             } else {
-                become_powerless()?;
+                become_nobody()?;
             }
             // After the change of user, which clears it.
             nix::sys::prctl::set_pdeathsig(Signal::SIGKILL)?;
@@ -94,6 +93,14 @@ pub(crate) fn command_of_user(ns: &Ns, args: &[&str]) -> Command {
         });
     }
     command
+}
+
+/// In a user namespace of its own, root may call itself what it likes; with another name, it is nobody special after exec.
+fn become_nobody() -> io::Result<()> {
+    nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWUSER)?;
+    std::fs::write("/proc/self/setgroups", "deny")?;
+    std::fs::write("/proc/self/uid_map", "65534 0 1")?;
+    std::fs::write("/proc/self/gid_map", "65534 0 1")
 }
 
 /// Root is nobody special any more in what this process executes.
@@ -107,7 +114,7 @@ pub(crate) fn become_powerless() -> nix::Result<()> {
 pub(crate) const NOBODY: u32 = 65_534;
 
 /// True if this process may become somebody else.
-pub(crate) fn has_many_users() -> bool {
+fn has_many_users() -> bool {
     let map = std::fs::read_to_string("/proc/self/uid_map").expect("procfs");
     map.split_ascii_whitespace().nth(2).and_then(|n| n.parse().ok()).is_some_and(|n: u64| n > NOBODY.into())
 }
