@@ -8,9 +8,7 @@ use nix::sys::signal::Signal;
 
 use crate::Single;
 use crate::lab::ns::Ns;
-use crate::lab::process::{
-    Halfopen, NOBODY, become_powerless, command, command_of_user, myself, output,
-};
+use crate::lab::process::{Halfopen, NOBODY, become_powerless, command, command_of_user, myself, output};
 use crate::lab::{PATIENCE, Way};
 
 pub(crate) const SINGLES: &[Single] = &[
