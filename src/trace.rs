@@ -162,7 +162,7 @@ pub enum Did {
     /// Suppressed the segment.
     Drop,
     /// Held the segment for this long.
-    Hold(Duration),
+    Hold(#[serde(serialize_with = "seconds")] Duration),
     /// Sent this many extra copies.
     Duplicate(u8),
     /// Changed the segment.
@@ -173,6 +173,10 @@ pub enum Did {
     Knob,
     /// Gave the knob back.
     Release,
+}
+
+fn seconds<S: serde::Serializer>(time: &Duration, s: S) -> Result<S::Ok, S::Error> {
+    s.serialize_f64(time.as_secs_f64())
 }
 
 /// How a flow ended.

@@ -45,7 +45,6 @@ fn write(shared: &Shared, ended: &Ended, stream: &mut (impl RawStream + IsTermin
     let mut out = anstream::AutoStream::new(Vec::new(), anstream::AutoStream::choice(stream));
     if shared.ladder {
         paint::write(&mut out, &report.ladders.draw(&style))?;
-        writeln!(out)?;
     }
     if shared.json {
         serde_json::to_writer(&mut out, &summary)?;

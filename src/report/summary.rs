@@ -152,9 +152,9 @@ pub fn status_line(counters: &Counters) -> String {
     for (name, count) in outcomes.iter() {
         line.push_str(&format!(", {} {name}", grouped(count)));
     }
-    line.push_str(&format!("; {} upstream, {} downstream", bytes(upstream_bytes), bytes(downstream_bytes)));
+    line.push_str(&format!("; {} up, {} down", bytes(upstream_bytes), bytes(downstream_bytes)));
     if fired > 0 {
-        line.push_str(&format!("; fired {} {}", grouped(fired), times(fired)));
+        line.push_str(&format!("; {} fired", grouped(fired)));
     }
     line
 }
@@ -185,7 +185,7 @@ mod tests {
     fn the_status_line_tells_only_what_is_there() {
         assert_eq!(
             status_line(&Counters::default()),
-            "0 flows, 0 open; 0 bytes upstream, 0 bytes downstream"
+            "0 flows, 0 open; 0 bytes up, 0 bytes down"
         );
         let counters = Counters {
             flows: 1204,
@@ -197,7 +197,8 @@ mod tests {
             fired: 5,
             ..Counters::default()
         };
-        let line = "1,204 flows, 12 open (2 opening), 1,190 ok, 2 reset; 100 bytes upstream, 12.0 MiB downstream; fired 5 times";
+        let line =
+            "1,204 flows, 12 open (2 opening), 1,190 ok, 2 reset; 100 bytes up, 12.0 MiB down; 5 fired";
         assert_eq!(status_line(&counters), line);
     }
 }

@@ -108,7 +108,8 @@ impl<'a> Pen<'a> {
         }
         let name = |state: Option<State>| state.map_or("", State::name);
         let cell = |left: &str, right: &str| {
-            let mut cell = Line::of(Role::State, format!(" {left}"));
+            let mut cell = Line::of(Role::Plain, " ");
+            cell.push(Role::State, left);
             cell.pad_to(self.leg - right.width() - 1);
             cell.push(Role::State, right);
             cell.pad_to(self.leg);

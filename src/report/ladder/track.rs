@@ -121,12 +121,12 @@ impl Track {
             other.acked = Some(note.seq);
         }
         if from_peer || delivered {
+            if has(Flags::ACK) && me.acked.is_none_or(|acked| note.ack.after(acked)) {
+                me.acked = Some(note.ack);
+            }
             if has(Flags::FIN) && me.fin.is_none() {
                 me.fin = Some(note.seq + note.len + 1);
                 me.fin_first = !me.has_acked(other.fin);
-            }
-            if has(Flags::ACK) && me.acked.is_none_or(|acked| note.ack.after(acked)) {
-                me.acked = Some(note.ack);
             }
             me.window = seg.window;
             self.reset = has(Flags::RST);
@@ -285,6 +285,19 @@ mod tests {
             "> . 502:502(0) ack 102 win 1",
         ];
         assert_eq!(states(true, &script)[3..], ["ESTABLISHED", "FIN-WAIT-1", "CLOSING", "TIME-WAIT"]);
+    }
+
+    #[test]
+    fn a_fin_that_acknowledges_ours_is_the_second_one() {
+        let script = [
+            "< S 100:100(0) win 1",
+            "> S. 500:500(0) ack 101 win 1",
+            "< . 101:101(0) ack 501 win 1",
+            "> F. 501:501(0) ack 101 win 1",
+            "< F. 101:101(0) ack 502 win 1",
+            "> . 502:502(0) ack 102 win 1",
+        ];
+        assert_eq!(states(true, &script)[3..], ["ESTABLISHED", "LAST-ACK", "CLOSED"]);
     }
 
     #[test]
