@@ -183,10 +183,7 @@ mod tests {
 
     #[test]
     fn the_status_line_tells_only_what_is_there() {
-        assert_eq!(
-            status_line(&Counters::default()),
-            "0 flows, 0 open; 0 bytes up, 0 bytes down"
-        );
+        assert_eq!(status_line(&Counters::default()), "0 flows, 0 open; 0 bytes up, 0 bytes down");
         let counters = Counters {
             flows: 1204,
             open: 12,
