@@ -39,7 +39,7 @@ fn main() -> ExitCode {
     let mut args = Arguments::from_args();
     args.test_threads = Some(args.test_threads.map_or(AT_ONCE, |n| n.min(AT_ONCE)));
     if !args.list
-        && let Err(why) = lab::ns::become_able()
+        && let Err(why) = lab::ns::become_able().and_then(|()| lab::ns::tun_opens())
     {
         eprintln!("error: {why}");
         return ExitCode::FAILURE;
