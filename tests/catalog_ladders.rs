@@ -16,7 +16,7 @@ const SCENES: [(&str, &str, u64, u32, First); 6] = [
     ("syn-drop", "syn-drop first=2", 100, 100, First::Client),
     ("syn-ack-delay", "syn-ack-delay delay=300ms", 100, 100, First::Client),
     ("zero-window-stall", "zero-window-stall after_bytes=16KiB hold=1500ms", 60_000, 20_000, First::Client),
-    ("ack-delay", "ack-delay delay=200ms every_other=false", 100, 50, First::Client),
+    ("ack-delay", "ack-delay delay=200ms every_other=false", 150, 50, First::Client),
     ("rst-inject", "rst-inject to=both after_bytes=1", 100, 100, First::Client),
     ("fin-drop", "fin-drop direction=downstream first=all", 100, 100, First::Server),
 ];
@@ -34,7 +34,8 @@ fn play(rule: &str, bytes: u64, chunk: u32, first: First) -> Vec<Record> {
         .then(|| Rule::build(rule.parse().expect("the rule can be read")).expect("the rule is right"));
     let rules = Rules::new(42, Engine::Tun, rules.into_iter().collect()).expect("the engine can do it");
     let close = |who| if who == first { Close::WhenSent } else { Close::AfterPeer };
-    let client = App { send: bytes, chunk, close: close(First::Client), ..App::default() };
+    let pause = Duration::from_millis(300);
+    let client = App { send: bytes, chunk, pause, close: close(First::Client), ..App::default() };
     let server = App { send: 2000, close: close(First::Server), ..App::default() };
     let mut trio = Trio::new(Setup { seed: 42, client, server, ..Setup::default() }, rules, Vec::new());
     trio.run_for(Duration::from_secs(4)).expect("no rule of TCP is broken");
