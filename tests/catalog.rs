@@ -1,16 +1,7 @@
 //! The catalogue is complete: each fault has what help, config and documentation are made from. A failure names the missing
 //! piece.
 
-#![allow(clippy::unwrap_used, reason = "a test may panic, and its helpers are not marked as tests")]
-
-use halfopen::fault::{AttributeDoc, BOUNDS, Engine, KINDS, Kind, MATCH, Rule, RuleSpec, Rules, Unit, Value};
-use halfopen::report::{Ladder, Style};
-use halfopen::sim::host::{App, Close};
-use halfopen::sim::trio::Trio;
-use halfopen::sim::world::Setup;
-use halfopen::time::Duration;
-
-mod golden;
+use halfopen::fault::{AttributeDoc, BOUNDS, KINDS, Kind, MATCH, Rule, RuleSpec, Unit, Value};
 
 /// Fails with everything that is missing, not only the first piece.
 fn complete(missing: Vec<String>) {
@@ -115,55 +106,14 @@ fn defaults_written_out_change_nothing() {
     }
 }
 
-/// The file of a fault has its name: `src/fault/catalog/<topic>/<name>.rs`.
+/// The file of a fault has its name, `src/fault/catalog/<topic>/<name>.rs`, and so has its ladder, which
+/// `UPDATE=1 cargo test --test catalog_ladders` writes.
 #[test]
-fn every_fault_has_a_file_of_its_name_in_its_topic() {
-    let file = |kind: &Kind| {
-        let name = kind.name.replace('-', "_");
-        format!("{}/src/fault/catalog/{}/{name}.rs", env!("CARGO_MANIFEST_DIR"), kind.topic.name())
+fn every_fault_has_a_file_and_a_ladder_of_its_name() {
+    let files = |kind: &Kind| {
+        let source = format!("src/fault/catalog/{}/{}.rs", kind.topic.name(), kind.name.replace('-', "_"));
+        [source, format!("tests/golden/ladder/fault/{}.txt", kind.name)]
     };
-    complete(KINDS.iter().map(file).filter(|path| !std::path::Path::new(path).exists()).collect());
-}
-
-/// What the client and the server do in the ladder of a fault, and the rule that shows it best.
-const SCENES: &[(&str, App, App)] = &[
-    ("syn-drop first=2", REQUEST, ANSWER),
-    ("syn-ack-delay delay=1500ms", REQUEST, ANSWER),
-    ("zero-window-stall after_bytes=1 hold=2s", App { send: 20_000, ..REQUEST }, ANSWER),
-    ("ack-delay", WRITES, App { send: 0, ..REQUEST }),
-    ("rst-inject", REQUEST, ANSWER),
-    ("fin-drop direction=downstream first=3", REQUEST, ANSWER),
-];
-
-/// Closes after its peer. (`Default` is not const.)
-const REQUEST: App = App {
-    send: 200,
-    chunk: 65_536,
-    pause: Duration::ZERO,
-    send_buffer: 256 << 10,
-    read_rate: None,
-    close: Close::AfterPeer,
-};
-const WRITES: App =
-    App { send: 300, chunk: 100, pause: Duration::from_millis(100), close: Close::WhenSent, ..REQUEST };
-const ANSWER: App = App { send: 1000, close: Close::WhenSent, ..REQUEST };
-
-/// `UPDATE=1 cargo test --test catalog` writes the ladders; read them before you commit them.
-#[test]
-fn every_fault_has_a_ladder() {
-    let scene = |kind: &Kind| SCENES.iter().find(|(rule, ..)| rule.split(' ').next() == Some(kind.name));
-    let without = KINDS.iter().filter(|kind| scene(kind).is_none());
-    complete(without.map(|kind| format!("{}: a scene for its ladder in SCENES", kind.name)).collect());
-    for kind in KINDS {
-        let (text, client, server) = scene(kind).unwrap();
-        let rules = Rules::new(42, Engine::Tun, vec![rule(text).unwrap()]).unwrap();
-        let setup = Setup { seed: 42, client: *client, server: *server, ..Setup::default() };
-        let mut trio = Trio::new(setup, rules, Vec::new());
-        trio.run_for(Duration::from_secs(10)).unwrap();
-        trio.close();
-        golden::check(
-            &format!("ladder/faults/{}.txt", kind.name),
-            &Ladder::of(&trio.sink).draw(&Style::default()).to_string(),
-        );
-    }
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+    complete(KINDS.iter().flat_map(files).filter(|path| !root.join(path).exists()).collect());
 }
