@@ -8,6 +8,8 @@
 mod close;
 #[path = "exec/command.rs"]
 mod command;
+#[path = "exec/faults.rs"]
+mod faults;
 #[path = "kernel/handshake.rs"]
 mod handshake;
 #[path = "exec/inside.rs"]
@@ -56,12 +58,13 @@ fn main() -> ExitCode {
     }
     let rows = [handshake::ROWS, close::ROWS, stream::ROWS].concat();
     let rows = rows.into_iter().filter(|(name, _)| !GATEWAY_ONLY.contains(name)).flat_map(trials_of);
-    let singles = [command::SINGLES, network::SINGLES].concat().into_iter().map(|(name, test)| {
-        Trial::test(name, move || {
-            test();
-            Ok::<(), Failed>(())
-        })
-    });
+    let singles =
+        [command::SINGLES, network::SINGLES, faults::SINGLES].concat().into_iter().map(|(name, test)| {
+            Trial::test(name, move || {
+                test();
+                Ok::<(), Failed>(())
+            })
+        });
     libtest_mimic::run(&args, singles.chain(rows).collect()).exit_code()
 }
 

@@ -233,6 +233,26 @@ mod tests {
         }
     }
 
+    proptest::proptest! {
+        #[test]
+        fn any_bytes_are_read_without_a_panic(
+            bytes in proptest::collection::vec(proptest::num::u8::ANY, 0..120),
+            first in proptest::sample::select(vec![0x45u8, 0x46, 0x60]),
+            protocol in proptest::sample::select(vec![1u8, 17, 58]),
+        ) {
+            let mut bytes = bytes;
+            for (at, value) in [(0, first), (6, protocol), (9, protocol)] {
+                if let Some(byte) = bytes.get_mut(at) {
+                    *byte = value;
+                }
+            }
+            if let Ok(Some(Datagram::Udp { payload, .. } | Datagram::Echo { message: payload, .. })) = parse(&bytes, true) {
+                proptest::prop_assert!(bytes.get(payload).is_some());
+            }
+            emit_error(&bytes, 3, 3, &mut BytesMut::new());
+        }
+    }
+
     #[test]
     fn an_error_quotes_the_packet() {
         let (src, dst) = pair(false);

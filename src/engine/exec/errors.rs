@@ -43,7 +43,7 @@ pub(super) fn refusal(error: &io::Error, ipv6: bool) -> Refusal {
     match error.raw_os_error().map(Errno::from_raw) {
         Some(Errno::ECONNREFUSED | Errno::ECONNRESET) => Refusal::Reset,
         // The client's own timer, which started a moment before ours, ends at the same time. The others are shortages of
-        // ours, which a retransmitted SYN may find gone.
+        // ours, about which no message of a network says anything.
         Some(
             Errno::ETIMEDOUT | Errno::EMFILE | Errno::ENFILE | Errno::ENOBUFS | Errno::ENOMEM | Errno::EAGAIN,
         ) => Refusal::Silence,

@@ -1,0 +1,197 @@
+//! The faults where the server leg is a kernel socket: what the applications see is what they see through a gateway.
+
+use std::io::{Read, Write};
+use std::net::{Shutdown, TcpListener, TcpStream};
+use std::os::fd::AsFd;
+use std::time::{Duration, Instant};
+
+use halfopen::setup::netlink::Family;
+use nix::poll::PollFlags;
+use socket2::SockRef;
+
+use crate::Single;
+use crate::lab::events::{Events, Log};
+use crate::lab::{self, Lab, Way, errno};
+
+pub(crate) const SINGLES: &[Single] = &[
+    ("syn-drop delays connect, and the server sees one SYN only", syn_drop),
+    ("syn-ack-delay is what connect takes longer", syn_ack_delay),
+    ("zero-window-stall blocks the writer and lets it go on", zero_window_stall),
+    ("ack-delay makes write-write-read wait for the ACK", ack_delay),
+    ("fin-drop hides the server's end from the client", fin_drop_downstream),
+    ("fin-drop hides the client's end from the server", fin_drop_upstream),
+    ("rst-inject resets both sides at the first byte", rst_inject),
+    ("rst-inject to one side leaves the other in silence until it speaks", rst_inject_to_one_side),
+];
+
+/// How much later than it could a thing may happen on a loaded machine.
+const SLACK: Duration = Duration::from_millis(600);
+
+/// A command with a fault on its connections to the server's port, and the events.
+struct Bench {
+    lab: Lab,
+    events: Events,
+    listener: TcpListener,
+}
+
+impl Bench {
+    fn new(family: Family, fault: &str) -> Self {
+        let events = Events::new();
+        // Only the server's port: the laboratory itself uses others before.
+        let rule = format!("{fault} match.server=:{}", lab::PORT);
+        let lab = Lab::with(Way::Exec, &["--seed", "42", "--events", events.path(), "--fault", &rule]);
+        let listener = lab.listen(family);
+        Self { lab, events, listener }
+    }
+
+    fn pair(&self) -> (TcpStream, TcpStream) {
+        self.lab.pair_by(&self.listener)
+    }
+
+    /// A connection, and how long it took.
+    fn connect(&self) -> (TcpStream, Duration) {
+        let begin = Instant::now();
+        let stream =
+            self.lab.connect(self.listener.local_addr().expect("bound")).expect("the server listens");
+        (stream, begin.elapsed())
+    }
+
+    /// Waits until the faults have done this often something, and tells what.
+    fn fired(&self, times: usize) -> Vec<String> {
+        self.events.wait("fault that fired", |log: &Log| log.fired().len() >= times).fired()
+    }
+}
+
+#[track_caller]
+fn took(what: &str, time: Duration, expected: Duration) {
+    assert!(time >= expected && time < expected + SLACK, "{what} took {time:?} instead of {expected:?}");
+}
+
+fn is_ready(stream: &TcpStream, what: PollFlags, within: Duration) -> bool {
+    lab::wait(stream.as_fd(), what, within)
+}
+
+fn syn_drop() {
+    let bench = Bench::new(Family::V6, "syn-drop first=1");
+    let (_stream, time) = bench.connect();
+    took("connect with a lost SYN", time, Duration::from_secs(1));
+    assert_eq!(bench.fired(1), ["syn-drop client upstream drop S"]);
+    assert!(lab::accept(&bench.listener).is_ok());
+    let another = is_ready_to_accept(&bench.listener, Duration::from_millis(300));
+    assert!(!another, "one dial");
+}
+
+fn is_ready_to_accept(listener: &TcpListener, within: Duration) -> bool {
+    lab::wait(listener.as_fd(), PollFlags::POLLIN, within)
+}
+
+fn syn_ack_delay() {
+    let bench = Bench::new(Family::V4, "syn-ack-delay delay=300ms");
+    let (_stream, time) = bench.connect();
+    took("connect with a delay of 300 ms", time, Duration::from_millis(300));
+    assert_eq!(bench.fired(1), ["syn-ack-delay client downstream hold S."]);
+}
+
+fn zero_window_stall() {
+    const HOLD: Duration = Duration::from_secs(3);
+    let bench = Bench::new(Family::V4, "zero-window-stall hold=3s after_bytes=64KiB");
+    let (mut client, server) = bench.pair();
+    let reader = std::thread::spawn(move || lab::drain(&mut { server }).0.len());
+    SockRef::from(&client).set_send_buffer_size(64 << 10).expect("a live socket");
+    client.set_nonblocking(true).expect("a live socket");
+    let (mut written, mut longest) = (0, Duration::ZERO);
+    while written < 2 << 20 {
+        match client.write(&[7; 16 << 10]) {
+            Ok(n) => written += n,
+            Err(_) => {
+                let begin = Instant::now();
+                assert!(is_ready(&client, PollFlags::POLLOUT, lab::PATIENCE), "it never goes on");
+                longest = longest.max(begin.elapsed());
+            }
+        }
+    }
+    assert!(longest + SLACK > HOLD && longest < HOLD + SLACK, "blocked for {longest:?} instead of {HOLD:?}");
+    drop(client);
+    assert_eq!(reader.join().expect("it only counts"), written, "every byte arrives");
+}
+
+fn ack_delay() {
+    let bench = Bench::new(Family::V4, "ack-delay delay=40ms");
+    let (mut client, mut server) = bench.pair();
+    let echo = std::thread::spawn(move || {
+        let mut pair = [0; 2];
+        while server.read_exact(&mut pair).is_ok() && server.write_all(&pair).is_ok() {}
+    });
+    let rounds: Vec<Duration> = (0..10)
+        .map(|_| {
+            let begin = Instant::now();
+            client.write_all(b"a").expect("sent");
+            client.write_all(b"b").expect("sent");
+            client.read_exact(&mut [0; 2]).expect("echoed");
+            begin.elapsed()
+        })
+        .collect();
+    let least = rounds.iter().min().expect("ten of them");
+    took("the fastest round", *least, Duration::from_millis(38));
+    drop(client);
+    echo.join().expect("it only echoes");
+}
+
+/// `finisher` ends its direction; `other` must not hear of it, and the opposite direction stays open.
+fn fin_is_dropped(bench: &Bench, mut finisher: TcpStream, mut other: TcpStream) {
+    finisher.write_all(b"all there is").expect("sent");
+    finisher.shutdown(Shutdown::Write).expect("a live socket");
+    let mut all = [0; 12];
+    other.read_exact(&mut all).expect("the data arrive");
+    assert_eq!(&all, b"all there is");
+    assert!(!is_ready(&other, PollFlags::POLLIN, Duration::from_millis(1500)), "it reads an end of file");
+    other.write_all(b"ping").expect("the other direction is open");
+    finisher.read_exact(&mut [0; 4]).expect("the other direction is open");
+    let fired = bench.fired(2);
+    assert!(fired.iter().all(|fired| fired.starts_with("fin-drop client ")), "{fired:?}");
+}
+
+fn fin_drop_downstream() {
+    let bench = Bench::new(Family::V4, "fin-drop direction=downstream first=all");
+    let (client, server) = bench.pair();
+    fin_is_dropped(&bench, server, client);
+}
+
+fn fin_drop_upstream() {
+    let bench = Bench::new(Family::V6, "fin-drop direction=upstream first=all");
+    let (client, server) = bench.pair();
+    fin_is_dropped(&bench, client, server);
+}
+
+fn rst_inject() {
+    let bench = Bench::new(Family::V4, "rst-inject to=both");
+    let (mut client, mut server) = bench.pair();
+    let early = is_ready(&client, PollFlags::POLLIN, Duration::from_millis(300));
+    assert!(!early, "no reset before the first byte");
+    client.write_all(b"x").expect("sent");
+    for (name, stream) in [("client", &mut client), ("server", &mut server)] {
+        let read = stream.read(&mut [0; 1]).expect_err("a reset");
+        assert_eq!(errno(&read), "ECONNRESET", "{name}");
+        let write = stream.write(b"y").expect_err("a dead socket");
+        assert_eq!(errno(&write), "EPIPE", "{name}");
+    }
+}
+
+fn rst_inject_to_one_side() {
+    for (fault, client_first) in
+        [("rst-inject to=client after=300ms", true), ("rst-inject to=server after=300ms", false)]
+    {
+        let bench = Bench::new(Family::V6, fault);
+        let (client, server) = bench.pair();
+        let (mut told, mut untold) = if client_first { (client, server) } else { (server, client) };
+        let read = told.read(&mut [0; 1]).expect_err("a reset");
+        assert_eq!(errno(&read), "ECONNRESET", "{fault}");
+        assert!(
+            !is_ready(&untold, PollFlags::POLLIN, Duration::from_millis(500)),
+            "{fault}: it hears something"
+        );
+        untold.write_all(b"x").expect("sent");
+        let read = untold.read(&mut [0; 1]).expect_err("a reset");
+        assert_eq!(errno(&read), "ECONNRESET", "{fault}");
+    }
+}
