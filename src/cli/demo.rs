@@ -73,8 +73,11 @@ pub(super) fn demo(args: &Args) -> Result<ExitCode, Failure> {
     let mut film = watch(&told, clock);
     drop(engine);
     told.try_iter().for_each(|last| film.take(last));
-    print(args, &scene, &rules, film, clock.now()).map_err(failed)?;
-    Ok(ExitCode::SUCCESS)
+    match print(args, &scene, &rules, film, clock.now()) {
+        // Whoever read on the other side of a pipe has seen enough.
+        Err(e) if e.kind() != io::ErrorKind::BrokenPipe => Err(failed(e)),
+        _ => Ok(ExitCode::SUCCESS),
+    }
 }
 
 fn rules(scene: &Scene) -> Result<Rules, Failure> {
