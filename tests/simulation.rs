@@ -5,7 +5,7 @@
 
 use std::ops::Range;
 
-use halfopen::sim::chance::{LIMIT, check_two_hosts, two_hosts};
+use halfopen::sim::chance::{LIMIT, check_three_parties, check_two_hosts, two_hosts};
 use halfopen::sim::world::World;
 use halfopen::trace::Record;
 
@@ -18,13 +18,22 @@ fn seeds() -> Range<u64> {
     seed..seed + 1
 }
 
-#[test]
-fn two_hosts_in_any_weather_keep_every_rule() {
+fn run(check: fn(u64) -> Result<(), String>) {
     for seed in seeds() {
-        if let Err(what) = check_two_hosts(seed) {
+        if let Err(what) = check(seed) {
             panic!("HALFOPEN_SEED={seed}: {what}\n{:#?}", two_hosts(seed));
         }
     }
+}
+
+#[test]
+fn two_hosts_in_any_weather_keep_every_rule() {
+    run(check_two_hosts);
+}
+
+#[test]
+fn two_hosts_with_a_relay_between_them_notice_nothing() {
+    run(check_three_parties);
 }
 
 #[test]

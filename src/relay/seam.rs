@@ -101,7 +101,10 @@ impl Flow {
                 self.outcome.get_or_insert(Outcome::Aborted);
                 self.legs[Leg::Server].vanish(&mut cx.for_leg(Leg::Server));
             }
-            (_, _, Event::FinReceived) => {
+            // Before that the FIN waits with its data: see `complete`.
+            (_, _, Event::FinReceived) if !self.is_half_open() => {
+                // What completed the handshake may have carried data and this FIN as well.
+                self.relay_from(cx, leg);
                 let other = leg.other();
                 self.legs[other].shutdown(&mut cx.for_leg(other));
             }

@@ -1,8 +1,10 @@
 //! Worlds by chance: every choice of a run comes from its seed.
 
-use super::host::{App, Close, End};
+use super::host::{App, Close, End, Host};
 use super::link::Weather;
+use super::trio::Trio;
 use super::world::{Setup, World};
+use crate::fault::Rules;
 use crate::rng::Rng;
 use crate::tcp::{Config, Congestion, SynOptions};
 use crate::time::Duration;
@@ -12,31 +14,49 @@ use crate::wire::WindowScale;
 /// How long a world may take: a day. Two hosts whose RTO has grown to minutes in bad weather need hours.
 pub const LIMIT: Duration = Duration::from_secs(24 * 3600);
 
-/// Runs the world of this seed to its end.
+/// Runs the world of this seed to its end, two hosts with nothing between them.
 ///
 /// # Errors
 /// A rule of [`super::watch`] that was broken, bytes that were lost, or an end that never came.
 pub fn check_two_hosts(seed: u64) -> Result<(), String> {
     let setup = two_hosts(seed);
-    let (client, server) = (setup.client, setup.server);
-    let mut world = World::new(setup, NoSink);
+    let mut world = World::new(setup.clone(), NoSink);
     world.run(LIMIT)?;
-    let ends = (world.client.end, world.server.end);
-    let (moved, whole) = ((world.server.received, world.client.received), (client.send, server.send));
+    check(&setup, &world.client, &world.server)
+}
+
+/// The same with halfopen between the hosts, and other weather beyond it. Nothing of the flow may remain in the end.
+///
+/// # Errors
+/// As [`check_two_hosts`].
+pub fn check_three_parties(seed: u64) -> Result<(), String> {
+    let setup = two_hosts(seed);
+    let mut rng = Rng::new(seed, 101);
+    let mut trio = Trio::new(setup.clone(), Rules::default(), NoSink);
+    trio.server.from.set_weather(weather(&mut rng));
+    trio.server.to.set_weather(weather(&mut rng));
+    trio.run_for(LIMIT)?;
     let aborts = |app: &App| matches!(app.close, Close::AbortAt(_));
-    if aborts(&client) || aborts(&server) {
+    if !trio.is_forgotten() && !aborts(&setup.client) && !aborts(&setup.server) {
+        return Err("the flow is not forgotten".into());
+    }
+    check(&setup, &trio.client.host, &trio.server.host)
+}
+
+/// What must be true in the end.
+fn check(setup: &Setup, client: &Host, server: &Host) -> Result<(), String> {
+    let aborts = |app: &App| matches!(app.close, Close::AbortAt(_));
+    if aborts(&setup.client) || aborts(&setup.server) {
         return Ok(());
     }
+    let ends = (client.end, server.end);
+    let (moved, whole) = ((server.received, client.received), (setup.client.send, setup.server.send));
     if moved != whole {
         return Err(format!("{moved:?} bytes arrived, not {whole:?}; the ends are {ends:?}"));
     }
-    match ends {
-        (Some(End::Closed), Some(End::Closed | End::Reset)) | (Some(End::Reset), Some(End::Closed)) => {
-            // A LAST-ACK whose RTO has grown beyond the peer's TIME-WAIT meets a closed host in the end.
-            Ok(())
-        }
-        _ => Err(format!("the connection ended as {ends:?}")),
-    }
+    // A LAST-ACK whose RTO has grown beyond the peer's TIME-WAIT meets a closed host in the end.
+    let fine = |end| matches!(end, Some(End::Closed | End::Reset));
+    if fine(ends.0) && fine(ends.1) { Ok(()) } else { Err(format!("the connection ended as {ends:?}")) }
 }
 
 /// A pair of hosts, options, applications and weather from one seed.

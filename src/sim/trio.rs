@@ -12,7 +12,7 @@ use crate::relay::{FlowIds, FlowKey, Output, Route, Settings, Table};
 use crate::tcp::{Config, IcmpError, TxCaps};
 use crate::time::{Duration, Instant, earliest};
 use crate::trace::{Leg, NoSink, Sink};
-use crate::wire::{Segment, Tuple};
+use crate::wire::{IcmpNote, Segment, Tuple};
 
 /// Steps at one moment after which the world is thought to run in circles.
 const CIRCLES: u32 = 100_000;
@@ -134,9 +134,12 @@ impl<S: Sink> Trio<S> {
         match output {
             Output::Segment { tuple, segment } => {
                 let leg = if tuple.dst == self.client.host.tuple().src { Leg::Client } else { Leg::Server };
-                // Halfopen's own MTU is never too small: it cuts by the MSS that the hosts agreed on.
                 let now = self.now;
-                self.side(leg).to.send(now, &segment, tuple.is_ipv6());
+                if let Some(error) = self.side(leg).to.send(now, &segment, tuple.is_ipv6()) {
+                    let IcmpError { kind, code, mtu, seq } = error;
+                    let note = IcmpNote { from: tuple.dst.ip(), quoted: tuple, seq, kind, code, mtu };
+                    self.table.on_icmp(&mut Cx::new(now, &mut self.sink), &note);
+                }
             }
             Output::Icmp { note, .. } => {
                 let error = IcmpError { kind: note.kind, code: note.code, mtu: note.mtu, seq: note.seq };
