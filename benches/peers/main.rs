@@ -9,9 +9,10 @@
 //!  iperf3 -c, wrk  ── veth ──  peer under test  ── veth ──  iperf3 -s, nginx
 //! ```
 //!
-//! All three namespaces use reno, because the BBR of some kernels paces senders and measures itself. HAProxy runs with one
-//! thread and copies (no splicing), as a TPROXY with the client's address and port. Each number is the median of the rounds.
-//! All share the cores of one machine, programs included: the ratios say more than the numbers.
+//! All three namespaces use reno, because the BBR of some kernels paces senders and measures itself. HAProxy is a TPROXY
+//! with one thread that copies (no splicing) and with the client's address; with its port, too, its sockets would collide
+//! in TIME-WAIT. Each number is the median of the rounds. All share the cores of one machine, programs included: the
+//! ratios say more than the numbers.
 #![allow(clippy::unwrap_used, reason = "a benchmark that cannot go on stops")]
 
 mod lab;

@@ -115,6 +115,6 @@ fn haproxy() -> String {
     let most = idle_flows() + 100;
     format!(
         "global\n  nbthread 1\n  maxconn {most}\ndefaults\n  mode tcp\n  timeout connect 5s\n  timeout client 300s\n  timeout server 300s\n\
-         listen all\n  bind 0.0.0.0:15000 transparent\n  source 0.0.0.0 usesrc client\n  server server {SERVER}\n"
+         listen all\n  bind 0.0.0.0:15000 transparent\n  source 0.0.0.0 usesrc clientip\n  server server {SERVER}\n"
     )
 }
