@@ -17,6 +17,8 @@ mod lab;
 mod setup;
 #[path = "kernel/stream.rs"]
 mod stream;
+#[path = "kernel/transparent.rs"]
+mod transparent;
 
 use std::process::ExitCode;
 
@@ -48,11 +50,12 @@ fn main() -> ExitCode {
 }
 
 fn trials() -> Vec<Trial> {
-    let areas: [(&str, &[Row], &[Single]); 6] = [
+    let areas: [(&str, &[Row], &[Single]); 7] = [
         ("setup", &[], setup::SINGLES),
         ("handshake", handshake::ROWS, &[]),
         ("stream", stream::ROWS, stream::SINGLES),
         ("close", close::ROWS, &[]),
+        ("transparent", transparent::ROWS, &[]),
         ("faults", &[], faults::SINGLES),
         ("hostile", &[], hostile::SINGLES),
     ];

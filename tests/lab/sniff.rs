@@ -23,6 +23,9 @@ pub(crate) struct Seen {
     pub(crate) at: Duration,
     pub(crate) from: SocketAddr,
     pub(crate) to: SocketAddr,
+    /// Time to live or hop limit, and traffic class.
+    pub(crate) ttl: u8,
+    pub(crate) tos: u8,
     pub(crate) tcp: TcpHeader,
     pub(crate) len: usize,
 }
@@ -77,11 +80,17 @@ impl Sniffer {
 pub(crate) fn segment(at: Duration, packet: &[u8]) -> Option<Seen> {
     let sliced = SlicedPacket::from_ip(packet).ok()?;
     let Some(TransportSlice::Tcp(tcp)) = sliced.transport else { return None };
-    let (from, to): (IpAddr, IpAddr) = match sliced.net? {
-        NetSlice::Ipv4(ip) => (ip.header().source_addr().into(), ip.header().destination_addr().into()),
-        NetSlice::Ipv6(ip) => (ip.header().source_addr().into(), ip.header().destination_addr().into()),
+    let (from, to, ttl, tos): (IpAddr, IpAddr, u8, u8) = match sliced.net? {
+        NetSlice::Ipv4(ip) => {
+            let ip = ip.header();
+            (ip.source_addr().into(), ip.destination_addr().into(), ip.ttl(), packet[1])
+        }
+        NetSlice::Ipv6(ip) => {
+            let ip = ip.header();
+            (ip.source_addr().into(), ip.destination_addr().into(), ip.hop_limit(), ip.traffic_class())
+        }
         NetSlice::Arp(_) => return None,
     };
     let (from, to) = (SocketAddr::new(from, tcp.source_port()), SocketAddr::new(to, tcp.destination_port()));
-    Some(Seen { at, from, to, len: tcp.payload().len(), tcp: tcp.to_header() })
+    Some(Seen { at, from, to, ttl, tos, len: tcp.payload().len(), tcp: tcp.to_header() })
 }
