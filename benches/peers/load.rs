@@ -98,7 +98,17 @@ pub(crate) fn stream(seconds: u32, down: bool) -> f64 {
     if down {
         iperf.arg("-R");
     }
-    let report: serde_json::Value = serde_json::from_str(&run(&mut iperf)).unwrap();
+    // One client at a time: the server may still be busy with the end of the one before.
+    let report = (0..50)
+        .map(|_| serde_json::from_str::<serde_json::Value>(&run(&mut iperf)).unwrap())
+        .find(|report| {
+            let busy = report["error"].as_str().is_some_and(|error| error.contains("busy"));
+            if busy {
+                pause(Duration::from_millis(100));
+            }
+            !busy
+        })
+        .expect("the iperf3 server becomes free within seconds");
     report["end"]["sum_received"]["bits_per_second"]
         .as_f64()
         .unwrap_or_else(|| panic!("iperf3 does not say what it received: {report}"))
