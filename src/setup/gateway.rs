@@ -99,7 +99,12 @@ pub fn dry_run(request: &Request) -> Result<Plan, Error> {
 fn remove_leftovers(netlink: &mut Netlink) -> Result<(), Error> {
     let fail = |e| Error::from_io("cannot remove the rules of an earlier run", &e);
     for family in Family::ALL {
-        for rule in netlink.own_rules(family).map_err(fail)? {
+        let rules = match netlink.own_rules(family) {
+            // A kernel without IPv6.
+            Err(e) if e.raw_os_error() == Some(libc::EAFNOSUPPORT) => continue,
+            other => other.map_err(fail)?,
+        };
+        for rule in rules {
             netlink.delete_rule(&rule).map_err(fail)?;
         }
         for route in netlink.own_routes(family).map_err(fail)?.iter().filter(|r| r.table == TABLE) {

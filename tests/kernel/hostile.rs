@@ -7,7 +7,7 @@ use halfopen::rng::Rng;
 use halfopen::setup::netlink::{Family, Netlink, Route, RouteKind};
 
 use crate::Single;
-use crate::lab::forge::{Forged, Forger, ip};
+use crate::lab::forge::{Forged, Forger, checksum, ip};
 use crate::lab::process::Halfopen;
 use crate::lab::sniff::Sniffer;
 use crate::lab::{Lab, PORT, Way, client_ip, drain, server_at};
@@ -165,15 +165,16 @@ fn garbage(family: Family) {
                 live.works();
             }
         }
-        fragments(forger, client, server.ip());
+        if family == Family::V4 {
+            fragments(forger, client, server.ip())
+        } else {
+            extensions(forger, client, &mut dice)
+        }
     });
 }
 
 /// Fragments that overlap, and one that begins beyond the longest packet.
 fn fragments(forger: &mut Forger, client: IpAddr, server: IpAddr) {
-    if client.is_ipv6() {
-        return;
-    }
     let from = SocketAddr::new(client, 3000);
     let whole =
         Forged { payload: vec![9; 64], ..Forged::new(from, SocketAddr::new(server, PORT), ACK) }.packet();
@@ -181,9 +182,30 @@ fn fragments(forger: &mut Forger, client: IpAddr, server: IpAddr) {
         let mut fragment = whole.clone();
         fragment[6..8].copy_from_slice(&offset.to_be_bytes());
         fragment[10..12].copy_from_slice(&[0, 0]);
-        let sum = crate::lab::forge::checksum(&fragment[..20]);
+        let sum = checksum(&fragment[..20]);
         fragment[10..12].copy_from_slice(&sum.to_be_bytes());
         forger.send(&fragment);
+    }
+}
+
+/// Chains of IPv6 extension headers in front of a SYN: hop-by-hop, routing, fragment, destination; with odd lengths.
+fn extensions(forger: &mut Forger, client: IpAddr, dice: &mut Rng) {
+    const KINDS: [u8; 4] = [0, 43, 44, 60];
+    let from = SocketAddr::new(client, 3001);
+    for _ in 0..2_000 {
+        let syn = Forged::new(from, server_at(Family::V6), SYN).packet();
+        let (header, tcp) = syn.split_at(40);
+        let mut packet = header.to_vec();
+        let chain: Vec<u8> = (0..=dice.below(5)).map(|_| KINDS[dice.below(4) as usize]).collect();
+        packet[6] = chain[0];
+        for next in chain.iter().skip(1).chain(&[6]) {
+            let len = if dice.chance(0.2) { dice.next_u32() as u8 } else { 0 };
+            packet.extend([*next, len, 1, 4, 0, 0, 0, 0]);
+        }
+        packet.extend(tcp);
+        let len = (packet.len() - 40) as u16;
+        packet[4..6].copy_from_slice(&len.to_be_bytes());
+        forger.send(&packet);
     }
 }
 

@@ -20,11 +20,13 @@ use nix::mount::{MsFlags, mount};
 use nix::poll::PollFlags;
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::signal::Signal;
+use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::Single;
+use crate::lab::forge::checksum;
 use crate::lab::ns::Ns;
-use crate::lab::process::command;
-use crate::lab::{Lab, PORT, Way, address, cable, drain, errno, outcome, wait};
+use crate::lab::process::{Halfopen, command};
+use crate::lab::{Lab, PATIENCE, PORT, Way, address, cable, drain, errno, outcome, server_at, wait};
 
 pub(crate) const SINGLES: &[Single] = &[
     ("packets that pass the TUN device and go back unchanged make a connection", bounce_tun),
@@ -32,6 +34,7 @@ pub(crate) const SINGLES: &[Single] = &[
     ("reverse path filtering does not stop intercepted packets", reverse_path_filter),
     ("an interception without interface names leaves the gateway's own connections alone", no_names),
     ("the gateway's own ICMP errors about other connections reach their client", others_errors),
+    ("pings pass the gateway", ping),
     ("an ICMP error passes strict reverse path filtering", filtered_errors),
     ("two shards share the flows and never part the legs of one", two_shards),
     ("what was set up is undone at the end, and what was there before stays", undone),
@@ -180,6 +183,41 @@ fn others_errors() {
         assert!(bouncing.join().expect("no panic").1 >= 2, "the errors took the way through the device");
     });
     drop(gateway);
+}
+
+/// ICMP that is no error of ours takes the way through the device too, and arrives.
+fn ping() {
+    for sides in [SIDES, &[]] {
+        let mut lab = untouched();
+        lab.halfopen = Some(Halfopen::start(&lab.gateway, &[RUN, sides].concat()));
+        for (domain, protocol, request, reply) in
+            [(Domain::IPV4, Protocol::ICMPV4, 8, 0), (Domain::IPV6, Protocol::ICMPV6, 128, 129)]
+        {
+            let family = if domain == Domain::IPV4 { Family::V4 } else { Family::V6 };
+            let socket =
+                lab.client.run(|| Socket::new(domain, Type::RAW, Some(protocol)).expect("a raw socket"));
+            let mut echo = vec![request, 0, 0, 0, 0x48, 0x4f, 0, 1, 1, 2, 3, 4];
+            if family == Family::V4 {
+                let sum = checksum(&echo);
+                echo[2..4].copy_from_slice(&sum.to_be_bytes());
+            }
+            let to = SocketAddr::new(server_at(family).ip(), 0);
+            socket.send_to(&echo, &to.into()).expect("a raw send");
+            let mut answer = [0; 128];
+            let found = (0..10).any(|_| {
+                assert!(
+                    wait(socket.as_fd(), PollFlags::POLLIN, PATIENCE),
+                    "no answer to the {family:?} ping"
+                );
+                let len = (&socket).read(&mut answer).expect("an open socket");
+                // An IPv4 raw socket gives the IP header too; IPv6 may show neighbour discovery first.
+                let icmp = &answer[if family == Family::V4 { 20 } else { 0 }..len];
+                icmp[0] == reply && icmp[4..] == echo[4..]
+            });
+            assert!(found, "the {family:?} ping is answered");
+        }
+        assert!(carried(&lab.gateway) >= 4, "the pings passed the device");
+    }
 }
 
 /// With strict filtering the errors of routers still end a dial.
