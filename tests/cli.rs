@@ -216,6 +216,29 @@ fn a_gateway_needs_ports() {
 }
 
 #[test]
+fn exec_and_run_are_not_taken_for_each_other() {
+    let halfopen = Halfopen::new().file("halfopen.toml", "[intercept]\nmode = 'exec'\n");
+    let said = halfopen.says(&["run"]);
+    assert_eq!(
+        (said.code, &*said.stderr),
+        (
+            78,
+            "halfopen: intercept.mode = \"exec\": that is another command\n  hint: use: halfopen exec -- COMMAND\n"
+        )
+    );
+    let halfopen = Halfopen::new().file("halfopen.toml", "[intercept]\nports = [80]\n");
+    let said = halfopen.says(&["exec", "true"]);
+    assert_eq!(
+        (said.code, &*said.stderr),
+        (
+            125,
+            "halfopen: halfopen.toml:2: intercept.ports = [80]: mode exec takes all ports\n  \
+             hint: remove it; a rule chooses its ports by match.server = \":5432\"\n"
+        )
+    );
+}
+
+#[test]
 fn show_tells_every_value_and_where_it_was_written() {
     let halfopen = Halfopen::new()
         .file("halfopen.toml", "seed = 7\n[intercept]\nports = [80]\n")
