@@ -135,7 +135,7 @@ fn identity() {
     // What a Rust program ignores by itself (SIGPIPE) is not handed down; what its caller ignores is.
     let theirs = printed(&output(&ns, &["exec", "--", "/bin/cat", "/proc/self/status"]));
     let ours = std::fs::read_to_string("/proc/self/status").expect("it is there");
-    assert_eq!(ignored(&theirs), ignored(&ours) & !(1 << (nix::libc::SIGPIPE - 1)));
+    assert_eq!(ignored(&theirs), ignored(&ours) & !(1 << (libc::SIGPIPE - 1)));
 }
 
 /// The signals that a process ignores, by its `/proc/…/status`. glibc leaves its own two, 32 and 33, ignored in a child.

@@ -4,21 +4,22 @@
 //! queues stay in their bounds; what waits has a timer; without a fault every segment is as [`Watch`] wants it; and once
 //! both peers have reset, the flow ends, and says so once.
 
+mod peer;
+mod socket;
+
 use std::sync::Arc;
 
-use bytes::Bytes;
+use peer::{Peer, offer};
+use socket::Socket;
 
 use crate::cx::Cx;
 use crate::fault::{Engine, KINDS, Plan, Rule, Rules};
-use crate::relay::{Caps, Flow, Output, Settings};
-use crate::sim::watch::Watch;
+use crate::relay::{Caps, Flow, Output, Settings, Uplink};
 use crate::sim::world::client_tuple;
 use crate::tcp::{Config, TxCaps};
 use crate::time::{Duration, Instant};
 use crate::trace::{Event, FlowId, Leg, Record, Sink};
-use crate::wire::{
-    Flags, IcmpNote, Options, Payload, RawWindow, SackBlock, Segment, SeqNum, Timestamps, Tuple, WindowScale,
-};
+use crate::wire::{Flags, IcmpNote, Segment, SeqNum, Tuple};
 
 /// Operations of one input; more are not looked at.
 const MAX_OPS: usize = 200;
@@ -64,144 +65,28 @@ impl Sink for Told {
     }
 }
 
-/// One end of the flow.
-#[derive(Debug)]
-struct Peer {
-    leg: Leg,
-    options: Options,
-    /// SEG.SEQ of its SYN.
-    iss: SeqNum,
-    /// What it sends next.
-    next: SeqNum,
-    /// SEG.SEQ of the SYN that came.
-    flow_iss: Option<SeqNum>,
-    /// After the last byte that came.
-    heard: SeqNum,
-    /// The last acknowledgement that came.
-    acked: Option<SeqNum>,
-    ts_recent: u32,
-    last: Segment,
-    watch: Watch,
-}
-
-impl Peer {
-    fn new(leg: Leg, options: Options, iss: SeqNum) -> Self {
-        Self {
-            leg,
-            options,
-            iss,
-            next: iss,
-            flow_iss: None,
-            heard: SeqNum(0),
-            acked: None,
-            ts_recent: 0,
-            last: Segment::default(),
-            watch: Watch::default(),
-        }
-    }
-
-    /// What an honest host would send now: its SYN, and after that what it is asked for.
-    fn honest(&self, now: Instant, flags: Flags, len: u32, window: u16) -> Segment {
-        let ack = if self.flow_iss.is_some() { Flags::ACK } else { Flags::default() };
-        let timestamps =
-            self.options.timestamps.map(|_| Timestamps { val: now.as_millis() as u32, ecr: self.ts_recent });
-        let common =
-            Segment { seq: self.next, ack: self.heard, window: RawWindow(window), ..Segment::default() };
-        if self.next == self.iss {
-            return Segment {
-                flags: Flags::SYN | ack,
-                options: Options { timestamps, ..self.options.clone() },
-                ..common
-            };
-        }
-        let options = Options { timestamps, ..Options::default() };
-        Segment { flags: flags | ack, options, payload: self.stream(self.next, len), ..common }
-    }
-
-    /// Bends an honest segment: other bits, numbers that are off, another window, blocks that may be nonsense. A SYN of
-    /// a peer whose SYN is not acknowledged keeps its number, so that its stream starts where the pattern does.
-    fn bend(&self, segment: &mut Segment, [op, flags, seq, ack, extra]: [u8; 5]) {
-        let off = |by: u8| (i32::from(by as i8) << (u32::from(op >> 3 & 3) * 8)) as u32;
-        segment.flags = Flags(u16::from(flags));
-        segment.ack += off(ack);
-        if segment.has(Flags::SYN) {
-            let timestamps = segment.options.timestamps;
-            segment.options = Options { timestamps, ..self.options.clone() };
-        }
-        segment.seq = match segment.has(Flags::SYN) && self.acked.is_none() {
-            true => self.iss,
-            false => segment.seq + off(seq),
-        };
-        if !segment.payload.is_empty() {
-            let first = segment.seq + u32::from(segment.has(Flags::SYN));
-            segment.payload = self.stream(first, segment.payload.len());
-        }
-        match extra & 7 {
-            // The options of a SYN are the peer's promise for the whole connection.
-            _ if segment.has(Flags::SYN) => {}
-            1 => segment.options.timestamps = None,
-            2 => segment.options.timestamps = Some(Timestamps { val: off(extra), ecr: off(ack) }),
-            3 => segment
-                .options
-                .sack
-                .push(SackBlock { left: segment.ack + off(extra), right: segment.ack + off(seq) }),
-            5 => segment.urgent = u16::from(extra) << 3,
-            6 => segment.ip.tos = extra,
-            _ => {}
-        }
-    }
-
-    /// Notes what the flow sent, and checks its data against the stream of the other peer.
-    fn hear(&mut self, segment: &Segment) {
-        if segment.has(Flags::RST) {
-            return;
-        }
-        if segment.has(Flags::SYN) {
-            self.flow_iss.get_or_insert(segment.seq);
-            self.heard = segment.end();
-        }
-        if segment.has(Flags::ACK) {
-            self.acked = Some(segment.ack);
-        }
-        self.ts_recent = segment.options.timestamps.map_or(self.ts_recent, |times| times.val);
-        if segment.end().after(self.heard) {
-            self.heard = segment.end();
-        }
-        let Some(iss) = self.flow_iss else { return };
-        let first = segment.seq - (iss + 1).0;
-        for (n, byte) in (0..).zip(segment.payload.to_vec()) {
-            assert_eq!(byte, pattern(self.leg.other(), (first + n).0), "byte {n} of {segment:?}");
-        }
-    }
-
-    /// The bytes of its stream from `seq` on: each depends on its place only.
-    fn stream(&self, seq: SeqNum, len: u32) -> Payload {
-        let first = seq - (self.iss + 1).0;
-        Bytes::from_iter((0..len).map(|n| pattern(self.leg, (first + n).0))).into()
-    }
-}
-
-/// The byte at a place of the stream that the peer of `leg` sends.
-fn pattern(leg: Leg, at: u32) -> u8 {
-    (at.wrapping_mul(0x9e37_79b1) >> 24) as u8 ^ leg as u8
-}
-
 /// One input being run.
 struct Run {
     now: Instant,
     flow: Flow,
     honest: bool,
     peers: [Peer; 2],
+    /// In exec mode, instead of the second peer.
+    socket: Option<Socket>,
     told: Told,
 }
 
 impl Run {
-    /// Which fault, IPv6 or not, what the SYN offers, what the SYN-ACK offers.
-    fn new([fault, ipv6, client, server]: [u8; 4]) -> Self {
-        let tuple = client_tuple(ipv6 & 1 == 1);
-        let settings =
-            Settings { tcp: Arc::new(Config { buffer: BUFFER, ..Config::default() }), ..Settings::default() };
-        let plan = plan(usize::from(fault), tuple);
+    /// Which fault, IPv6 or not and whether the server is reached by a socket, what the SYN offers, what the SYN-ACK offers.
+    fn new([fault, mode, client, server]: [u8; 4]) -> Self {
+        let tuple = client_tuple(mode & 1 == 1);
+        let socket = (mode & 2 == 2).then(Socket::default);
+        let settings = Settings {
+            tcp: Arc::new(Config { buffer: BUFFER, ..Config::default() }),
+            uplink: if socket.is_some() { Uplink::Socket } else { Uplink::Transparent },
+            ..Settings::default()
+        };
+        let plan = plan(usize::from(fault), socket.is_some(), tuple);
         let mut told = Told::default();
         let honest = plan.is_empty();
         let mut peers = [
@@ -212,7 +97,7 @@ impl Run {
         peers[0].next = syn.end();
         let mut cx = Cx::new(Instant::ZERO, &mut told);
         let flow = Flow::new(&mut cx, &Arc::new(settings), FlowId(1), tuple, &syn, plan);
-        let mut run = Self { now: Instant::ZERO, flow, honest, peers, told };
+        let mut run = Self { now: Instant::ZERO, flow, honest, peers, socket, told };
         run.say(Leg::Client, syn);
         run.drain();
         run
@@ -224,6 +109,12 @@ impl Run {
         let peer = &self.peers[leg as usize];
         let window = u16::from_be_bytes([b, c]);
         let len = u32::from(a) << (d & 7);
+        if let (Leg::Server, 0..6, Some(socket)) = (leg, op & 7, &mut self.socket) {
+            if let Some(event) = socket.next_event(op & 7, len, b) {
+                self.flow.on_socket(&mut Cx::new(self.now, &mut self.told), event);
+            }
+            return;
+        }
         match op & 7 {
             0 => self.say(leg, peer.honest(self.now, Flags::PSH, len, window)),
             1 => self.say(leg, peer.honest(self.now, Flags::default(), 0, window)),
@@ -291,7 +182,10 @@ impl Run {
                 None => return,
                 Some(Output::Segment { tuple, segment }) => self.hear(tuple, &segment),
                 Some(Output::Icmp { note, .. }) => assert_eq!(note.quoted, self.flow.arriving(Leg::Client)),
-                Some(Output::Socket(command)) => panic!("{command:?} for a flow without a socket"),
+                Some(Output::Socket(command)) => match &mut self.socket {
+                    Some(socket) => socket.obey(command),
+                    None => panic!("{command:?} for a flow without a socket"),
+                },
             }
         }
         panic!("outputs never end");
@@ -314,13 +208,19 @@ impl Run {
     fn check(&self) {
         let queued = self.flow.queued();
         assert!(queued <= 2 * BUFFER, "{queued} bytes are queued");
-        assert!(queued == 0 || self.flow.poll_timeout().is_some(), "{queued} bytes wait without a timer");
+        // What waits for a socket has no timer of ours.
+        let armed = self.socket.is_some() || self.flow.poll_timeout().is_some();
+        assert!(queued == 0 || armed, "{queued} bytes wait without a timer");
     }
 
     /// Both peers reset with the numbers that the flow last acknowledged; a challenge ACK tells newer ones.
     fn end(&mut self) {
+        if let Some(event) = self.socket.as_mut().and_then(Socket::end) {
+            self.flow.on_socket(&mut Cx::new(self.now, &mut self.told), event);
+        }
+        let legs = if self.socket.is_some() { &[Leg::Client][..] } else { &[Leg::Client, Leg::Server] };
         for _ in 0..10 {
-            for leg in [Leg::Client, Leg::Server] {
+            for &leg in legs {
                 let peer = &self.peers[leg as usize];
                 let seq = peer.acked.unwrap_or(peer.iss + 1);
                 let rst =
@@ -336,25 +236,13 @@ impl Run {
     }
 }
 
-/// No fault, or the example of one of the catalogue.
-fn plan(fault: usize, tuple: Tuple) -> Plan {
+/// No fault, or the example of one of the catalogue if it can be done there.
+fn plan(fault: usize, socket: bool, tuple: Tuple) -> Plan {
     let Some(kind) = (fault % (KINDS.len() + 1)).checked_sub(1).map(|n| KINDS[n]) else {
         return Plan::default();
     };
     let rule = kind.example.parse().and_then(Rule::build).expect("examples are right");
-    let rules = Rules::new(1, Engine::Tun, vec![rule]).expect("our TCP can do every fault");
-    rules.plan(FlowId(1), tuple.src, tuple.dst)
-}
-
-/// The options of a SYN, one by one from the bits of a byte. Over IPv6 always with an MSS, as [`Watch`] takes the default
-/// to be that of IPv4.
-fn offer(bits: u8, tuple: Tuple) -> Options {
-    let has = |bit: u8| bits & bit != 0;
-    Options {
-        mss: (has(1) || tuple.is_ipv6()).then_some(if has(2) { 1460 } else { 100 }),
-        window_scale: has(4).then_some(WindowScale::new(bits >> 4)),
-        sack_permitted: has(8),
-        timestamps: has(16).then_some(Timestamps::default()),
-        ..Options::default()
-    }
+    let engine = if socket { Engine::Exec } else { Engine::Tun };
+    Rules::new(1, engine, vec![rule])
+        .map_or_else(|_| Plan::default(), |r| r.plan(FlowId(1), tuple.src, tuple.dst))
 }
