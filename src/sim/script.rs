@@ -7,6 +7,7 @@
 //! |---|---|
 //! | `config retries=3 buffer=8000` | numbers of the host, before the first step |
 //! | `+0.1 < S. 0:0(0) ack 1 win 65535 <mss 1460>` | a segment arrives |
+//! | `& . 1:1001(1000) ack 1` | a segment arrives in one batch with the next line, before anything is sent |
 //! | `+0.2 > P. 1:101(100) ack 1` | a segment leaves, exactly then; `win` and options are compared if they are there |
 //! | `+0.2~0.3 > …` | the same, within these bounds |
 //! | `! send 1000` | the application calls; see [`Call`] |
@@ -54,9 +55,17 @@ struct Window {
 #[derive(Clone, Debug)]
 enum Act {
     Arrives(Pattern),
+    /// As `Arrives`, but the connection is not asked for segments before the next step.
+    Joins(Pattern),
     Leaves(Pattern),
     Call(Call),
     Expect(Expect),
+}
+
+impl Act {
+    const fn joins(&self) -> bool {
+        matches!(self, Self::Joins(_))
+    }
 }
 
 /// A segment, and which of its fields were written.
@@ -145,10 +154,11 @@ fn parse_step(line: usize, text: &str) -> Result<Step, String> {
     let rest = rest.trim();
     let act = match mark {
         "<" => Act::Arrives(pattern(rest)?),
+        "&" => Act::Joins(pattern(rest)?),
         ">" => Act::Leaves(pattern(rest)?),
         "!" => Act::Call(Call::parse(rest)?),
         "=" => Act::Expect(Expect::parse(rest)?),
-        _ => return Err(format!("no step begins with {mark:?}: one of < > ! =")),
+        _ => return Err(format!("no step begins with {mark:?}: one of < & > ! =")),
     };
     Ok(Step { line, text: text.to_owned(), after, act })
 }
@@ -184,7 +194,7 @@ mod tests {
     #[test]
     fn what_is_no_script_is_named_with_its_line() {
         for (text, failure) in [
-            ("\n? what", "2: no step begins with \"?\": one of < > ! ="),
+            ("\n? what", "2: no step begins with \"?\": one of < & > ! ="),
             ("+1", "1: a time without a step"),
             ("+x < S 0:0(0)", "1: \"x\" is not a number in range"),
             ("+-1 = CLOSED", "1: \"-1\": cannot convert float seconds to Duration: value is negative"),

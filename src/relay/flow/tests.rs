@@ -615,6 +615,15 @@ fn closing_through_a_socket() {
     check(CLOSING_THROUGH_A_SOCKET);
 }
 
+/// RFC 9293 MUST-48, MUST-49, SHLD-22: as a router would, but the ECN bits belong to each leg alone.
+#[test]
+fn ttl_and_dscp_cross_and_ecn_does_not() {
+    let (ef, marked) = (0b1011_1000, 0b11);
+    let arrived = IpMeta { ttl: 60, tos: ef | marked };
+    assert_eq!(super::carried(arrived, 1), IpMeta { ttl: 61, tos: ef });
+    assert_eq!(super::carried(IpMeta { ttl: 255, tos: 0 }, 1).ttl, 255);
+}
+
 #[test]
 fn the_end_tells_the_bytes_that_arrived() {
     let mut s = Script::new(Transparent, &[]);

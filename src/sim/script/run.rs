@@ -70,7 +70,8 @@ impl Run {
 
     pub(super) fn play(mut self, steps: &[Step]) -> Result<(), Failure> {
         for step in steps {
-            let done = self.step(step).and_then(|()| self.settle());
+            let settle = |run: &mut Self| if step.act.joins() { Ok(()) } else { run.settle() };
+            let done = self.step(step).and_then(|()| settle(&mut self));
             if let Err(what) = done {
                 return Err(self.failure(step.line, &what));
             }
@@ -97,7 +98,7 @@ impl Run {
         self.last = from;
         match &step.act {
             Act::Leaves(_) => unreachable!("done above"),
-            Act::Arrives(pattern) => self.arrive(pattern),
+            Act::Arrives(pattern) | Act::Joins(pattern) => self.arrive(pattern),
             Act::Call(call) => return self.call(*call),
             Act::Expect(expect) => return self.expect(*expect),
         }
