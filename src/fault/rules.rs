@@ -174,7 +174,8 @@ impl Rules {
         for mut rule in rules {
             if let Some(reason) = rule.refusal(engine) {
                 let problem = format!("the {} engine cannot do `{}`: {reason}", engine.name(), rule.spec);
-                return Err(Error::key(format!("fault.{}", rule.kind.name), problem));
+                return Err(Error::key(format!("fault.{}", rule.kind.name), problem)
+                    .hint("a gateway can, where both legs are halfopen's own TCP"));
             }
             if rule.spec.name.is_none() {
                 let numbered = (1..).map(|n| match n {

@@ -22,6 +22,7 @@ pub(crate) const SINGLES: &[Single] = &[
     ("fin-drop hides the client's end from the server", fin_drop_upstream),
     ("rst-inject resets both sides at the first byte", rst_inject),
     ("rst-inject to one side leaves the other in silence until it speaks", rst_inject_to_one_side),
+    ("a fault that needs the server's segments is refused with the reason", refused),
 ];
 
 /// How much later than it could a thing may happen on a loaded machine.
@@ -193,5 +194,14 @@ fn rst_inject_to_one_side() {
         untold.write_all(b"x").expect("sent");
         let read = untold.read(&mut [0; 1]).expect_err("a reset");
         assert_eq!(errno(&read), "ECONNRESET", "{fault}");
+    }
+}
+
+fn refused() {
+    for fault in ["zero-window-stall direction=downstream", "ack-delay direction=downstream"] {
+        let output = lab::process::output(&lab::ns::Ns::new(), &["exec", "--fault", fault, "--", "true"]);
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(said.contains("the exec engine cannot do") && said.contains("kernel socket"), "{said}");
+        assert_eq!(output.status.code(), Some(125), "{said}");
     }
 }
