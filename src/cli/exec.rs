@@ -2,7 +2,6 @@
 
 use std::ffi::OsString;
 use std::io;
-use std::ops::RangeInclusive;
 use std::process::ExitCode;
 
 use clap::Args as ClapArgs;
@@ -14,7 +13,7 @@ use crate::config::{Loopback, Machine, Settings, load};
 use crate::engine::exec::address::FIRST_NAMESERVER;
 use crate::engine::exec::{AddressMap, Caller, HostLoopback};
 use crate::setup::namespace::{self, Inside, Running};
-use crate::setup::{listeners, resolv::Resolv};
+use crate::setup::{listeners::LoopbackPorts, resolv::Resolv};
 use crate::time::Duration;
 
 /// The set-up failed; lower codes belong to the command (as with env(1)).
@@ -34,8 +33,8 @@ pub(super) struct Args {
     #[command(flatten)]
     shared: Shared,
 
-    /// Reach services on the caller's 127.0.0.1 at the same address: "on",
-    /// "off", or on these ports, such as 5432,8000-8099. Default: on
+    /// Reach services on the caller's 127.0.0.1 and ::1 at the same address:
+    /// "on", "off", or on these ports, such as 5432,8000-8099. Default: on
     #[arg(long, value_name = "PORTS")]
     host_loopback: Option<String>,
 
@@ -99,13 +98,13 @@ fn host_loopback(config: &Loopback) -> HostLoopback {
     }
 }
 
-/// The ports that are the caller's at 127.0.0.1: those that listen there now, as far as they are wanted.
-fn loopback_ports(wanted: &HostLoopback) -> io::Result<Vec<RangeInclusive<u16>>> {
+/// The ports that are the caller's at the loopback addresses: those that listen there now, as far as they are wanted.
+fn loopback_ports(wanted: &HostLoopback) -> io::Result<LoopbackPorts> {
     match wanted {
-        HostLoopback::Off => Ok(Vec::new()),
+        HostLoopback::Off => Ok(LoopbackPorts::default()),
         // Named ports are the caller's even if nobody listens yet.
-        HostLoopback::Ports(ranges) => Ok(ranges.clone()),
-        HostLoopback::On => Ok(listeners::ranges(&listeners::on_loopback()?)),
+        HostLoopback::Ports(ranges) => Ok(LoopbackPorts::both(ranges)),
+        HostLoopback::On => LoopbackPorts::listening(),
     }
 }
 

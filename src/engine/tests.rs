@@ -21,7 +21,7 @@ fn engine() -> (Handle, UnixDatagram, Receiver<Record>) {
     let (ours, device) = UnixDatagram::pair().unwrap();
     device.set_nonblocking(true).unwrap();
     ours.set_read_timeout(Some(LONG)).unwrap();
-    let device = Device::from_fd(OwnedFd::from(device), Framing::Ip);
+    let device = Device::from_fd(OwnedFd::from(device), Framing::Ip, None);
     let settings = Settings {
         relay: relay::Settings::default(),
         rules: Arc::default(),

@@ -1,4 +1,4 @@
-//! Which TCP ports listen on the loopback address of this network namespace, from `/proc/net/tcp` and `tcp6`.
+//! Which TCP ports listen on the loopback addresses of this network namespace, from `/proc/net/tcp` and `tcp6`.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -9,19 +9,51 @@ use std::ops::RangeInclusive;
 /// `TCP_LISTEN` of include/net/tcp_states.h, as procfs prints it.
 const LISTEN: &str = "0A";
 
-/// The ports on which a connection to `127.0.0.1` would be taken, in ascending order. A kernel without IPv6 has no
-/// `tcp6`.
-pub fn on_loopback() -> io::Result<BTreeSet<u16>> {
-    let mut ports = parse(&fs::read_to_string("/proc/self/net/tcp")?);
-    if let Ok(text) = fs::read_to_string("/proc/self/net/tcp6") {
-        ports.extend(parse(&text));
+/// TCP ports of the loopback addresses.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LoopbackPorts {
+    /// Those of `127.0.0.1`, in ascending order.
+    pub v4: Vec<RangeInclusive<u16>>,
+    /// Those of `::1`, in ascending order.
+    pub v6: Vec<RangeInclusive<u16>>,
+}
+
+impl LoopbackPorts {
+    /// The ports on which a connection would be taken. A kernel without IPv6 has no `tcp6`.
+    pub fn listening() -> io::Result<Self> {
+        let mut text = fs::read_to_string("/proc/self/net/tcp")?;
+        text += &fs::read_to_string("/proc/self/net/tcp6").unwrap_or_default();
+        Ok(Self::parse(&text))
     }
-    Ok(ports)
+
+    /// The same ports of both.
+    #[must_use]
+    pub fn both(ports: &[RangeInclusive<u16>]) -> Self {
+        Self { v4: ports.to_vec(), v6: ports.to_vec() }
+    }
+
+    fn parse(text: &str) -> Self {
+        let (mut v4, mut v6) = (BTreeSet::new(), BTreeSet::new());
+        for (ip, port) in text.lines().filter_map(listener) {
+            let (takes_v4, takes_v6) = match ip {
+                IpAddr::V4(ip) => (ip.is_loopback() || ip.is_unspecified(), false),
+                // An IPv6 wildcard takes IPv4 as well unless it is IPV6_V6ONLY, which procfs does not tell; then the
+                // connection is refused outside instead of inside.
+                IpAddr::V6(ip) if ip.is_unspecified() => (true, true),
+                IpAddr::V6(ip) => (ip.to_ipv4_mapped().is_some_and(|ip| ip.is_loopback()), ip.is_loopback()),
+            };
+            for (takes, ports) in [(takes_v4, &mut v4), (takes_v6, &mut v6)] {
+                if takes {
+                    ports.insert(port);
+                }
+            }
+        }
+        Self { v4: ranges(&v4), v6: ranges(&v6) }
+    }
 }
 
 /// Joins neighbouring ports, because one routing rule can name a range.
-#[must_use]
-pub fn ranges(ports: &BTreeSet<u16>) -> Vec<RangeInclusive<u16>> {
+fn ranges(ports: &BTreeSet<u16>) -> Vec<RangeInclusive<u16>> {
     let mut ranges: Vec<RangeInclusive<u16>> = Vec::new();
     for &port in ports {
         match ranges.last_mut() {
@@ -32,23 +64,14 @@ pub fn ranges(ports: &BTreeSet<u16>) -> Vec<RangeInclusive<u16>> {
     ranges
 }
 
-fn parse(text: &str) -> BTreeSet<u16> {
-    text.lines().skip(1).filter_map(loopback_port).collect()
-}
-
-/// The port of one line, if it is a listener that takes connections to `127.0.0.1`.
-fn loopback_port(line: &str) -> Option<u16> {
+/// The address and port of one line, if it is a listener; not so the line with the names of the columns.
+fn listener(line: &str) -> Option<(IpAddr, u16)> {
     let mut words = line.split_ascii_whitespace();
     let (local, state) = (words.nth(1)?, words.nth(1)?);
     let (address, port) = local.split_once(':')?;
     let port = u16::from_str_radix(port, 16).ok()?;
-    let reachable = match parse_address(address)? {
-        IpAddr::V4(ip) => ip.is_loopback() || ip.is_unspecified(),
-        // An IPv6 wildcard takes IPv4 as well unless it is IPV6_V6ONLY, which procfs does not tell; then the connection
-        // is refused outside instead of inside.
-        IpAddr::V6(ip) => ip.is_unspecified() || ip.to_ipv4_mapped().is_some_and(|ip| ip.is_loopback()),
-    };
-    (state == LISTEN && reachable).then_some(port)
+    let address = parse_address(address)?;
+    (state == LISTEN).then_some((address, port))
 }
 
 /// procfs prints addresses as 32-bit words in the byte order of the machine.
@@ -79,21 +102,24 @@ mod tests {
     }
 
     #[test]
-    fn a_listener_counts_if_loopback_reaches_it() {
+    fn a_listener_counts_where_loopback_reaches_it() {
         let table = [
-            ("127.0.0.1", "0A", true),
-            ("127.8.8.8", "0A", true),
-            ("0.0.0.0", "0A", true),
-            ("::", "0A", true),
-            ("::ffff:127.0.0.1", "0A", true),
-            ("127.0.0.1", "01", false), // a connection, not a listener
-            ("192.0.2.1", "0A", false),
-            ("::1", "0A", false), // not reachable at 127.0.0.1
-            ("::ffff:192.0.2.1", "0A", false),
+            ("127.0.0.1", "0A", true, false),
+            ("127.8.8.8", "0A", true, false),
+            ("0.0.0.0", "0A", true, false),
+            ("::", "0A", true, true),
+            ("::1", "0A", false, true),
+            ("::ffff:127.0.0.1", "0A", true, false),
+            ("127.0.0.1", "01", false, false), // a connection, not a listener
+            ("::1", "01", false, false),
+            ("192.0.2.1", "0A", false, false),
+            ("::ffff:192.0.2.1", "0A", false, false),
         ];
-        for (address, state, counts) in table {
+        for (address, state, v4, v6) in table {
             let line = format!("   0: {}:1F90 00000000:0000 {state} 00000000:00000000", hex(address));
-            assert_eq!(loopback_port(&line), counts.then_some(8080), "{address} {state}");
+            let ports = |counts: bool| if counts { vec![8080..=8080] } else { Vec::new() };
+            let expected = LoopbackPorts { v4: ports(v4), v6: ports(v6) };
+            assert_eq!(LoopbackPorts::parse(&line), expected, "{address} {state}");
         }
     }
 
@@ -102,7 +128,7 @@ mod tests {
         for text in
             ["", "head", "head\n", "head\n 0: xyz 0A", "head\n 0: 0100007F:XX 0 0A", "head\n 0: 01:1F90 0 0A"]
         {
-            assert!(parse(text).is_empty(), "{text:?}");
+            assert_eq!(LoopbackPorts::parse(text), LoopbackPorts::default(), "{text:?}");
         }
     }
 

@@ -19,7 +19,8 @@ const DNS: u16 = 53;
 /// Which ports of the caller's loopback the command may reach.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum HostLoopback {
-    /// All: every port at the gateway's address, and those that listen when the command starts at `127.0.0.1` too.
+    /// All: every port at the gateway's addresses, and those that listen when the command starts at `127.0.0.1` and `::1`
+    /// too.
     #[default]
     On,
     /// None.
@@ -59,7 +60,7 @@ impl AddressMap {
             IpAddr::V4(GATEWAY_V4) => loopback(Ipv4Addr::LOCALHOST.into()),
             IpAddr::V6(GATEWAY_V6) => loopback(Ipv6Addr::LOCALHOST.into()),
             IpAddr::V4(ip) if ip.is_loopback() => loopback(ip.into()),
-            IpAddr::V6(ip) if ip.is_loopback() => None,
+            IpAddr::V6(ip) if ip.is_loopback() => loopback(ip.into()),
             IpAddr::V4(ip) => match ip.to_bits().checked_sub(FIRST_NAMESERVER.to_bits()) {
                 Some(nth) if (nth as usize) < self.nameservers.len() => {
                     (port == DNS).then(|| self.nameservers[nth as usize])
@@ -95,7 +96,8 @@ mod tests {
             ("10.0.2.2:8100", None),
             ("127.0.0.1:8001", Some("127.0.0.1:8001")),
             ("127.0.0.1:22", None),
-            ("[::1]:8000", None),
+            ("[::1]:8000", Some("[::1]:8000")),
+            ("[::1]:22", None),
             ("10.0.2.3:53", Some("127.0.0.53:53")),
             ("10.0.2.4:53", Some("[fd00::1]:53")),
             ("10.0.2.5:53", Some("10.0.2.5:53")),

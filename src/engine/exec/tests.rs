@@ -93,6 +93,7 @@ fn a_refused_dial_is_a_reset() {
     assert!(bench.caller.sockets.is_empty());
 
     // An address inside that stands for none outside.
+    bench.caller.addresses.host_loopback = HostLoopback::Off;
     bench.command(SocketCommand::Dial { server: "[::1]:80".parse().unwrap() });
     assert_eq!(bench.event(), refused);
 }

@@ -9,6 +9,7 @@ mod sys;
 use std::fmt;
 use std::fs::File;
 use std::io::{self, IoSlice, Write};
+use std::net::Ipv6Addr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
 use bytes::{Bytes, BytesMut};
@@ -33,6 +34,8 @@ const ETH_LEN: usize = 14;
 pub struct Device {
     file: File,
     framing: Framing,
+    /// Where packets from `::1` are written; see [`Device::attach_loopback`].
+    loopback: Option<File>,
 }
 
 /// What stands in front of the IP header on this device, besides the vnet header.
@@ -50,6 +53,9 @@ pub enum Framing {
     },
 }
 
+/// What `lo` has for addresses.
+const LOOPBACK: Framing = Framing::Ethernet { inside: [0; 6], outside: [0; 6] };
+
 impl Device {
     /// Creates a TUN device with `queues` queues and returns one [`Device`] per queue, and the device's name: `name`
     /// may hold a `%d`, which the kernel replaces by the first free number. The link is down.
@@ -59,7 +65,7 @@ impl Device {
         for _ in 0..queues.max(1) {
             let (fd, real) = sys::open_tun(&found, queues > 1)?;
             found = real;
-            devices.push(Self { file: fd.into(), framing: Framing::Ip });
+            devices.push(Self { file: fd.into(), framing: Framing::Ip, loopback: None });
         }
         Ok((devices, found))
     }
@@ -72,14 +78,28 @@ impl Device {
             inside: sys::hardware_address(inside).map_err(fail)?,
             outside: sys::hardware_address(outside).map_err(fail)?,
         };
-        let fd = sys::open_packet(outside, QUEUE_BYTES).map_err(fail)?;
-        Ok(Self { file: fd.into(), framing })
+        let fd = sys::open_packet(outside, sys::Receives::All, QUEUE_BYTES).map_err(fail)?;
+        Ok(Self { file: fd.into(), framing, loopback: None })
     }
 
-    /// A device that another process opened; `framing` as its [`Device::framing`] says.
+    /// Packets from `::1` go in by `lo` from now on: the kernel takes them from no other interface.
+    pub fn attach_loopback(&mut self) -> Result<(), OpenError> {
+        let fd = sys::open_packet("lo", sys::Receives::Nothing, QUEUE_BYTES)
+            .map_err(|e| OpenError::new("cannot open a packet socket on lo", e))?;
+        self.loopback = Some(fd.into());
+        Ok(())
+    }
+
+    /// A device that another process opened; `framing` and `loopback` as it says.
     #[must_use]
-    pub fn from_fd(fd: OwnedFd, framing: Framing) -> Self {
-        Self { file: fd.into(), framing }
+    pub fn from_fd(fd: OwnedFd, framing: Framing, loopback: Option<OwnedFd>) -> Self {
+        Self { file: fd.into(), framing, loopback: loopback.map(File::from) }
+    }
+
+    /// What [`Device::attach_loopback`] opened; needed by [`Device::from_fd`].
+    #[must_use]
+    pub fn loopback(&self) -> Option<BorrowedFd<'_>> {
+        self.loopback.as_ref().map(AsFd::as_fd)
     }
 
     /// What this device puts in front of the IP header; needed by [`Device::from_fd`].
@@ -115,12 +135,16 @@ impl Device {
     /// Writes one IP packet: `head` is its headers, `parts` its payload. [`io::ErrorKind::WouldBlock`] and `ENOBUFS`
     /// mean that the packet is lost, as on any full link.
     pub fn send(&mut self, hdr: &VnetHdr, head: &[u8], parts: &[Bytes]) -> io::Result<()> {
-        let vnet = moved(*hdr, self.framing.len() as i32).to_bytes();
-        let ethernet = self.framing.header(head);
+        let (file, framing) = match &mut self.loopback {
+            Some(loopback) if is_from_loopback(head) => (loopback, LOOPBACK),
+            _ => (&mut self.file, self.framing),
+        };
+        let vnet = moved(*hdr, framing.len() as i32).to_bytes();
+        let ethernet = framing.header(head);
         let joined;
         let mut slices: SmallVec<[IoSlice<'_>; 8]> = SmallVec::new();
         slices.push(IoSlice::new(&vnet));
-        slices.push(IoSlice::new(&ethernet[..self.framing.len()]));
+        slices.push(IoSlice::new(&ethernet[..framing.len()]));
         slices.push(IoSlice::new(head));
         if parts.len() <= MAX_SLICES {
             slices.extend(parts.iter().map(|p| IoSlice::new(p)));
@@ -129,13 +153,18 @@ impl Device {
             slices.push(IoSlice::new(&joined));
         }
         loop {
-            match self.file.write_vectored(&slices) {
+            match file.write_vectored(&slices) {
                 Ok(_) => return Ok(()),
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
                 Err(e) => return Err(e),
             }
         }
     }
+}
+
+/// True for an IPv6 packet whose source is `::1`.
+fn is_from_loopback(packet: &[u8]) -> bool {
+    packet.first().is_some_and(|b| b >> 4 == 6) && packet.get(8..24) == Some(&Ipv6Addr::LOCALHOST.octets())
 }
 
 /// `hdr` with its offset counted from a place `by` bytes further to the front.

@@ -82,8 +82,17 @@ pub(super) fn hardware_address(name: &str) -> io::Result<[u8; 6]> {
     Ok(std::array::from_fn(|i| bytes[i] as u8))
 }
 
-/// A packet socket with vnet headers that sees what arrives on the device `name`.
-pub(super) fn open_packet(name: &str, queue_bytes: c_int) -> io::Result<OwnedFd> {
+/// What a packet socket sees of its device.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Receives {
+    /// All that arrives.
+    All,
+    /// Nothing; it only sends.
+    Nothing,
+}
+
+/// A packet socket with vnet headers on the device `name`.
+pub(super) fn open_packet(name: &str, receives: Receives, queue_bytes: c_int) -> io::Result<OwnedFd> {
     let kind = libc::SOCK_RAW | libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
     // Protocol 0: nothing is received before the socket is bound to its device.
     let socket = new_socket(libc::AF_PACKET, kind, 0)?;
@@ -106,7 +115,10 @@ pub(super) fn open_packet(name: &str, queue_bytes: c_int) -> io::Result<OwnedFd>
         ioctl::get_index(fd, &raw mut request)?;
         let mut address: libc::sockaddr_ll = mem::zeroed();
         address.sll_family = libc::AF_PACKET as u16;
-        address.sll_protocol = (libc::ETH_P_ALL as u16).to_be();
+        address.sll_protocol = match receives {
+            Receives::All => (libc::ETH_P_ALL as u16).to_be(),
+            Receives::Nothing => 0,
+        };
         address.sll_ifindex = request.ifr_ifru.ifru_ifindex;
         let len = size_of_val(&address) as libc::socklen_t;
         check(libc::bind(fd, (&raw const address).cast(), len))?;

@@ -41,3 +41,16 @@ fn a_name_that_is_too_long_is_an_error_before_any_device() {
     let error = sys::hardware_address("a-name-of-more-than-15-bytes").expect_err("too long");
     assert_eq!(error.raw_os_error(), Some(libc::EINVAL));
 }
+
+#[test]
+fn only_ipv6_from_the_loopback_address_goes_by_lo() {
+    let mut packet = [0; 40];
+    packet[0] = 0x60;
+    packet[23] = 1;
+    assert!(is_from_loopback(&packet));
+    packet[39] = 1;
+    packet[22] = 1;
+    assert!(!is_from_loopback(&packet), "to ::1 is not from it");
+    assert!(!is_from_loopback(&[0x45; 40]) && !is_from_loopback(&[0x60]) && !is_from_loopback(&[]));
+    assert_eq!(LOOPBACK.header(&[0x60]), [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0x86, 0xdd]);
+}

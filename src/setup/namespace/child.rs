@@ -41,7 +41,7 @@ fn stand_by(inside: &Inside, channel: &Channel) -> Result<(), Error> {
 /// Gives the device away and waits until the engine runs on it.
 fn hand_over(device: Device, channel: &Channel) -> Result<(), Error> {
     let talk = |e| Error::setup("talk to the parent process", e, "");
-    channel.send_device(&device, device.framing()).map_err(talk)?;
+    channel.send_device(&device).map_err(talk)?;
     drop(device);
     match channel.receive().map_err(talk)? {
         Some(Message::Go) => Ok(()),

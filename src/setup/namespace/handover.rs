@@ -1,7 +1,7 @@
 //! What the two processes of a namespace say to each other: a pair of packet sockets, one message each.
 //!
 //! ```text
-//! child  -> parent   Device + descriptor     the network stands, here is its packet device
+//! child  -> parent   Device + descriptors    the network stands, here is its packet device
 //!                    Failed(text)            it does not stand; the child exits
 //! parent -> child    Go                      the engine runs, start the command
 //! child  -> parent   Failed(text)            the command did not start
@@ -9,14 +9,14 @@
 //! ```
 
 use std::io::{self, IoSlice, IoSliceMut};
-use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
 
 use nix::cmsg_space;
 use nix::sys::socket::{
     self, AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, UnixAddr,
 };
 
-use crate::engine::tun::Framing;
+use crate::engine::tun::{Device, Framing};
 
 use super::Error;
 
@@ -28,7 +28,7 @@ pub(super) struct Channel(OwnedFd);
 #[derive(Debug)]
 pub(super) enum Message {
     /// The packet device.
-    Device(OwnedFd, Framing),
+    Device(Device),
     /// Start the command.
     Go,
     /// What went wrong in the child.
@@ -48,13 +48,18 @@ impl Channel {
         Ok((Self(a), Self(b)))
     }
 
-    pub(super) fn send_device(&self, device: impl AsFd, framing: Framing) -> io::Result<()> {
+    pub(super) fn send_device(&self, device: &Device) -> io::Result<()> {
         let mut bytes = vec![DEVICE];
-        if let Framing::Ethernet { inside, outside } = framing {
+        if let Framing::Ethernet { inside, outside } = device.framing() {
             bytes.extend(inside);
             bytes.extend(outside);
         }
-        self.send(&bytes, &[ControlMessage::ScmRights(&[device.as_fd().as_raw_fd()])])
+        let fds: Vec<RawFd> = [Some(device.as_fd()), device.loopback()]
+            .into_iter()
+            .flatten()
+            .map(|fd| fd.as_raw_fd())
+            .collect();
+        self.send(&bytes, &[ControlMessage::ScmRights(&fds)])
     }
 
     pub(super) fn send_go(&self) -> io::Result<()> {
@@ -73,20 +78,24 @@ impl Channel {
     /// The next message; `None` when the other end is closed.
     pub(super) fn receive(&self) -> io::Result<Option<Message>> {
         let mut bytes = [0; MAX_MESSAGE];
-        let mut space = cmsg_space!(OwnedFd);
-        let (len, fd) = loop {
+        let mut space = cmsg_space!(OwnedFd, OwnedFd);
+        let (len, fds) = loop {
             let mut slices = [IoSliceMut::new(&mut bytes)];
             let flags = MsgFlags::MSG_CMSG_CLOEXEC;
             match socket::recvmsg::<UnixAddr>(self.0.as_raw_fd(), &mut slices, Some(&mut space), flags) {
-                Ok(message) => break (message.bytes, descriptor(message.cmsgs()?)),
+                Ok(message) => break (message.bytes, descriptors(message.cmsgs()?)),
                 Err(nix::Error::EINTR) => {}
                 Err(e) => return Err(e.into()),
             }
         };
-        match (&bytes[..len], fd) {
+        let mut fds = fds.into_iter();
+        match (&bytes[..len], fds.next()) {
             ([], _) => Ok(None),
             ([GO], _) => Ok(Some(Message::Go)),
-            ([DEVICE, framing @ ..], Some(fd)) => Ok(Some(Message::Device(fd, read_framing(framing)?))),
+            ([DEVICE, framing @ ..], Some(fd)) => {
+                let device = Device::from_fd(fd, read_framing(framing)?, fds.next());
+                Ok(Some(Message::Device(device)))
+            }
             ([FAILED, code, text @ ..], _) => Ok(Some(Message::Failed(read_error(*code, text)))),
             _ => Err(io::ErrorKind::InvalidData.into()),
         }
@@ -110,14 +119,15 @@ impl Channel {
     }
 }
 
-/// The descriptor that came with a message.
+/// The descriptors that came with a message.
 #[allow(unsafe_code)]
-fn descriptor(mut messages: impl Iterator<Item = ControlMessageOwned>) -> Option<OwnedFd> {
-    messages.find_map(|message| match message {
-        // SAFETY: the kernel made this descriptor for us and nobody else knows it.
-        ControlMessageOwned::ScmRights(fds) => fds.first().map(|fd| unsafe { OwnedFd::from_raw_fd(*fd) }),
+fn descriptors(messages: impl Iterator<Item = ControlMessageOwned>) -> Vec<OwnedFd> {
+    let raw = messages.filter_map(|message| match message {
+        ControlMessageOwned::ScmRights(fds) => Some(fds),
         _ => None,
-    })
+    });
+    // SAFETY: the kernel made these descriptors for us and nobody else knows them.
+    raw.flatten().map(|fd| unsafe { OwnedFd::from_raw_fd(fd) }).collect()
 }
 
 fn read_framing(bytes: &[u8]) -> io::Result<Framing> {
@@ -144,16 +154,22 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_device_crosses_with_its_framing() {
+    fn a_device_crosses_with_its_framing_and_its_loopback() {
         let (a, b) = Channel::pair().unwrap();
         let framing = Framing::Ethernet { inside: [1; 6], outside: [2; 6] };
-        for sent in [Framing::Ip, framing] {
+        for (framing, loopback) in [(Framing::Ip, false), (framing, true)] {
             let (reader, writer) = nix::unistd::pipe().unwrap();
-            a.send_device(&writer, sent).unwrap();
-            let Some(Message::Device(fd, got)) = b.receive().unwrap() else { panic!("no device") };
-            assert_eq!(got, sent);
-            nix::unistd::write(&fd, b"x").unwrap();
+            let (lo_reader, lo_writer) = nix::unistd::pipe().unwrap();
+            a.send_device(&Device::from_fd(writer, framing, loopback.then_some(lo_writer))).unwrap();
+            let Some(Message::Device(got)) = b.receive().unwrap() else { panic!("no device") };
+            assert_eq!(got.framing(), framing);
+            nix::unistd::write(got.as_fd(), b"x").unwrap();
             assert_eq!(nix::unistd::read(&reader, &mut [0; 2]), Ok(1), "it is the descriptor that was sent");
+            assert_eq!(got.loopback().is_some(), loopback);
+            if let Some(lo) = got.loopback() {
+                nix::unistd::write(lo, b"x").unwrap();
+                assert_eq!(nix::unistd::read(&lo_reader, &mut [0; 2]), Ok(1));
+            }
         }
     }
 

@@ -11,9 +11,9 @@
 //! | `10.0.2.100/24`, `fd00:2::100/64` | the command |
 //! | `10.0.2.2`, `fd00:2::2` | the gateway; its TCP and UDP ports are those of the caller's loopback |
 //! | `10.0.2.3` … `10.0.2.5` | the caller's name servers, port 53 |
-//! | `127.0.0.1`, ports in [`Inside::loopback_ports`] | the caller's loopback, at its true address |
+//! | `127.0.0.1` and `::1`, ports in [`Inside::loopback_ports`] | the caller's loopback, at its true address |
 //!
-//! `::1` is always the namespace's own: the kernel drops packets with that address on every device but `lo`.
+//! A connection to such a port of `::1` comes from `fd00:2::100`: the kernel has no route that would make it come from `::1`.
 //!
 //! Nothing stays behind: namespaces, device and routes end with the last process in them. If this process is killed,
 //! the kernel sends SIGTERM to the command, because its network is dead from then on.
@@ -30,12 +30,12 @@ use std::ffi::OsString;
 use std::fmt;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket};
-use std::ops::RangeInclusive;
 
 use nix::sys::wait::waitpid;
 use nix::unistd::{ForkResult, Pid};
 
 use crate::engine::tun::Device;
+use crate::setup::listeners::LoopbackPorts;
 use crate::setup::netlink::{Family, Netlink};
 
 use handover::{Channel, Message};
@@ -55,8 +55,8 @@ const NOWHERE_V6: Ipv6Addr = Ipv6Addr::new(0x100, 0, 0, 0, 0, 0, 0, 1);
 pub struct Inside {
     /// The command and its arguments; looked up in `PATH`. Never empty.
     pub command: Vec<OsString>,
-    /// TCP ports of `127.0.0.1` that are the caller's instead of the namespace's.
-    pub loopback_ports: Vec<RangeInclusive<u16>>,
+    /// TCP ports of the loopback addresses that are the caller's instead of the namespace's.
+    pub loopback_ports: LoopbackPorts,
     /// Where the command's network leads to: destinations and prefix lengths; see [`destinations`].
     pub destinations: Vec<(IpAddr, u8)>,
     /// The text of `/etc/resolv.conf` inside; `None` leaves the caller's.
@@ -140,7 +140,7 @@ pub fn prepare(inside: &Inside) -> Result<(Prepared, Device), Error> {
             let signals = Signals::catch().map_err(|e| Error::setup("catch signals", e, ""))?;
             let prepared = Prepared { child, channel: ours, signals };
             match prepared.channel.receive() {
-                Ok(Some(Message::Device(fd, framing))) => Ok((prepared, Device::from_fd(fd, framing))),
+                Ok(Some(Message::Device(device))) => Ok((prepared, device)),
                 answer => Err(prepared.failed(answer)),
             }
         }

@@ -1,12 +1,13 @@
 //! The inside of the namespace: its device, addresses and routes.
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::ops::RangeInclusive;
 use std::path::Path;
 
 use crate::engine::exec::address::{INSIDE_V4, INSIDE_V6};
 use crate::engine::tun::{Device, MAX_PACKET, QUEUE_PACKETS};
+use crate::setup::listeners::LoopbackPorts;
 use crate::setup::netlink::{Family, Ipv4Setting, Netlink, Port, Route, RouteKind, Rule, RuleAction};
 
 use super::{Error, Inside, users};
@@ -23,7 +24,8 @@ const DISSECT_AT: u32 = 20;
 const LOCAL_AT: u32 = 100;
 /// Ports that a rule can name.
 const RULE_PORTS: RangeInclusive<u16> = 1..=65_534;
-const LOOPBACK: (IpAddr, u8) = (IpAddr::V4(Ipv4Addr::new(127, 0, 0, 0)), 8);
+const LOOPBACK_V4: (IpAddr, u8) = (IpAddr::V4(Ipv4Addr::new(127, 0, 0, 0)), 8);
+const LOOPBACK_V6: (IpAddr, u8) = (IpAddr::V6(Ipv6Addr::LOCALHOST), 128);
 /// What TCP offers on an Ethernet: the interface's own MTU is the largest there is, so that datagrams of any size pass
 /// whole, but connections look as they do outside.
 const MSS_V4: u32 = 1460;
@@ -33,9 +35,16 @@ const MSS_V6: u32 = 1440;
 pub(super) fn set_up(inside: &Inside) -> Result<Device, Error> {
     let mut netlink =
         Netlink::open().map_err(|e| users::refused("configure the network", io::Error::other(e.what)))?;
-    let device = open_device(&mut netlink)?;
+    let mut device = open_device(&mut netlink)?;
     configure(&mut netlink, inside).map_err(|e| users::refused("configure the network", e))?;
+    if has_ipv6() && !inside.loopback_ports.v6.is_empty() {
+        device.attach_loopback().map_err(|e| users::refused("answer from ::1", e.cause))?;
+    }
     Ok(device)
+}
+
+fn has_ipv6() -> bool {
+    Path::new("/proc/sys/net/ipv6").exists()
 }
 
 /// A TUN device, or a veth pair where `/dev/net/tun` is not for everyone.
@@ -75,14 +84,24 @@ fn configure(netlink: &mut Netlink, inside: &Inside) -> io::Result<()> {
     netlink.set_no_link_local(device)?;
     netlink.set_up(device, true)?;
     netlink.add_address(device, INSIDE_V4.into(), 24)?;
-    let has_ipv6 = Path::new("/proc/sys/net/ipv6").exists();
-    if has_ipv6 {
+    if has_ipv6() {
         netlink.add_address(device, INSIDE_V6.into(), 64)?;
     }
-    for (to, prefix) in inside.destinations.iter().filter(|(to, _)| to.is_ipv4() || has_ipv6) {
+    for (to, prefix) in inside.destinations.iter().filter(|(to, _)| to.is_ipv4() || has_ipv6()) {
         netlink.add_route(&route((*to, *prefix), device, Route::MAIN))?;
     }
-    open_loopback_ports(netlink, device, &inside.loopback_ports)
+    let LoopbackPorts { v4, v6 } = &inside.loopback_ports;
+    if !v4.is_empty() {
+        netlink.set_ipv4(device, Ipv4Setting::RouteLocalnet, 1)?;
+        open_loopback_ports(netlink, LOOPBACK_V4, device, v4)?;
+        // Ports of arriving packets, which the check of the source address needs, are looked at only if some rule that is
+        // not about local packets asks for a port. This one never matters otherwise.
+        netlink.add_rule(&port_rule(Family::V4, DISSECT_AT, DEVICE, 1..=1, Route::MAIN))?;
+    }
+    if has_ipv6() && !v6.is_empty() {
+        open_loopback_ports(netlink, LOOPBACK_V6, device, v6)?;
+    }
+    Ok(())
 }
 
 /// A route out of the namespace.
@@ -98,27 +117,30 @@ fn route(to: (IpAddr, u8), device: u32, table: u32) -> Route {
     Route { to: Some(to), family, device, via: None, source, mss, table, kind }
 }
 
-/// Routes some ports of 127.0.0.0/8 out of the namespace, and lets the answers in.
-fn open_loopback_ports(netlink: &mut Netlink, device: u32, ports: &[RangeInclusive<u16>]) -> io::Result<()> {
-    if ports.is_empty() {
-        return Ok(());
-    }
-    netlink.set_ipv4(device, Ipv4Setting::RouteLocalnet, 1)?;
-    netlink.add_route(&route(LOOPBACK, device, TABLE))?;
-    let rule = |priority, from: &str, ports, table| Rule {
-        from_device: Some(from.to_owned()),
-        ip_protocol: Some(libc::IPPROTO_TCP as u8),
-        port: Some(Port::Destination(ports)),
-        ..Rule::new(Family::V4, priority, RuleAction::Table(table))
-    };
+/// Routes some ports of a loopback network out of the namespace.
+fn open_loopback_ports(
+    netlink: &mut Netlink,
+    loopback: (IpAddr, u8),
+    device: u32,
+    ports: &[RangeInclusive<u16>],
+) -> io::Result<()> {
+    let route = route(loopback, device, TABLE);
+    netlink.add_route(&route)?;
     for range in ports {
         let (first, last) = (*range.start().max(RULE_PORTS.start()), *range.end().min(RULE_PORTS.end()));
         if first <= last {
-            netlink.add_rule(&rule(PORTS_AT, "lo", first..=last, TABLE))?;
+            netlink.add_rule(&port_rule(route.family, PORTS_AT, "lo", first..=last, TABLE))?;
         }
     }
-    // Ports of arriving packets, which the check of the source address needs, are looked at only if some rule that is not
-    // about local packets asks for a port. This one never matters otherwise.
-    netlink.add_rule(&rule(DISSECT_AT, DEVICE, 1..=1, Route::MAIN))?;
-    netlink.move_local_rule(Family::V4, LOCAL_AT)
+    netlink.move_local_rule(route.family, LOCAL_AT)
+}
+
+/// TCP packets that come in by `from` for these ports look into `table`.
+fn port_rule(family: Family, priority: u32, from: &str, ports: RangeInclusive<u16>, table: u32) -> Rule {
+    Rule {
+        from_device: Some(from.to_owned()),
+        ip_protocol: Some(libc::IPPROTO_TCP as u8),
+        port: Some(Port::Destination(ports)),
+        ..Rule::new(family, priority, RuleAction::Table(table))
+    }
 }
