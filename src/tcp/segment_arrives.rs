@@ -111,7 +111,8 @@ impl Open {
 
     /// Retransmitted data that we have: its ACK may still be news, and a D-SACK tells of it.
     fn old_data(&mut self, now: Instant, seg: &Segment) {
-        if seg.has(Flags::ACK) && !seg.has(Flags::SYN) && self.send.judge(seg.ack) == AckWorth::Good {
+        let old = seg.seq.before(self.recv.nxt()) && seg.has(Flags::ACK) && !seg.has(Flags::SYN);
+        if old && self.send.judge(seg.ack) == AckWorth::Good {
             self.take_ack(now, seg);
         }
         self.recv.text(now, Segment { flags: seg.flags.without(Flags::FIN), ..seg.clone() }, true);
