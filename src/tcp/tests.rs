@@ -4,12 +4,16 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use super::state::{self, OurFin, PeerFin};
 use super::*;
 use crate::cx::Cx;
 use crate::rng::Rng;
 use crate::time::{Duration, Instant, earliest};
 use crate::trace::{NoSink, State};
 use crate::wire::{IpMeta, Segment, Tuple, WindowScale};
+
+#[path = "../../tests/golden/mod.rs"]
+mod golden;
 
 const OFFER: SynOptions = SynOptions {
     mss: Some(1460),
@@ -252,4 +256,24 @@ fn a_syn_ack_is_repeated_on_linuxs_schedule() {
     let sent: Vec<u64> = p.log.iter().filter(|l| l.1 == 1).map(|l| l.0.as_millis() / 1000).collect();
     assert_eq!(sent, [0, 1, 3, 7, 15, 31]);
     assert_eq!((p.states()[1], p.events[1][0]), (State::Closed, Event::TimedOut));
+}
+
+#[test]
+fn the_state_follows_from_both_fins() {
+    let peers = [("none", PeerFin::None), ("before ours", PeerFin::First), ("after ours", PeerFin::Second)];
+    let ours = [
+        ("none", OurFin::None),
+        ("queued", OurFin::Queued),
+        ("sent", OurFin::Sent),
+        ("acknowledged", OurFin::Acked),
+    ];
+    let row = |first: &str, cells: [&str; 3]| {
+        let line = format!("{first:<20} {:<12} {:<12} {:<12}", cells[0], cells[1], cells[2]);
+        format!("{}\n", line.trim_end())
+    };
+    let mut matrix = row("our FIN, the peer's:", peers.map(|(name, _)| name));
+    for (name, our) in ours {
+        matrix += &row(name, peers.map(|(_, peer)| state::name(our, peer).name()));
+    }
+    golden::check("states.txt", &matrix);
 }

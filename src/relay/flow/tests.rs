@@ -620,8 +620,8 @@ fn closing_through_a_socket() {
 fn ttl_and_dscp_cross_and_ecn_does_not() {
     let (ef, marked) = (0b1011_1000, 0b11);
     let arrived = IpMeta { ttl: 60, tos: ef | marked };
-    assert_eq!(super::carried(arrived, 1), IpMeta { ttl: 61, tos: ef });
-    assert_eq!(super::carried(IpMeta { ttl: 255, tos: 0 }, 1).ttl, 255);
+    assert_eq!(carried(arrived, 1), IpMeta { ttl: 61, tos: ef });
+    assert_eq!(carried(IpMeta { ttl: 255, tos: 0 }, 1).ttl, 255);
 }
 
 #[test]
