@@ -6,14 +6,14 @@ use std::os::fd::AsFd;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use halfopen::setup::netlink::{Family, Netlink, RouteKind};
+use halfopen::setup::netlink::{Family, Netlink, Route, RouteKind};
 use nix::poll::PollFlags;
 use nix::sys::socket::{MsgFlags, send, sockopt};
 use sha2::{Digest, Sha256};
 use socket2::{SockRef, TcpKeepalive};
 
 use crate::lab::lossy::{Lossy, Quality};
-use crate::lab::{Lab, PATIENCE, Way, accept, drain, errno, outcome, wait};
+use crate::lab::{Lab, PATIENCE, Way, accept, address, drain, errno, outcome, wait};
 use crate::{Row, Seen, Single};
 
 pub(crate) const ROWS: &[Row] = &[
@@ -275,15 +275,27 @@ fn full_duplex(lab: &Lab, family: Family) -> Seen {
     duplex(client, server, 1024)
 }
 
-/// The hosts believe in 1500 bytes; the gateway's links take 1300.
+/// All links take 1300 bytes, but the hosts offer each other segments as for 1500: the gateway's own kernel has to tell
+/// halfopen.
 fn small_mtu(lab: &Lab, family: Family) -> Seen {
-    lab.gateway.run(|| {
-        let mut netlink = Netlink::open().expect("netlink");
-        for device in ["cli0", "srv0"] {
+    let (client, server) = ((lab.client_host(), "c0", 1), (&lab.server, "s0", 2));
+    for (host, device) in [(client.0, "c0"), (&lab.gateway, "cli0"), (&lab.gateway, "srv0"), (server.0, "s0")]
+    {
+        host.run(|| {
+            let mut netlink = Netlink::open().expect("netlink");
             let index = netlink.link(device).expect("the device").index;
             netlink.set_mtu(index, 1300).expect("a link setting");
-        }
-    });
+        });
+    }
+    for (host, device, net) in [client, server] {
+        host.run(|| {
+            let mut netlink = Netlink::open().expect("netlink");
+            let index = netlink.link(device).expect("the device").index;
+            let (via, mss) = (Some(address(family, net, 1)), Some(1440));
+            let default = Route { via, mss, ..Route::default_by(family, index, Route::MAIN) };
+            netlink.add_route(&default).expect("it replaces the one without");
+        });
+    }
     let (client, server) = lab.pair(family);
     duplex(client, server, 16)
 }
