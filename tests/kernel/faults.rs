@@ -188,7 +188,8 @@ fn ack_delay() {
     let delayed: Vec<Duration> = (0..20).map(|_| round(false)).collect();
     let direct: Vec<Duration> = (0..20).map(|_| round(true)).collect();
     let (least, least_direct) = (delayed.iter().min(), direct.iter().min());
-    assert!(least >= Some(&Duration::from_millis(38)), "Nagle's algorithm waits for the ACK: {delayed:?}");
+    // The 40 ms begin with the byte before, so that a slow echo takes some of them.
+    assert!(least >= Some(&Duration::from_millis(20)), "Nagle's algorithm waits for the ACK: {delayed:?}");
     assert!(least < Some(&(Duration::from_millis(40) + SLACK)), "but not longer: {delayed:?}");
     assert!(least_direct < Some(&Duration::from_millis(38)), "TCP_NODELAY does not wait: {direct:?}");
     drop(client);
