@@ -3,6 +3,7 @@
 //! One thread per [`Device`] (a queue of the TUN device) runs a shard: its own table of flows, its own timers, no locks. The
 //! kernel's steering of packets to queues is symmetric, so both legs of a flow meet in one shard.
 
+mod buffers;
 pub mod clock;
 pub mod exec;
 pub mod outside;

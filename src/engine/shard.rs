@@ -9,6 +9,7 @@ use bytes::{Bytes, BytesMut};
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
 
+use super::buffers::Buffers;
 use super::clock::Clock;
 use super::outside::Outside;
 use super::tun::{Device, MAX_PACKET};
@@ -28,8 +29,8 @@ const FIRST_FREE_TOKEN: usize = 2;
 const BATCH: usize = 16;
 /// Rounds of the caller's sockets between two reads of the device.
 const OUTSIDE_ROUNDS: usize = 4;
-/// A smaller payload is copied out of the read buffer, so that it does not pin 64 KiB.
-const SHARE_FROM: usize = 4096;
+/// A smaller payload is copied out of the read buffer, so that what waits pins at most four times its size.
+const SHARE_FROM: usize = 16 << 10;
 /// What a packet holds besides the longest headers.
 const MAX_PAYLOAD: u32 = (MAX_PACKET - 40 - 60) as u32;
 
@@ -43,6 +44,7 @@ pub(super) struct Shard<S> {
     clock: Clock,
     sink: S,
     buf: BytesMut,
+    buffers: Buffers,
     /// The device may have more packets: readiness is edge-triggered.
     readable: bool,
     /// The same for the caller's sockets.
@@ -63,6 +65,7 @@ impl<S: Sink> Shard<S> {
             clock,
             sink,
             buf: BytesMut::new(),
+            buffers: Buffers::default(),
             readable: true,
             outside_busy: false,
             ends: None,
@@ -165,7 +168,7 @@ impl<S: Sink> Shard<S> {
             Ok(Packet::Tcp(packet)) => {
                 match self.table.route(cx, packet.tuple, &packet.segment, packet.payload.len()) {
                     Route::To(key, leg) => {
-                        let segment = take_payload(&mut self.buf, packet);
+                        let segment = take_payload(&mut self.buf, &mut self.buffers, packet);
                         self.table.on_segment(cx, key, leg, segment);
                     }
                     Route::Dropped => {}
@@ -296,10 +299,10 @@ impl<S: Sink> Shard<S> {
 }
 
 /// Completes a segment with its payload: large ones share the buffer that they were read into, small ones leave it.
-fn take_payload(buf: &mut BytesMut, packet: TcpPacket) -> Segment {
+fn take_payload(buf: &mut BytesMut, buffers: &mut Buffers, packet: TcpPacket) -> Segment {
     let TcpPacket { mut segment, payload, .. } = packet;
     if payload.len() >= SHARE_FROM {
-        segment.payload = buf.split().freeze().slice(payload).into();
+        segment.payload = buffers.give(buf).slice(payload).into();
     } else if !payload.is_empty() {
         segment.payload = Bytes::copy_from_slice(&buf[payload]).into();
     }

@@ -303,10 +303,16 @@ impl Flow {
         }
     }
 
-    /// Payload bytes that wait in this flow.
+    /// Payload bytes that wait for a peer to acknowledge them.
     #[must_use]
     pub fn queued(&self) -> u32 {
         self.legs[Leg::Client].queued().saturating_add(self.legs[Leg::Server].queued())
+    }
+
+    /// Payload bytes held in all: queued, or received out of order.
+    #[must_use]
+    pub fn held(&self) -> u32 {
+        self.legs[Leg::Client].held().saturating_add(self.legs[Leg::Server].held())
     }
 
     /// True while a kernel socket is open for it.

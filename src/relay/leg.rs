@@ -94,6 +94,11 @@ impl Link {
         }
     }
 
+    /// Bytes held on this leg: for its peer, or until what is missing before them comes.
+    pub(super) fn held(&self) -> u32 {
+        self.queued() + self.conn().map_or(0, Connection::received_waiting)
+    }
+
     /// True if bytes wait that only the congestion window holds back: they leave within round trips.
     pub(super) fn has_sendable(&self) -> bool {
         self.conn().is_some_and(Connection::has_sendable)

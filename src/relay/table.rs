@@ -71,7 +71,7 @@ pub struct Table {
     /// Lingering flows from the oldest; keys whose flow is gone are left in for a while.
     lingering_order: VecDeque<FlowKey>,
     lingering: usize,
-    /// Payload bytes queued in all flows.
+    /// Payload bytes held in all flows.
     queued: u64,
     /// Flows that were dropped while their socket was open.
     orphans: Vec<FlowKey>,
@@ -148,7 +148,7 @@ impl Table {
         self.entries.is_empty()
     }
 
-    /// Payload bytes queued in all flows.
+    /// Payload bytes held in all flows.
     #[must_use]
     pub const fn queued(&self) -> u64 {
         self.queued
@@ -242,7 +242,7 @@ impl Table {
             entry.flow.relax();
         }
         let flow = &entry.flow;
-        let (queued, half_open, lingering) = (flow.queued(), flow.is_half_open(), flow.is_lingering());
+        let (queued, half_open, lingering) = (flow.held(), flow.is_half_open(), flow.is_lingering());
         let queued_before = std::mem::replace(&mut entry.queued, queued);
         let half_open_before = std::mem::replace(&mut entry.half_open, half_open);
         let lingering_before = std::mem::replace(&mut entry.lingering, lingering);

@@ -16,6 +16,15 @@ impl Connection {
         }
     }
 
+    /// Bytes received and not yet taken by [`Self::recv`], in order or not.
+    #[must_use]
+    pub fn received_waiting(&self) -> u32 {
+        match &self.phase {
+            Phase::Open(open) => open.recv.waiting(),
+            _ => 0,
+        }
+    }
+
     /// True if bytes or a FIN wait that the peer's window has room for: only the congestion window holds them back.
     #[must_use]
     pub fn has_sendable(&self) -> bool {

@@ -342,6 +342,11 @@ impl Recv {
         Some(part)
     }
 
+    /// Bytes received and not yet taken.
+    pub(super) fn waiting(&self) -> u32 {
+        self.ready_bytes + self.assembler.bytes()
+    }
+
     /// Gives back what an idle queue does not need.
     pub(super) fn relax(&mut self) {
         self.ready.shrink_to_fit();
