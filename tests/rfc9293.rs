@@ -10,7 +10,7 @@ fn root() -> &'static Path {
 
 /// The cells of each row whose first cell is an identifier.
 fn rows() -> Vec<[String; 3]> {
-    let text = fs::read_to_string(root().join("docs/rfc9293.md")).unwrap();
+    let text = fs::read_to_string(root().join("docs/rfc9293.md")).expect("it is part of the package");
     text.lines()
         .filter_map(|line| line.strip_prefix("| ")?.strip_suffix(" |"))
         .map(|line| line.split(" | ").map(str::to_owned).collect::<Vec<_>>())
@@ -58,13 +58,16 @@ fn every_proof_exists_and_every_row_has_one_or_a_reason() {
 }
 
 fn read_rust(dir: &Path, into: &mut String) {
-    let mut paths: Vec<PathBuf> = fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path()).collect();
+    let mut paths: Vec<PathBuf> = fs::read_dir(dir)
+        .expect("a directory of the package")
+        .map(|entry| entry.expect("it can be read").path())
+        .collect();
     paths.sort();
     for path in paths {
         if path.is_dir() {
             read_rust(&path, into);
         } else if path.extension().is_some_and(|e| e == "rs") {
-            into.push_str(&fs::read_to_string(&path).unwrap());
+            into.push_str(&fs::read_to_string(&path).expect("a source is text"));
         }
     }
 }
