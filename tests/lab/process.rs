@@ -37,7 +37,9 @@ pub(crate) fn command(ns: &Ns, args: &[&str]) -> Command {
 /// Any program, to be run on a host, which dies with the thread that starts it.
 pub(crate) fn program(ns: &Ns, path: &str) -> Command {
     let mut command = Command::new(path);
-    command.stdin(Stdio::null());
+    // A process group of its own, with us as the parent outside: only a group that is not orphaned can be stopped by
+    // SIGTSTP, and the tests may run in one that is.
+    command.stdin(Stdio::null()).process_group(0);
     let ns = ns.as_fd().as_raw_fd();
     // SAFETY: setns and prctl are system calls without memory effects; the descriptor lives in the forked copy too.
     unsafe {
