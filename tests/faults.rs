@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "a test may panic, and its helpers are not marked as tests")]
 
 use halfopen::fault::{Engine, Rule, Rules};
+use halfopen::rng::Rng;
 use halfopen::sim::host::{App, Close, End};
 use halfopen::sim::link::Weather;
 use halfopen::sim::trio::Trio;
@@ -208,4 +209,47 @@ fn rules_that_match_no_flow_change_nothing() {
         run(&["syn-drop match.flows=2..", "fin-drop match.server=:81", "rst-inject match.share=0"]),
         run(&[])
     );
+}
+
+/// Whatever faults meet on one flow in bad weather: what arrives is what was sent, and halfopen forgets the flow. `HALFOPEN_SEEDS=FROM-TO` plays other seeds than the first 200.
+#[test]
+fn any_two_faults_in_bad_weather_leave_no_wrong_byte_and_nothing_behind() {
+    const RULES: [&str; 12] = [
+        "syn-drop share=0.5 first=all",
+        "syn-drop for=3s",
+        "syn-ack-delay delay=2s jitter=1s",
+        "syn-ack-delay answer_dup=false",
+        "zero-window-stall hold=5s after_bytes=1000",
+        "zero-window-stall direction=downstream answer_probes=false hold=20s after_bytes=0",
+        "ack-delay delay=500ms every_other=false",
+        "ack-delay direction=downstream after=1s for=1s",
+        "rst-inject to=client after_bytes=40000",
+        "rst-inject to=server direction=downstream after_bytes=1",
+        "fin-drop first=3",
+        "fin-drop direction=upstream share=0.3",
+    ];
+    let seeds = std::env::var("HALFOPEN_SEEDS").unwrap_or_else(|_| "1-200".to_owned());
+    let (from, to) = seeds.split_once('-').expect("HALFOPEN_SEEDS is FROM-TO");
+    for seed in from.parse::<u64>().unwrap()..=to.parse().unwrap() {
+        let mut dice = Rng::new(seed, 99);
+        let mut rule = || RULES[dice.below(RULES.len() as u64) as usize];
+        let rules = [rule(), rule()];
+        let weather = Weather {
+            loss: 0.03,
+            reorder: 0.1,
+            duplicate: 0.02,
+            jitter: Duration::from_millis(20),
+            ..Weather::default()
+        };
+        let mut trio =
+            stormy(&rules, sends(dice.below(100_000)), follows(dice.below(100_000)), weather, seed);
+        let told = |what: &str| format!("seed {seed}, {rules:?}: {what}");
+        trio.run_for(Duration::from_secs(7200)).unwrap_or_else(|broken| panic!("{}", told(&broken)));
+        let (client, server) = (&trio.client.host, &trio.server.host);
+        assert!(trio.is_forgotten(), "{}", told("the flow is not forgotten"));
+        if outcome(&trio) == Some(Outcome::Ok) {
+            let (sent, got) = ((client.written, server.written), (server.received, client.received));
+            assert_eq!(got, sent, "{}", told("a flow that ended well has lost bytes"));
+        }
+    }
 }

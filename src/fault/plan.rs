@@ -63,6 +63,15 @@ impl Plan {
         knobs
     }
 
+    /// Instead of [`Self::knobs`] for a leg that has no TCP of ours, or none any more: its time bounds wake nobody.
+    pub fn rest(&mut self, leg: Leg) {
+        for armed in &mut self.armed {
+            if armed.rule.fault.turn(leg, &mut Knobs::default()) {
+                armed.trigger.rest();
+            }
+        }
+    }
+
     /// The next action that is due. Called after progress and after timeouts.
     pub fn poll_action(&mut self, cx: &mut Cx<'_>, progress: &Progress) -> Option<Action> {
         self.armed.iter_mut().find_map(|armed| armed.action(cx, progress))

@@ -179,6 +179,11 @@ impl Trigger {
         (lucky && bounds.counts(self.seen)).then_some(self.seen)
     }
 
+    /// Forgets when it wanted to be asked.
+    pub(super) const fn rest(&mut self) {
+        self.wake = None;
+    }
+
     /// When the answer of [`Self::is_open`] changes by time alone.
     pub(super) const fn poll_timeout(&self) -> Option<Instant> {
         self.wake

@@ -1,6 +1,6 @@
 //! What stands around the legs of a flow that has faults: the plan, and the segments that it holds.
 
-use super::flow::{BOTH, Flow};
+use super::flow::{BOTH, Flow, Phase};
 use super::settings::Limits;
 use crate::cx::Cx;
 use crate::fault::{Action, Held, Plan, Point, Verdict, Way};
@@ -65,8 +65,15 @@ impl Flow {
         }
         let progress = self.progress();
         for leg in BOTH {
-            if let (Some(around), Some(conn)) = (&mut self.around, self.legs[leg].conn_mut()) {
-                conn.set_knobs(around.plan.knobs(&mut cx.for_leg(leg), leg, &progress));
+            let Some(around) = &mut self.around else { return };
+            if self.phase == Phase::Ended {
+                // Nothing is left to act on. A time bound that still runs must wake nobody: it would never be served.
+                around.plan = Plan::default();
+                return;
+            }
+            match self.legs[leg].conn_mut() {
+                Some(conn) => conn.set_knobs(around.plan.knobs(&mut cx.for_leg(leg), leg, &progress)),
+                None => around.plan.rest(leg),
             }
         }
         while let Some(action) =

@@ -792,6 +792,17 @@ const FAULTS: &[Row] = &[
         c< . 1 ack 2921
         s< P. 1461:2921 ack 1
     ", None),
+    ("a time bound that runs beyond the end of the flow does nothing", Transparent, &["ack-delay after=30s", "rst-inject after=5s"], "
+        open
+        c> F. 1 ack 1
+        c< . 1 ack 2
+        s< F. 1 ack 1
+        s> F. 1 ack 2
+        c< F. 1 ack 2
+        s< . 2 ack 2
+        c> . 2 ack 2
+        +61s
+    ", Some(Fine)),
     ("a reset for both", Transparent, &["rst-inject"], "
         open
         c> P. 1:11 ack 1

@@ -122,6 +122,10 @@ mod tests {
         flow.established();
         flow.knobs(Leg::Client);
         assert_eq!(flow.timeout(), Some(Instant::from_millis(1300)));
+        flow.plan.rest(Leg::Server);
+        assert_eq!(flow.timeout(), Some(Instant::from_millis(1300)), "the other leg is not meant");
+        flow.plan.rest(Leg::Client);
+        assert_eq!(flow.timeout(), None, "a leg that is gone wakes nobody");
     }
 
     #[test]
