@@ -237,6 +237,9 @@ impl SocketLeg {
 
     /// Lets the engine read until `bytes` more than taken by [`Self::recv`] so far are there.
     pub fn set_receive_space(&mut self, bytes: u32) {
+        if self.gone {
+            return;
+        }
         let waiting: usize = self.received.iter().map(Bytes::len).sum();
         let more = bytes.saturating_sub(waiting as u32).saturating_sub(self.credit);
         if more >= CREDIT_STEP || (self.credit == 0 && more > 0) {
@@ -316,6 +319,17 @@ mod tests {
 
     fn tell(leg: &mut SocketLeg, event: SocketEvent) {
         leg.on_event(&mut Cx::new(Instant::ZERO, &mut trace::NoSink), event);
+    }
+
+    #[test]
+    fn nothing_is_commanded_after_the_end() {
+        let mut leg = leg();
+        leg.abort();
+        leg.set_receive_space(100_000);
+        leg.send(Bytes::from_static(b"late"));
+        leg.shutdown();
+        leg.probe();
+        assert_eq!((leg.poll_command(), leg.poll_command()), (Some(SocketCommand::Abort), None));
     }
 
     #[test]
