@@ -145,7 +145,7 @@ fn repeated(arrow: &Arrow) -> Option<String> {
 
 fn fate(arrow: &Arrow) -> Option<String> {
     let mark = arrow.marks.last()?;
-    let (from, to) = (sender(arrow), receiver(arrow));
+    let to = receiver(arrow);
     Some(match (arrow.fate, mark.did, arrow.way) {
         (Fate::Dropped, ..) if arrow.again.is_some() => format!("{} swallows this one as well.", mark.rule),
         (Fate::Dropped, _, Way::In) => {
@@ -153,7 +153,7 @@ fn fate(arrow: &Arrow) -> Option<String> {
         }
         (Fate::Dropped, _, Way::Out) => format!("{} swallows it: {to} never sees it.", mark.rule),
         (Fate::Held, Did::Hold(_), _) => format!("{} {}.", mark.rule, mark.does()),
-        (_, Did::Inject, _) => format!("{} made this segment: {from} did not ask for it.", mark.rule),
+        (_, Did::Inject, _) => format!("{} made this segment; neither end has sent it.", mark.rule),
         _ => return None,
     })
 }
