@@ -376,3 +376,6 @@ impl Table {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

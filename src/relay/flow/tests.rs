@@ -85,6 +85,8 @@ impl Script {
             "s>" => self.input(Leg::Server, what),
             "k>" => self.socket(what),
             "i>" => self.icmp(what),
+            // The window field of all further input.
+            "window" => self.window = what.parse().unwrap(),
             _ => self.pass(humantime::parse_duration(&who[1..]).unwrap()),
         }
     }
@@ -536,6 +538,25 @@ const CLOSING: &[Row] = &[
         s> R. 101 ack 1
         c< R. 101 ack 1
     ", Some(Reset)),
+    ("a RST follows the bytes before it that wait for the congestion window", Transparent, &[], "
+        open
+        c> P. 1:20001 ack 1
+        c< . 1 ack 20001
+        s< . 1:14601 ack 1
+        c> R. 20001 ack 1
+        s> . 1 ack 14601
+        s< P. 14601:20001 ack 1
+        s< R. 20001 ack 1
+    ", Some(Reset)),
+    ("a RST does not wait for a reader that has closed its window", Transparent, &[], "
+        open
+        window 0
+        s> . 1 ack 1
+        c> P. 1:101 ack 1
+        c< . 1 ack 101
+        c> R. 101 ack 1
+        s< R. 1 ack 1
+    ", Some(Reset)),
     ("an answer that comes for a client that is gone", Transparent, &[], "
         open
         c> R. 1 ack 1
@@ -668,7 +689,7 @@ fn a_reader_that_stops_stops_the_writer() {
 
 #[test]
 fn a_flow_that_only_waits_for_its_server_is_small() {
-    assert!(size_of::<Flow>() <= 328, "{}", size_of::<Flow>());
+    assert!(size_of::<Flow>() <= 240, "{}", size_of::<Flow>());
 }
 
 /// The catalogue at the seam: H1, H22, T1, E1, E7, E16.
@@ -849,4 +870,36 @@ fn a_knob_is_turned_before_the_first_bytes_even_if_they_come_in_one_batch_with_t
 #[test]
 fn faults() {
     check(FAULTS);
+}
+
+#[test]
+fn a_server_that_is_gone_for_good_resets_the_client() {
+    let mut s = Script::new(Transparent, &[]);
+    s.run(
+        "open
+        c> P. 1:11 ack 1
+        c< . 1 ack 11
+        s< P. 1:11 ack 1",
+    );
+    s.pass(Duration::from_secs(1200));
+    assert_eq!(s.output.back().map(String::as_str), Some("c< R. 1 ack 11"), "{:?}", s.output);
+    assert_eq!(s.outcome(), Some(Timeout));
+    assert!(s.flow.is_done());
+}
+
+/// E16: the peer that is not told sees silence until it speaks, then a RST.
+#[test]
+fn an_injected_reset_for_one_side_answers_the_other_when_it_speaks() {
+    let mut s = Script::new(Transparent, &["rst-inject to=client after=1s"]);
+    s.run(
+        "open
+        +1s
+        c< R. 1 ack 1
+        +5s
+        s> P. 1:11 ack 1
+        s< R 1
+        +60s",
+    );
+    assert_eq!(s.outcome(), Some(Reset));
+    assert!(s.flow.is_done());
 }

@@ -1,0 +1,217 @@
+use super::*;
+use crate::relay::Limits;
+use crate::trace::Record;
+use crate::wire::{RawWindow, SeqNum};
+
+struct Bench {
+    table: Table,
+    now: Instant,
+    log: Vec<Record>,
+    sent: Vec<(Tuple, Segment)>,
+}
+
+impl Bench {
+    fn new(limits: Limits) -> Self {
+        let settings = Arc::new(Settings { limits, ..Settings::default() });
+        let table = Table::new(settings, Arc::default(), FlowIds::default(), 7);
+        Self { table, now: Instant::from_millis(1), log: Vec::new(), sent: Vec::new() }
+    }
+
+    fn arrive(&mut self, tuple: Tuple, segment: Segment) -> Route {
+        let cx = &mut Cx::new(self.now, &mut self.log);
+        let route = self.table.route(cx, tuple, &segment, segment.payload.len() as usize);
+        if let Route::To(key, leg) = route {
+            self.table.on_segment(cx, key, leg, segment);
+        }
+        self.serve();
+        route
+    }
+
+    fn serve(&mut self) {
+        let cx = &mut Cx::new(self.now, &mut self.log);
+        self.sent.clear();
+        while let Some(key) = self.table.next_touched() {
+            while let Some(output) = self.table.poll_output(cx, key, TxCaps { max_payload: 65_000 }) {
+                if let Output::Segment { tuple, segment } = output {
+                    self.sent.push((tuple, segment));
+                }
+            }
+            self.table.settle(cx, key);
+        }
+    }
+
+    /// The last segment that was sent with this tuple.
+    fn sent(&self, tuple: Tuple) -> Segment {
+        self.sent.iter().rev().find(|(to, _)| *to == tuple).expect("a segment was sent").1.clone()
+    }
+
+    fn limits_hit(&self) -> Vec<&'static str> {
+        let hit = |record: &Record| match record.event {
+            Event::LimitHit { limit } => Some(limit),
+            _ => None,
+        };
+        self.log.iter().filter_map(hit).collect()
+    }
+
+    fn closed(&self) -> Vec<(u64, Outcome)> {
+        let closed = |record: &Record| match record.event {
+            Event::FlowClosed { outcome, .. } => Some((record.flow.0, outcome)),
+            _ => None,
+        };
+        self.log.iter().filter_map(closed).collect()
+    }
+
+    /// Opens a flow with the client's ISN 100 and the server's 900; returns our numbers towards client and server.
+    fn open(&mut self, tuple: Tuple) -> (SeqNum, SeqNum) {
+        self.arrive(tuple, segment(Flags::SYN, 100, 0));
+        let up = self.sent(tuple).seq + 1;
+        self.arrive(tuple.reverse(), segment(Flags::SYN | Flags::ACK, 900, up.0));
+        let down = self.sent(tuple.reverse()).seq + 1;
+        self.arrive(tuple, segment(Flags::ACK, 101, down.0));
+        (down, up)
+    }
+
+    /// Closes it from the server's side, so that the leg towards the client waits in TIME-WAIT.
+    fn close(&mut self, tuple: Tuple, (down, up): (SeqNum, SeqNum)) {
+        self.arrive(tuple.reverse(), segment(Flags::FIN | Flags::ACK, 901, up.0));
+        self.arrive(tuple, segment(Flags::FIN | Flags::ACK, 101, down.0 + 1));
+        self.arrive(tuple.reverse(), segment(Flags::ACK, 902, up.0 + 1));
+    }
+}
+
+fn tuple(port: u16) -> Tuple {
+    Tuple { src: ([10, 0, 0, 1], port).into(), dst: ([10, 0, 0, 2], 80).into() }
+}
+
+fn segment(flags: Flags, seq: u32, ack: u32) -> Segment {
+    Segment { seq: SeqNum(seq), ack: SeqNum(ack), flags, window: RawWindow(60_000), ..Segment::default() }
+}
+
+fn syn() -> Segment {
+    segment(Flags::SYN, 100, 0)
+}
+
+#[test]
+fn each_leg_is_found_by_what_arrives_on_it() {
+    let mut bench = Bench::new(Limits::default());
+    let Route::To(first, Leg::Client) = bench.arrive(tuple(1), syn()) else { panic!() };
+    let Route::To(second, Leg::Client) = bench.arrive(tuple(2), syn()) else { panic!() };
+    assert_ne!(first, second);
+    let answer = segment(Flags::RST, 0, 0);
+    assert_eq!(bench.arrive(tuple(1).reverse(), answer), Route::To(first, Leg::Server));
+    assert_eq!((bench.table.open_flows(), bench.closed()), (2, vec![]), "a blind RST refuses nothing");
+}
+
+#[test]
+fn what_belongs_to_nobody_is_foreign_or_dropped() {
+    let mut bench = Bench::new(Limits::default());
+    let odd = [Flags::ACK, Flags::SYN | Flags::ACK, Flags::SYN | Flags::FIN, Flags::RST, Flags::default()];
+    for flags in odd {
+        assert_eq!(bench.arrive(tuple(1), segment(flags, 5, 5)), Route::Foreign, "{flags}");
+    }
+    let land = Tuple { src: tuple(1).dst, dst: tuple(1).dst };
+    assert_eq!(bench.arrive(land, syn()), Route::Dropped);
+    assert!(bench.table.is_empty());
+}
+
+#[test]
+fn a_syn_beyond_a_limit_is_dropped_and_counted() {
+    for (limits, key) in [
+        (Limits { half_open: 2, ..Limits::default() }, "limits.half_open"),
+        (Limits { flows: 2, ..Limits::default() }, "limits.flows"),
+    ] {
+        let mut bench = Bench::new(limits);
+        bench.arrive(tuple(1), syn());
+        bench.arrive(tuple(2), syn());
+        assert_eq!((bench.arrive(tuple(3), syn()), bench.limits_hit()), (Route::Dropped, vec![key]));
+        assert!(matches!(bench.arrive(tuple(1), syn()), Route::To(..)), "those that are there go on");
+        // A refusal makes room.
+        let up = bench.sent(tuple(1)).seq + 1;
+        bench.arrive(tuple(1).reverse(), segment(Flags::RST | Flags::ACK, 0, up.0));
+        assert!(matches!(bench.arrive(tuple(3), syn()), Route::To(..)));
+    }
+}
+
+#[test]
+fn data_beyond_the_memory_are_dropped_and_acknowledgements_are_not() {
+    let mut bench = Bench::new(Limits { bytes: 1000, ..Limits::default() });
+    let (down, up) = bench.open(tuple(1));
+    let data = |seq| Segment { payload: bytes::Bytes::from(vec![0; 1200]).into(), ..segment(Flags::ACK, seq, down.0) };
+    bench.arrive(tuple(1), data(101));
+    assert_eq!(bench.table.queued(), 1200);
+    assert_eq!(bench.arrive(tuple(1), data(1301)), Route::Dropped);
+    assert_eq!(bench.limits_hit(), ["limits.bytes"]);
+    bench.arrive(tuple(1).reverse(), segment(Flags::ACK, 901, up.0 + 1200));
+    assert_eq!(bench.table.queued(), 0);
+    assert!(matches!(bench.arrive(tuple(1), data(1301)), Route::To(..)));
+}
+
+#[test]
+fn a_port_that_is_used_again_starts_a_new_flow() {
+    let mut bench = Bench::new(Limits::default());
+    let Route::To(first, _) = bench.arrive(tuple(1), syn()) else { panic!() };
+    let Route::To(second, _) = bench.arrive(tuple(1), segment(Flags::SYN, 5000, 0)) else { panic!() };
+    assert_ne!(first, second);
+    assert_eq!((bench.table.open_flows(), bench.closed()), (1, vec![(1, Outcome::Aborted)]));
+}
+
+/// RFC 9293 MAY-2, RFC 6191.
+#[test]
+fn a_newer_syn_replaces_a_flow_in_time_wait_and_an_older_one_does_not() {
+    let mut bench = Bench::new(Limits::default());
+    let numbers = bench.open(tuple(1));
+    bench.close(tuple(1), numbers);
+    assert_eq!((bench.table.open_flows(), bench.closed()), (0, vec![(1, Outcome::Ok)]));
+    assert!(!bench.table.is_empty(), "TIME-WAIT is remembered");
+    bench.arrive(tuple(1), segment(Flags::SYN, 50, 0));
+    assert_eq!(bench.table.open_flows(), 0, "an old duplicate");
+    assert_eq!(bench.sent(tuple(1).reverse()).flags, Flags::ACK);
+    bench.arrive(tuple(1), segment(Flags::SYN, 5000, 0));
+    assert_eq!((bench.table.open_flows(), bench.sent(tuple(1)).flags), (1, Flags::SYN));
+}
+
+#[test]
+fn of_too_many_closed_flows_the_oldest_is_forgotten() {
+    let mut bench = Bench::new(Limits { lingering: 2, ..Limits::default() });
+    for port in 1..=3 {
+        let numbers = bench.open(tuple(port));
+        bench.close(tuple(port), numbers);
+    }
+    assert_eq!(bench.limits_hit(), ["limits.lingering"]);
+    let stray = || segment(Flags::FIN | Flags::ACK, 101, 0);
+    assert_eq!(bench.arrive(tuple(1), stray()), Route::Foreign);
+    assert!(matches!(bench.arrive(tuple(2), stray()), Route::To(..)));
+}
+
+#[test]
+fn a_key_of_a_flow_that_is_gone_reaches_nothing() {
+    let mut bench = Bench::new(Limits::default());
+    let Route::To(old, _) = bench.arrive(tuple(1), syn()) else { panic!() };
+    bench.arrive(tuple(1), segment(Flags::SYN, 5000, 0));
+    let cx = &mut Cx::new(bench.now, &mut bench.log);
+    bench.table.on_timeout(cx, old);
+    bench.table.on_socket(cx, old, SocketEvent::Eof);
+    assert_eq!(bench.table.next_touched(), None);
+}
+
+#[test]
+fn a_table_that_takes_no_more_lets_syns_pass() {
+    let mut bench = Bench::new(Limits::default());
+    bench.arrive(tuple(1), syn());
+    bench.table.stop_opening();
+    assert_eq!(bench.arrive(tuple(2), syn()), Route::Foreign);
+    bench.table.close_all(&mut Cx::new(bench.now, &mut bench.log));
+    assert_eq!(bench.closed(), [(1, Outcome::Open)]);
+    assert!(bench.table.is_empty());
+}
+
+#[test]
+fn an_open_socket_of_a_dropped_flow_is_an_orphan() {
+    let mut bench = Bench::new(Limits::default());
+    let settings = Settings { uplink: Uplink::Socket, ..Settings::default() };
+    bench.table = Table::new(Arc::new(settings), Arc::default(), FlowIds::default(), 7);
+    let Route::To(old, _) = bench.arrive(tuple(1), syn()) else { panic!() };
+    bench.arrive(tuple(1), segment(Flags::SYN, 5000, 0));
+    assert_eq!((bench.table.next_orphan(), bench.table.next_orphan()), (Some(old), None));
+    assert_eq!(bench.arrive(tuple(1).reverse(), segment(Flags::ACK, 1, 1)), Route::Foreign, "no leg arrives there");
+}
