@@ -136,7 +136,10 @@ fn a_syn_beyond_a_limit_is_dropped_and_counted() {
 fn data_beyond_the_memory_are_dropped_and_acknowledgements_are_not() {
     let mut bench = Bench::new(Limits { bytes: 1000, ..Limits::default() });
     let (down, up) = bench.open(tuple(1));
-    let data = |seq| Segment { payload: bytes::Bytes::from(vec![0; 1200]).into(), ..segment(Flags::ACK, seq, down.0) };
+    let data = |seq| Segment {
+        payload: bytes::Bytes::from(vec![0; 1200]).into(),
+        ..segment(Flags::ACK, seq, down.0)
+    };
     bench.arrive(tuple(1), data(101));
     assert_eq!(bench.table.queued(), 1200);
     assert_eq!(bench.arrive(tuple(1), data(1301)), Route::Dropped);
@@ -213,5 +216,9 @@ fn an_open_socket_of_a_dropped_flow_is_an_orphan() {
     let Route::To(old, _) = bench.arrive(tuple(1), syn()) else { panic!() };
     bench.arrive(tuple(1), segment(Flags::SYN, 5000, 0));
     assert_eq!((bench.table.next_orphan(), bench.table.next_orphan()), (Some(old), None));
-    assert_eq!(bench.arrive(tuple(1).reverse(), segment(Flags::ACK, 1, 1)), Route::Foreign, "no leg arrives there");
+    assert_eq!(
+        bench.arrive(tuple(1).reverse(), segment(Flags::ACK, 1, 1)),
+        Route::Foreign,
+        "no leg arrives there"
+    );
 }
