@@ -34,8 +34,8 @@ pub(super) enum Acceptable {
 struct AckDebt {
     now: bool,
     at: Option<Instant>,
-    /// Full-sized segments since the last ACK; super-segments count as what they were on the wire.
-    segments: u32,
+    /// Bytes of a full-sized segment of this peer, as seen so far (Linux `rcv_mss`).
+    full: u32,
     quick: u8,
     /// We answer data with data: ACKs can wait for it.
     interactive: bool,
@@ -100,7 +100,7 @@ impl Recv {
             fin_at: None,
             fin: PeerFin::None,
             urgent: None,
-            debt: AckDebt { quick: QUICK_ACKS, ..AckDebt::default() },
+            debt: AckDebt { quick: QUICK_ACKS, full: mss.clamp(1, 536), ..AckDebt::default() },
             acked: 0,
             duplicate: None,
             sack_permitted,
@@ -196,12 +196,14 @@ impl Recv {
             self.owe_now();
         }
         if !payload.is_empty() {
-            self.take(now, start, payload, seg.segs());
+            let size = if seg.gso_size == 0 { len } else { u32::from(seg.gso_size) };
+            self.debt.full = self.debt.full.max(size.min(self.mss));
+            self.take(now, start, payload);
         }
         self.reach_fin(our_close)
     }
 
-    fn take(&mut self, now: Instant, start: u64, payload: Payload, segs: u32) {
+    fn take(&mut self, now: Instant, start: u64, payload: Payload) {
         if start == self.nxt && self.assembler.is_empty() {
             self.nxt += u64::from(payload.len());
             self.ready_bytes += payload.len();
@@ -218,20 +220,20 @@ impl Recv {
                 self.ready.push_back(part);
             }
         }
-        self.owe_for_data(now, segs);
+        self.owe_for_data(now);
     }
 
-    fn owe_for_data(&mut self, now: Instant, segs: u32) {
+    fn owe_for_data(&mut self, now: Instant) {
         let idle = self.debt.last_data.map_or(Duration::MAX, |at| now.since(at));
         self.debt.last_data = Some(now);
-        self.debt.segments += segs;
+        // RFC 9293 SHLD-19: at least every second full-sized segment; small ones wait for each other, as on Linux.
+        let second = self.nxt - self.acked > u64::from(self.debt.full);
         match self.knobs.ack {
             AckKnob::Natural => {
                 if idle > Duration::from_secs(1) {
                     self.debt.quick = QUICK_ACKS;
                 }
-                // RFC 9293 SHLD-19: at least every second full-sized segment.
-                if self.debt.segments >= 2 || (self.debt.quick > 0 && !self.debt.interactive) {
+                if second || (self.debt.quick > 0 && !self.debt.interactive) {
                     self.debt.quick = self.debt.quick.saturating_sub(1);
                     self.debt.now = true;
                 } else {
@@ -239,7 +241,7 @@ impl Recv {
                 }
             }
             AckKnob::Delay { delay, every_other } => {
-                self.debt.now |= every_other && self.debt.segments >= 2;
+                self.debt.now |= every_other && second;
                 self.debt.at.get_or_insert(now + delay);
             }
         }
@@ -278,7 +280,7 @@ impl Recv {
         self.acked = self.position(ack);
         self.duplicate = None;
         if self.acked == self.nxt {
-            (self.debt.now, self.debt.at, self.debt.segments) = (false, None, 0);
+            (self.debt.now, self.debt.at) = (false, None);
         }
     }
 
