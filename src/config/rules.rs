@@ -175,7 +175,8 @@ c.toml:11: rule[5].fault: names more than one fault
         assert_eq!(
             told(toml, &[], Mode::Exec).unwrap_err(),
             "c.toml:2: rule[1].fault.ack-delay: the exec engine cannot do `ack-delay direction=downstream`: its server leg is \
-             a kernel socket, which decides about windows and acknowledgements itself\n"
+             a kernel socket, which decides about windows and acknowledgements itself\n  hint: a gateway can, where both \
+             legs are halfopen's own TCP\n"
         );
     }
 }
