@@ -1,10 +1,12 @@
 //! Packets that mean harm. A live connection does not notice them, and memory stays bounded.
 
 use std::io::{Read, Write};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 
 use halfopen::rng::Rng;
 use halfopen::setup::netlink::{Family, Netlink, Route, RouteKind};
+
+use serde_json::Value;
 
 use crate::Single;
 use crate::lab::forge::{Forged, Forger, checksum, ip};
@@ -29,6 +31,8 @@ const MEMORY: u64 = 64 << 10;
 
 /// A connection in use while the attack goes on.
 struct Live {
+    /// Others may connect, too.
+    listener: TcpListener,
     client: TcpStream,
     server: TcpStream,
     turn: u32,
@@ -36,8 +40,9 @@ struct Live {
 
 impl Live {
     fn new(lab: &Lab, family: Family) -> Self {
-        let (client, server) = lab.pair(family);
-        let mut live = Self { client, server, turn: 0 };
+        let listener = lab.listen(family);
+        let (client, server) = lab.pair_by(&listener);
+        let mut live = Self { listener, client, server, turn: 0 };
         live.works();
         live
     }
@@ -58,15 +63,15 @@ impl Live {
 
     /// It ends as connections do.
     fn ends(self) {
-        let Self { client, mut server, .. } = self;
-        drop(client);
+        let Self { listener, client, mut server, .. } = self;
+        drop((listener, client));
         assert_eq!(drain(&mut server), (Vec::new(), "EOF".to_owned()));
     }
 }
 
-/// Runs an attack against a proxied lab.
-fn attack(family: Family, attack: impl FnOnce(&Lab, &mut Forger, &mut Live)) {
-    let mut lab = Lab::new(Way::Proxied);
+/// Runs an attack against a proxied lab. Returns halfopen's summary.
+fn attack(family: Family, attack: impl FnOnce(&Lab, &mut Forger, &mut Live)) -> Option<Value> {
+    let mut lab = Lab::with(Way::Proxied, &["--json", "--grace", "0"]);
     let mut forger = Forger::new(&lab);
     let mut live = Live::new(&lab, family);
     let before = lab.halfopen.as_ref().map_or(0, Halfopen::memory);
@@ -75,15 +80,15 @@ fn attack(family: Family, attack: impl FnOnce(&Lab, &mut Forger, &mut Live)) {
     live.ends();
     // The listener of the live connection is gone: the port is free again.
     Live::new(&lab, family).ends();
-    if let Some(halfopen) = &mut lab.halfopen {
-        assert!(halfopen.is_alive());
-        let grown = halfopen.memory().saturating_sub(before);
-        assert!(grown < MEMORY, "it grew by {grown} KiB");
-    }
+    let mut halfopen = lab.halfopen.take()?;
+    assert!(halfopen.is_alive());
+    let grown = halfopen.memory().saturating_sub(before);
+    assert!(grown < MEMORY, "it grew by {grown} KiB");
+    Some(halfopen.finish())
 }
 
 fn syn_flood() {
-    attack(Family::V4, |lab, forger, live| {
+    let summary = attack(Family::V4, |lab, forger, live| {
         // Answers to 11.0.0.0/8 find their way to the client, which drops them.
         let route = Route {
             to: Some((Ipv4Addr::new(11, 0, 0, 0).into(), 8)),
@@ -112,6 +117,9 @@ fn syn_flood() {
             }
         }
     });
+    // The server answers each of them, so that only our own limit ends it.
+    let limits = summary.map(|s| s["limits"].to_string());
+    assert!(limits.as_ref().is_none_or(|l| l.contains("limits.half_open")), "{limits:?}");
 }
 
 /// Options that contradict themselves: no length, too long, cut, repeated, in the wrong place.
