@@ -93,6 +93,7 @@ pub struct Host {
     unread: u64,
     eof: bool,
     shut: bool,
+    closed: bool,
     watch: Watch,
     /// The first rule of TCP or of its promise to the application that was broken.
     pub broken: Option<String>,
@@ -135,6 +136,7 @@ impl Host {
             unread: 0,
             eof: false,
             shut: false,
+            closed: false,
             watch: Watch::new(tuple.is_ipv6()),
             broken: None,
             written: 0,
@@ -220,7 +222,11 @@ impl Host {
         if let Some(segment) = self.stray.pop_front() {
             return Some(segment);
         }
-        let segment = self.conn.as_mut()?.poll_transmit(cx, caps)?;
+        let Some(segment) = self.conn.as_mut()?.poll_transmit(cx, caps) else {
+            // Only now, for the last words of a connection may be a RST.
+            self.conn.take_if(|_| self.closed);
+            return None;
+        };
         cx.segment_out(&segment);
         if let Err(rule) = self.watch.sent(&segment) {
             self.breaks(rule);
@@ -286,7 +292,7 @@ impl Host {
                 Event::KeepaliveProbe => self.conn.as_mut().expect("it spoke").answer_probe(),
                 Event::Closed => {
                     self.end.get_or_insert(End::Closed);
-                    self.conn = None;
+                    self.closed = true;
                     self.syn_timer = None;
                 }
                 Event::FinAcked | Event::ProbeAnswered => {}

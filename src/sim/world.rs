@@ -110,15 +110,19 @@ impl<S: Sink> World<S> {
     /// A broken rule, or that they are not done after `limit`.
     pub fn run(&mut self, limit: Duration) -> Result<(), String> {
         let deadline = self.now + limit;
-        while !(self.client.is_done() && self.server.is_done()) {
+        while !self.is_over() {
             if !self.step(deadline)? {
-                if self.is_orphaned() {
+                if self.is_over() || self.is_orphaned() {
                     return Ok(());
                 }
                 return Err(self.told("both hosts should be done by now"));
             }
         }
         Ok(())
+    }
+
+    fn is_over(&self) -> bool {
+        self.client.is_done() && self.server.is_done()
     }
 
     /// One host aborted, its RST was lost, and the other has nothing to say: it cannot know (RFC 9293 §3.5.1, half-open).
