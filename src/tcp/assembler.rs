@@ -4,13 +4,9 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::Range;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 
-use crate::wire::Payload;
-
-/// Neighbouring pieces are copied into one as long as it stays below this, so that many tiny segments need not more
-/// than a few pieces per range.
-const COPY_BELOW: usize = 2048;
+use crate::wire::{Payload, join_small};
 
 /// The out-of-order queue of one direction. First received wins: bytes that are already held are never replaced.
 ///
@@ -171,14 +167,10 @@ fn fill(pieces: &mut VecDeque<Bytes>, payload: &Payload, offset: u64, missing: R
 
 /// Appends `right` to `left`, moving the shorter one, so that filling a gap from either end stays cheap.
 fn join(left: &mut VecDeque<Bytes>, mut right: VecDeque<Bytes>) {
-    if let (Some(a), Some(b)) = (left.back(), right.front())
-        && a.len() + b.len() < COPY_BELOW
+    if let (Some(a), Some(b)) = (left.back_mut(), right.front())
+        && join_small(a, b)
     {
-        let mut both = BytesMut::with_capacity(a.len() + b.len());
-        both.extend_from_slice(a);
-        both.extend_from_slice(b);
-        left.pop_back();
-        right[0] = both.freeze();
+        right.pop_front();
     }
     if left.len() < right.len() {
         std::mem::swap(left, &mut right);

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use bytes::Bytes;
 
-use crate::wire::Payload;
+use crate::wire::{Payload, join_small};
 
 /// Most slices of one transmission: `writev` takes 1024, and long chains of tiny slices cost more than they save.
 const MOST_PARTS: usize = 60;
@@ -33,7 +33,9 @@ impl SendBuffer {
         if !data.is_empty() {
             let at = self.end;
             self.end += data.len() as u64;
-            self.chunks.push_back((at, data));
+            if !self.chunks.back_mut().is_some_and(|(_, last)| join_small(last, &data)) {
+                self.chunks.push_back((at, data));
+            }
         }
     }
 
@@ -103,16 +105,33 @@ mod tests {
         b.push(Bytes::from_static(b"!"));
         assert_eq!(b.slice(10, 11).to_vec(), b"!");
     }
-    /// A peer that writes single bytes must not stop the stream, and gets full segments.
+
+    /// Else a peer that writes single bytes while nobody reads would cost far more memory than the limits say.
     #[test]
-    fn many_tiny_slices_are_copied_into_one() {
+    fn single_bytes_are_kept_in_few_slices() {
         let mut b = SendBuffer::default();
-        (0..1000).for_each(|_| b.push(Bytes::from_static(b"x")));
-        assert_eq!(b.limit_parts(0, 1000, 536), 536);
-        assert_eq!(b.limit_parts(900, 1000, 536), 1000);
-        let payload = b.slice(0, 536);
-        assert_eq!((payload.len(), payload.parts().len()), (536, 1));
-        b.push(Bytes::from(vec![b'y'; 5000]));
-        assert_eq!(b.limit_parts(950, 6000, 536), 6000, "fifty slices and a large one");
+        (0..100_000u32).for_each(|i| b.push(vec![i as u8].into()));
+        assert_eq!((b.len(), b.chunks.len()), (100_000, 100_000 / 2047 + 1));
+        assert_eq!(b.slice(70_000, 70_003).to_vec(), [112, 113, 114]);
+        b.release(99_999);
+        b.push(Bytes::from_static(b"!"));
+        assert_eq!(b.slice(99_999, 100_001).to_vec(), [159, b'!']);
+    }
+
+    /// Each pair is too long to be made one.
+    #[test]
+    fn a_transmission_has_a_bounded_number_of_slices() {
+        let mut b = SendBuffer::default();
+        for _ in 0..50 {
+            b.push(vec![b'x'; 2047].into());
+            b.push(Bytes::from_static(b"y"));
+        }
+        let end = b.end();
+        assert_eq!(b.limit_parts(0, end, 536), 30 * 2048);
+        assert_eq!(b.limit_parts(0, end, 65_000), 65_000, "but not less than asked for");
+        assert_eq!(b.limit_parts(40 * 2048, end, 536), end);
+        assert_eq!(b.slice(0, 30 * 2048).parts().len(), 60);
+        let copied = b.slice(0, 65_000);
+        assert_eq!((copied.len(), copied.parts().len()), (65_000, 1));
     }
 }

@@ -23,7 +23,7 @@ use checksum::Sum;
 pub use icmp::IcmpNote;
 pub use notation::SegmentNote;
 pub use options::{Options, SackBlock, Timestamps};
-pub use payload::Payload;
+pub use payload::{Payload, join_small};
 pub use segment::{Flags, IpMeta, Segment, Tuple};
 pub use seq::SeqNum;
 pub use vnet::VnetHdr;

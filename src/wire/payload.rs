@@ -94,6 +94,19 @@ impl PartialEq for Payload {
 
 impl Eq for Payload {}
 
+/// Neighbours are copied into one while they stay below this.
+const SMALL: usize = 2048;
+
+/// Appends `right` to `left` by copying if both are small, and tells whether it did. A queue of single bytes would cost a
+/// hundred times the memory that its limit counts.
+pub fn join_small(left: &mut Bytes, right: &[u8]) -> bool {
+    let small = left.len() + right.len() < SMALL;
+    if small {
+        *left = [left, right].concat().into();
+    }
+    small
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

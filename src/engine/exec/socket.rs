@@ -12,6 +12,7 @@ use nix::errno::Errno;
 use socket2::{Domain, Protocol, SockRef, Socket as NewSocket, TcpKeepalive, Type};
 
 use crate::relay::{FlowKey, SocketEvent};
+use crate::wire::join_small;
 
 use super::{errors, sys};
 
@@ -94,7 +95,9 @@ impl Socket {
     }
 
     pub(super) fn write(&mut self, data: Bytes, urgent: bool) {
-        if !data.is_empty() {
+        let plain = |(last, urgent): &mut (Bytes, bool)| !*urgent && join_small(last, &data);
+        let joined = !urgent && self.writes.back_mut().is_some_and(plain);
+        if !joined && !data.is_empty() {
             self.writes.push_back((data, urgent));
         }
     }
