@@ -315,6 +315,12 @@ impl Flow {
         self.legs[Leg::Client].held().saturating_add(self.legs[Leg::Server].held())
     }
 
+    /// True if what waits out of order on `leg` waits for this segment.
+    #[must_use]
+    pub fn fills_gap(&self, leg: Leg, segment: &Segment) -> bool {
+        self.legs[leg].conn().is_some_and(|conn| conn.fills_gap(segment))
+    }
+
     /// True while a kernel socket is open for it.
     pub(super) fn has_socket(&self) -> bool {
         matches!(&self.legs[Leg::Server], Link::Socket(socket) if !socket.is_gone())

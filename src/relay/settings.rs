@@ -50,8 +50,8 @@ pub struct Limits {
     /// `limits.lingering`: closed flows that are remembered because a leg is in TIME-WAIT, or a peer must still hear a
     /// RST if it speaks. Beyond it the oldest is forgotten, as Linux does with `tcp_max_tw_buckets`.
     pub lingering: usize,
-    /// `limits.bytes`: payload bytes held in all flows, queued or out of order. From half of it on every flow is offered small windows; at the
-    /// limit arriving data are dropped, and the peers send them again.
+    /// `limits.bytes`: payload bytes held in all flows, queued or out of order. From half of it on every flow is offered
+    /// small windows; at the limit arriving data are dropped, unless they let others go, and the peers send them again.
     pub bytes: u64,
     /// `limits.held_segments`: segments of one flow that its faults hold back. One more is lost, and TCP sends it again.
     pub held_segments: usize,

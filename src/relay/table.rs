@@ -168,8 +168,10 @@ impl Table {
                 self.admit(cx, tuple, segment)
             }
             Some((key, leg)) => {
-                if payload > 0 && self.queued >= self.settings.limits.bytes {
-                    cx.for_flow(self.flow(key).id()).emit(Event::LimitHit { limit: "limits.bytes" });
+                let flow = self.flow(key);
+                let full = payload > 0 && self.queued >= self.settings.limits.bytes;
+                if full && !flow.fills_gap(leg, segment) {
+                    cx.for_flow(flow.id()).emit(Event::LimitHit { limit: "limits.bytes" });
                     return Route::Dropped;
                 }
                 Route::To(key, leg)
@@ -324,7 +326,7 @@ impl Table {
         self.half_open += 1;
         let slot =
             self.entries.insert(Entry { flow, touched: false, half_open: true, lingering: false, queued: 0 });
-        let slot = u32::try_from(slot).expect("limits.flows and limits.lingering are far below 2^31");
+        let slot = u32::try_from(slot).expect("limits.flows and limits.lingering are at most 2^24");
         for leg in self.indexed() {
             let hash = self.hasher.hash_one(self.entries[slot as usize].flow.arriving(*leg));
             let (entries, hasher) = (&self.entries, &self.hasher);

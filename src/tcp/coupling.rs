@@ -25,6 +25,12 @@ impl Connection {
         }
     }
 
+    /// True if what was received out of order waits for this segment.
+    #[must_use]
+    pub fn fills_gap(&self, segment: &Segment) -> bool {
+        matches!(&self.phase, Phase::Open(open) if open.recv.fills_gap(segment))
+    }
+
     /// True if bytes or a FIN wait that the peer's window has room for: only the congestion window holds them back.
     #[must_use]
     pub fn has_sendable(&self) -> bool {

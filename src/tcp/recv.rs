@@ -354,6 +354,11 @@ impl Recv {
         self.ready.shrink_to_fit();
     }
 
+    /// True if data are held that wait for this segment.
+    pub(super) fn fills_gap(&self, seg: &Segment) -> bool {
+        !self.assembler.is_empty() && seg.seq.at_or_before(self.nxt())
+    }
+
     pub(super) fn has_data(&self) -> bool {
         !self.ready.is_empty()
     }

@@ -149,6 +149,24 @@ fn data_beyond_the_memory_are_dropped_and_acknowledgements_are_not() {
     assert!(matches!(bench.arrive(tuple(1), data(1301)), Route::To(..)));
 }
 
+/// Else a table full of data out of order would stay full for ever.
+#[test]
+fn bytes_out_of_order_count_and_what_they_wait_for_is_taken() {
+    let mut bench = Bench::new(Limits { bytes: 1000, ..Limits::default() });
+    let (down, up) = bench.open(tuple(1));
+    let data = |seq, len| Segment {
+        payload: bytes::Bytes::from(vec![0; len]).into(),
+        ..segment(Flags::ACK, seq, down.0)
+    };
+    bench.arrive(tuple(1), data(201, 1000));
+    assert_eq!(bench.table.queued(), 1000);
+    assert_eq!(bench.arrive(tuple(1), data(1201, 100)), Route::Dropped);
+    assert_eq!(bench.limits_hit(), ["limits.bytes"]);
+    assert!(matches!(bench.arrive(tuple(1), data(101, 100)), Route::To(..)));
+    bench.arrive(tuple(1).reverse(), segment(Flags::ACK, 901, up.0 + 1100));
+    assert_eq!(bench.table.queued(), 0, "all of it has reached the server");
+}
+
 #[test]
 fn a_port_that_is_used_again_starts_a_new_flow() {
     let mut bench = Bench::new(Limits::default());
