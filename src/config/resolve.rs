@@ -68,6 +68,7 @@ impl Settings {
         let mut check = Check { layers, problems: Vec::new() };
         check.ranges(raw);
         check.intercept(&raw.intercept);
+        check.shards(raw);
         let seed = match raw.seed {
             Seed::Fixed(seed) => seed,
             Seed::Random => machine.random,
@@ -189,10 +190,10 @@ impl Check<'_> {
         self.range("tcp.retries", tcp.retries, (1, 100), "1 to 100");
         self.range("tcp.syn_ack_retries", tcp.syn_ack_retries, (0, 100), "0 to 100");
         self.range("tcp.time_wait", tcp.time_wait.0, (Duration::ZERO, ten_minutes), "0 to 10m");
-        let some = (1, usize::MAX);
-        self.range("limits.flows", limits.flows, some, "1 or more");
-        self.range("limits.half_open", limits.half_open, some, "1 or more");
-        self.range("limits.lingering", limits.lingering, some, "1 or more");
+        let (some, slots) = ((1, usize::MAX), (1, 1 << 24));
+        self.range("limits.flows", limits.flows, slots, "1 to 16777216");
+        self.range("limits.half_open", limits.half_open, slots, "1 to 16777216");
+        self.range("limits.lingering", limits.lingering, slots, "1 to 16777216");
         self.range("limits.bytes", limits.bytes.0, (1 << 20, u64::MAX), "1MiB or more");
         self.range("limits.out_of_order_ranges", limits.out_of_order_ranges, (1, 65_536), "1 to 65536");
         self.range("limits.held_segments", limits.held_segments, some, "1 or more");
@@ -219,6 +220,10 @@ impl Check<'_> {
             }
             return;
         }
+        if intercept.host_loopback != Loopback::On {
+            let hint = "remove it, or use mode = \"exec\"";
+            self.wrong("intercept.host_loopback", &format!("a gateway reaches nobody's loopback\n{hint}"));
+        }
         if intercept.ports.0.is_empty() {
             let hint = "name the server ports, such as --ports 5432; a file for exec says mode = \"exec\"";
             self.wrong("intercept.ports", &format!("is empty, so nothing would be intercepted\n{hint}"));
@@ -226,6 +231,12 @@ impl Check<'_> {
         // The kernel refuses a rule whose range of ports ends at 65535.
         if intercept.ports.0.iter().any(|range| range.contains(u16::MAX)) {
             self.wrong("intercept.ports", "a gateway cannot take port 65535\nend the range at 65534");
+        }
+    }
+
+    fn shards(&mut self, raw: &raw::Raw) {
+        if raw.intercept.mode == Mode::Exec && raw.engine.shards > 1 {
+            self.wrong("engine.shards", "mode exec has one thread for packets\nremove it, or set it to 1");
         }
     }
 }
@@ -271,7 +282,7 @@ mod tests {
              c.toml:6: tcp.rto_min = \"11m\": out of range; allowed: 1ms to 10m\n\
              c.toml:6: tcp.rto_min = \"11m\": is above tcp.rto_max, which is 2m; lower it, or raise tcp.rto_max\n\
              c.toml:5: tcp.retries = 0: out of range; allowed: 1 to 100\n\
-             c.toml:8: limits.flows = 0: out of range; allowed: 1 or more\n\
+             c.toml:8: limits.flows = 0: out of range; allowed: 1 to 16777216\n\
              c.toml:10: engine.shards = 65: out of range; allowed: 0 to 64\n"
         );
         assert!(
@@ -297,6 +308,14 @@ mod tests {
             (
                 "[intercept]\nmode = 'exec'\nclient_interface = 'eth0'",
                 "c.toml:3: intercept.client_interface = \"eth0\": mode exec has no interfaces to choose from; remove it, or use mode = \"gateway\"\n",
+            ),
+            (
+                "[intercept]\nports = [80]\nhost_loopback = 'off'",
+                "c.toml:3: intercept.host_loopback = \"off\": a gateway reaches nobody's loopback; remove it, or use mode = \"exec\"\n",
+            ),
+            (
+                "engine.shards = 2\nintercept.mode = 'exec'",
+                "c.toml:1: engine.shards = 2: mode exec has one thread for packets; remove it, or set it to 1\n",
             ),
         ] {
             assert_eq!(resolve(toml).unwrap_err(), told);
