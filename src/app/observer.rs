@@ -8,7 +8,7 @@
 //! ```
 //!
 //! Counting is cheap and exact, so it happens in the data path. Everything that formats or writes is done by a thread of
-//! its own; when that cannot keep up, events are lost and counted ([`Report::lost`]), and the data path goes on.
+//! its own; when that cannot keep up, events are lost and counted (`limits.events`), and the data path goes on.
 
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
@@ -62,8 +62,6 @@ pub struct Report {
     pub measure: Measure,
     /// The ladders, if they were asked for.
     pub ladders: Ladders,
-    /// Events that were lost because the observer could not keep up.
-    pub lost: u64,
     /// Why the event file is not complete.
     pub events_error: Option<io::Error>,
 }
@@ -117,11 +115,14 @@ impl Observer {
         let mut measure = std::mem::take(&mut *lock(&self.measure));
         measure.finish(now);
         let Some((mailbox, thread)) = self.thread else {
-            return Report { measure, ladders: Ladders::default(), lost: 0, events_error: None };
+            return Report { measure, ladders: Ladders::default(), events_error: None };
         };
         let lost = mailbox.close();
+        if lost > 0 {
+            measure.limit_hit("limits.events", lost);
+        }
         let told = thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-        Report { measure, ladders: told.ladders, lost, events_error: told.error }
+        Report { measure, ladders: told.ladders, events_error: told.error }
     }
 }
 
@@ -283,6 +284,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::measure::NameCount;
     use crate::trace::{FlowId, Outcome};
 
     fn opened(flow: u64) -> Record {
@@ -305,7 +307,7 @@ mod tests {
         tap.record(Record { event, ..opened(1) });
         assert_eq!(observer.counters().flows, 1);
         let report = observer.finish(Instant::from_millis(9));
-        assert_eq!((report.lost, report.ladders.iter().count()), (0, 1));
+        assert_eq!((report.measure.limits(), report.ladders.iter().count()), (&[][..], 1));
         assert!(report.events_error.is_none());
         let text = std::fs::read_to_string(path).unwrap();
         let expected = [
@@ -334,6 +336,16 @@ mod tests {
         let mut seen = 0;
         mailbox.read(|records| seen += records.len());
         assert_eq!(seen, 1000);
+    }
+
+    #[test]
+    fn lost_events_are_told_as_a_limit_that_was_hit() {
+        let watch = Watch { ladders: true, waiting: 0, ..Watch::default() };
+        let observer = Observer::start(Measure::default(), watch).unwrap();
+        observer.tap().record(opened(1));
+        let measure = observer.finish(Instant::from_millis(9)).measure;
+        assert_eq!(measure.limits(), [NameCount { name: "limits.events", count: 1 }]);
+        assert_eq!(measure.counters().flows, 1);
     }
 
     #[test]

@@ -18,9 +18,6 @@ pub(super) fn tell(
     write(shared, ended, stream)
         .map_err(|e| Failure::new(Failure::FAILED, format_args!("cannot print the summary: {e}")))?;
     let report = &ended.report;
-    if report.lost > 0 {
-        anstream::eprintln!("halfopen: {} events were lost (limits.events)", report.lost);
-    }
     if let Some(error) = &ended.engine_error {
         return Err(Failure::new(Failure::FAILED, format_args!("the device failed: {error}")));
     }

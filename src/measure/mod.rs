@@ -211,6 +211,11 @@ impl Measure {
         &self.discarded
     }
 
+    /// Counts a limit that was hit where no event could tell it.
+    pub fn limit_hit(&mut self, limit: &'static str, times: u64) {
+        count(&mut self.limits, limit, times);
+    }
+
     /// Ends the run: what is still open is counted as such, and handshakes still under way as unfinished.
     pub fn finish(&mut self, now: Instant) {
         let mut open: Vec<_> = self.flows.keys().copied().collect();
@@ -330,8 +335,8 @@ impl Sink for Measure {
                 rule.fired += 1;
                 rule.fault = fault;
             }
-            (_, Event::Discarded { reason }) => count(&mut self.discarded, reason),
-            (_, Event::LimitHit { limit }) => count(&mut self.limits, limit),
+            (_, Event::Discarded { reason }) => count(&mut self.discarded, reason, 1),
+            (_, Event::LimitHit { limit }) => count(&mut self.limits, limit, 1),
             _ => {}
         }
     }
@@ -341,10 +346,10 @@ impl Sink for Measure {
     }
 }
 
-fn count(names: &mut Vec<NameCount>, name: &'static str) {
+fn count(names: &mut Vec<NameCount>, name: &'static str, times: u64) {
     match names.iter_mut().find(|n| n.name == name) {
-        Some(found) => found.count += 1,
-        None => names.push(NameCount { name, count: 1 }),
+        Some(found) => found.count += times,
+        None => names.push(NameCount { name, count: times }),
     }
 }
 

@@ -136,14 +136,14 @@ fn limits_discards_retransmissions_and_bytes_add_up() {
     for _ in 0..2 {
         run.at(1, 1, None, Event::LimitHit { limit: "limits.flows" });
     }
-    run.at(1, 0, None, Event::LimitHit { limit: "limits.half-open" });
+    run.at(1, 0, None, Event::LimitHit { limit: "limits.half_open" });
     run.at(1, 1, Some(Leg::Client), Event::Discarded { reason: "checksum" });
     for why in [Resend::Rto, Resend::Rack, Resend::Tlp, Resend::Keepalive, Resend::WindowProbe] {
         run.at(1, 1, Some(Leg::Server), Event::Resent { why, count: 1 });
     }
     run.close(2, 1, Outcome::Ok);
     assert_eq!(run.0.limits()[0], NameCount { name: "limits.flows", count: 2 });
-    assert_eq!(run.0.limits()[1], NameCount { name: "limits.half-open", count: 1 });
+    assert_eq!(run.0.limits()[1], NameCount { name: "limits.half_open", count: 1 });
     assert_eq!(run.0.discarded(), [NameCount { name: "checksum", count: 1 }]);
     let counters = run.0.counters();
     assert_eq!((counters.retransmissions, counters.upstream_bytes, counters.downstream_bytes), (3, 10, 20));
