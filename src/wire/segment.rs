@@ -85,12 +85,6 @@ impl IpMeta {
     pub const fn ecn(self) -> u8 {
         self.tos & 3
     }
-
-    /// The six DSCP bits.
-    #[must_use]
-    pub const fn dscp(self) -> u8 {
-        self.tos >> 2
-    }
 }
 
 /// Where a segment comes from and goes to.

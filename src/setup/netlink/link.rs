@@ -8,7 +8,6 @@ use super::message::{Message, attribute, text, u32_at};
 use super::{NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE, Netlink};
 
 const RTM_NEWLINK: u16 = 16;
-const RTM_DELLINK: u16 = 17;
 const RTM_GETLINK: u16 = 18;
 const RTM_SETLINK: u16 = 19;
 const RTM_NEWADDR: u16 = 20;
@@ -196,11 +195,6 @@ impl Netlink {
             )
         };
         self.change(NLM_F_CREATE | NLM_F_EXCL, build)
-    }
-
-    /// Removes an interface.
-    pub fn delete_link(&mut self, index: u32) -> io::Result<()> {
-        self.change(0, |flags| Message::new(RTM_DELLINK, flags, &ifinfo(index, 0, 0)))
     }
 
     /// Gives an interface an address; IPv6 without waiting for duplicate address detection.
