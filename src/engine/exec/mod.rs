@@ -1,5 +1,16 @@
 //! The caller's network behind an `exec` command: kernel sockets for its TCP flows, a relay for its UDP, and an answer to
 //! pings of the gateway.
+//!
+//! Where a kernel socket makes a difference to a direct connection:
+//!
+//! | what | here |
+//! |---|---|
+//! | the server sees | the caller's address, another port, and the SYN options of the caller's kernel |
+//! | the client gives up dialling | the kernel repeats the SYN by itself until the client's next one is overdue; up to two more |
+//! | a dial fails for `EPERM`, or `EACCES` over IPv4 | no ICMP error means that; the client sees `EHOSTUNREACH` |
+//! | the client asks by a keepalive probe | the kernel asks the server, and the client is answered when the server has answered |
+//! | the server asks by a keepalive probe | the kernel answers as long as halfopen lives |
+//! | urgent data | cross with their mark; a mark that is overtaken by the next one is lost, as in any TCP |
 
 pub mod address;
 mod errors;
