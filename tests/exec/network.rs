@@ -10,6 +10,7 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use halfopen::setup::netlink::Family;
+use nix::errno::Errno;
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 
@@ -27,6 +28,7 @@ pub(crate) const SINGLES: &[Single] = &[
     ("the caller's loopback is reachable as far as it is wanted", loopback),
     ("a port of the command's own loopback stays its own", own_loopback),
     ("what has no route outside has none inside", no_route),
+    ("without /dev/net/tun the packets take a veth pair", without_tun),
     ("two lost SYNs cost the client two seconds", syn_drop),
     ("a reset after the first byte reaches the client and the server", rst_inject),
     ("a client that gives up dialling takes the caller's dial with it", gives_up),
@@ -221,6 +223,32 @@ fn no_route() {
     }
     let said = printed(&exec(&ns, &[], &["dial", addresses[0], addresses[1]]));
     assert_eq!(said.lines().collect::<Vec<_>>(), expected);
+}
+
+fn without_tun() {
+    for family in Family::ALL {
+        let (lab, _greeter, server) = greeting_lab(family);
+        let run = |words: &[&str]| {
+            let mut command = command(&lab.client, &[&["exec", "--"], words].concat());
+            // SAFETY: system calls only.
+            unsafe {
+                command.pre_exec(|| {
+                    let none = None::<&str>;
+                    unshare(CloneFlags::CLONE_NEWNS)?;
+                    mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none)?;
+                    match mount(none, "/dev/net", Some("tmpfs"), MsFlags::empty(), none) {
+                        Err(Errno::ENOENT) => Ok(()), // there is none to hide
+                        mounted => Ok(mounted?),
+                    }
+                });
+            }
+            printed(&command.output().expect("the program was built with the test"))
+        };
+        let devices = run(&["/bin/cat", "/proc/net/dev"]);
+        assert!(devices.contains("halfopen0:") && devices.contains("halfopen1:"), "{devices}");
+        let said = run(&[&myself(), "inside", "dial", &server]);
+        assert!(said.ends_with(" hello"), "{family:?}: {said}");
+    }
 }
 
 /// A server on network 2 that greets.
