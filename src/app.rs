@@ -10,7 +10,7 @@ use crate::config::Settings;
 use crate::engine::tun::Device;
 use crate::engine::{self, Clock, Handle, Outside};
 use crate::fault::Rules;
-use crate::measure::{Counters, Measure};
+use crate::measure::{Counters, Measure, NameCount};
 use crate::time::{Duration, Instant};
 use observer::{Observer, Report, Watch};
 
@@ -67,6 +67,12 @@ impl Run {
     #[must_use]
     pub fn counters(&self) -> Counters {
         self.observer.counters()
+    }
+
+    /// The limits that were hit so far, in the order of their first hit.
+    #[must_use]
+    pub fn limits(&self) -> Vec<NameCount> {
+        self.observer.limits()
     }
 
     /// Payload bytes that wait in all flows.

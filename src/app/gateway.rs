@@ -101,10 +101,13 @@ async fn until_ended(
 ) {
     let mut line = LiveLine { shown: false, on: live && io::stderr().is_terminal() };
     let mut tick = tokio::time::interval(TICK);
-    let mut stopping = false;
+    let (mut stopping, mut limits_told) = (false, 0);
     while !run.has_ended() {
         tokio::select! {
-            _ = tick.tick() => line.draw(run),
+            _ = tick.tick() => {
+                limits_told = warn_of_limits(run, &mut line, limits_told);
+                line.draw(run);
+            }
             _ = signals.hangup.recv() => {
                 line.clear();
                 replace_rules(run, reload());
@@ -121,6 +124,16 @@ async fn until_ended(
         }
     }
     line.clear();
+}
+
+/// Tells the operator of each limit once, when it is first hit; the summary says how often. `told` is how many are told.
+fn warn_of_limits(run: &Run, line: &mut LiveLine, told: usize) -> usize {
+    let limits = run.limits();
+    for limit in &limits[told..] {
+        line.clear();
+        tracing::warn!(limit = limit.name, "limit reached");
+    }
+    limits.len()
 }
 
 fn replace_rules(run: &Run, rules: Result<Rules, Vec<Problem>>) {

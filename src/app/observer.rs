@@ -18,7 +18,7 @@ use std::thread::JoinHandle;
 
 use tracing::Level;
 
-use crate::measure::{Counters, Measure};
+use crate::measure::{Counters, Measure, NameCount};
 use crate::report::Ladders;
 use crate::time::Instant;
 use crate::trace::{Event, Record, Sink};
@@ -107,6 +107,12 @@ impl Observer {
     #[must_use]
     pub fn counters(&self) -> Counters {
         lock(&self.measure).counters()
+    }
+
+    /// The limits that were hit so far, in the order of their first hit.
+    #[must_use]
+    pub fn limits(&self) -> Vec<NameCount> {
+        lock(&self.measure).limits().to_vec()
     }
 
     /// Ends it: waits until everything is written. All taps must have done their work.
@@ -254,7 +260,7 @@ fn write_line(file: &mut BufWriter<File>, record: &Record) -> io::Result<()> {
     file.write_all(b"\n")
 }
 
-/// Flows are debug, their segments and states trace; limits are for the operator.
+/// Flows and limits are debug, segments and states trace.
 fn log(Record { flow, leg, event, .. }: &Record) {
     let leg = leg.map_or("", |leg| leg.name());
     match event {
@@ -268,7 +274,7 @@ fn log(Record { flow, leg, event, .. }: &Record) {
             let segment = segment.as_ref().map(ToString::to_string);
             tracing::debug!(%flow, leg, %rule, fault, ?did, ?direction, segment, "fault fired");
         }
-        Event::LimitHit { limit } => tracing::warn!(%flow, limit, "limit reached"),
+        Event::LimitHit { limit } => tracing::debug!(%flow, limit, "limit reached"),
         Event::SegmentIn { segment } => tracing::trace!(%flow, leg, %segment, "segment in"),
         Event::SegmentOut { segment } => tracing::trace!(%flow, leg, %segment, "segment out"),
         Event::StateChanged { from, to } => tracing::trace!(%flow, leg, %from, %to, "state changed"),
@@ -284,7 +290,6 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::measure::NameCount;
     use crate::trace::{FlowId, Outcome};
 
     fn opened(flow: u64) -> Record {

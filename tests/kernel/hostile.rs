@@ -2,6 +2,7 @@
 
 use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::time::Instant;
 
 use halfopen::rng::Rng;
 use halfopen::setup::netlink::{Family, Netlink, Route, RouteKind};
@@ -12,7 +13,7 @@ use crate::Single;
 use crate::lab::forge::{Forged, Forger, checksum, ip};
 use crate::lab::process::Halfopen;
 use crate::lab::sniff::Sniffer;
-use crate::lab::{Lab, PORT, Way, client_ip, drain, server_at};
+use crate::lab::{Lab, PATIENCE, PORT, Way, client_ip, drain, server_at};
 
 pub(crate) const SINGLES: &[Single] = &[
     ("100,000 SYNs from forged addresses cost little, and connections go on", syn_flood),
@@ -115,6 +116,11 @@ fn syn_flood() {
             if i % 5_000 == 0 {
                 live.works();
             }
+        }
+        let (start, halfopen) = (Instant::now(), lab.halfopen.as_ref().expect("proxied"));
+        while !halfopen.said().contains("limits.half_open") {
+            assert!(start.elapsed() < PATIENCE, "the operator is not told");
+            live.works();
         }
     });
     // The server answers each of them, so that only our own limit ends it.
