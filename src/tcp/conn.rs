@@ -367,6 +367,8 @@ impl Connection {
     pub fn poll_timeout(&self) -> Option<Instant> {
         match &self.phase {
             Phase::SynReceived(s) => s.rto_at,
+            // An ACK that may not leave yet needs no timer; it would be due for ever.
+            Phase::Open(open) if self.corked => open.send.poll_timeout(),
             Phase::Open(open) => open.poll_timeout(),
             Phase::TimeWait(wait) => Some(wait.until),
             Phase::SynSent(_) | Phase::Closed => None,
