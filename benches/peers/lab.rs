@@ -85,6 +85,9 @@ impl Lab {
             place.sysctl("ipv4/ip_local_port_range", "2000 65000");
         }
         Place::Proxy.sysctl("ipv4/ip_forward", "1");
+        // HAProxy keeps the addresses of both peers, so its TIME-WAIT sockets here would catch the packets of the same
+        // connections through the next peer (early demux), and the kernel does not forward what a socket has caught.
+        Place::Proxy.sysctl("ipv4/tcp_max_tw_buckets", "0");
         Self { directory: tempfile::tempdir().unwrap() }
     }
 
