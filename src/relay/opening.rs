@@ -171,6 +171,8 @@ impl Flow {
         match self.phase {
             Phase::Waiting | Phase::Dialling | Phase::Silent => segment.seq != self.syn.seq,
             Phase::Accepting => false,
+            // A late copy of this connection's own SYN opens nothing.
+            Phase::Open | Phase::Ended if segment.seq == self.syn.seq => false,
             Phase::Open | Phase::Ended => match &self.legs[Leg::Client] {
                 Link::Gone => true,
                 Link::Tcp(tcp) => tcp.closed || tcp.conn.may_reopen(segment),

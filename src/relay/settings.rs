@@ -59,6 +59,6 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { flows: 65_536, half_open: 16_384, lingering: 16_384, bytes: 256 << 20, held_segments: 1024 }
+        Self { flows: 65_536, half_open: 16_384, lingering: 65_536, bytes: 256 << 20, held_segments: 1024 }
     }
 }

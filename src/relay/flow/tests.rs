@@ -903,3 +903,17 @@ fn an_injected_reset_for_one_side_answers_the_other_when_it_speaks() {
     assert_eq!(s.outcome(), Some(Reset));
     assert!(s.flow.is_done());
 }
+
+/// The client's host has sent its first SYN twice, and one copy comes when the flow is over.
+#[test]
+fn a_late_copy_of_the_syn_opens_nothing_and_another_one_does() {
+    let mut s = Script::new(Transparent, &["rst-inject to=server after=1s"]);
+    s.run(
+        "open
+        +1s
+        s< R. 1 ack 1",
+    );
+    let superseded = |syn| s.flow.is_superseded_by(&segment(syn, CLIENT_ISN, s.ours[0]));
+    assert!(!superseded("S 0"));
+    assert!(superseded("S 5"));
+}
