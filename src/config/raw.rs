@@ -94,7 +94,7 @@ pub struct Limits {
     pub flows: usize,
     /// Flows whose client has not completed its handshake; further SYNs get no answer. 1 - 2^24, default 16384.
     pub half_open: usize,
-    /// Closed flows remembered for TIME-WAIT; beyond it the oldest is forgotten. 1 - 2^24, default 16384.
+    /// Closed flows remembered for TIME-WAIT; beyond it the oldest is forgotten. 1 - 2^24, default 65536.
     pub lingering: usize,
     /// Bytes waiting in all flows together; from half of it on windows are small. At least 1 MiB, default 256 MiB.
     pub bytes: Size,
