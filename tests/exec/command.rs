@@ -1,10 +1,11 @@
 //! The command: who it is, how it ends, and what of its end is told.
 
+use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::Output;
 use std::time::{Duration, Instant};
 
-use nix::sys::signal::Signal;
+use nix::sys::signal::{SigHandler, Signal};
 
 use crate::Single;
 use crate::lab::ns::Ns;
@@ -133,15 +134,20 @@ fn identity() {
     let user = printed(&exec_by(Way::UserExec, &ns, &[], &["who"]));
     assert_eq!(user, format!("user {NOBODY} capabilities {:016x}", 0));
     // What a Rust program ignores by itself (SIGPIPE) is not handed down; what its caller ignores is.
-    let theirs = printed(&output(&ns, &["exec", "--", "/bin/cat", "/proc/self/status"]));
-    let ours = std::fs::read_to_string("/proc/self/status").expect("it is there");
-    assert_eq!(ignored(&theirs), ignored(&ours) & !(1 << (libc::SIGPIPE - 1)));
-}
-
-/// The signals that a process ignores, by its `/proc/…/status`. glibc leaves its own two, 32 and 33, ignored in a child.
-fn ignored(status: &str) -> u64 {
+    let mut caller = command(&ns, &["exec", "--", "/bin/cat", "/proc/self/status"]);
+    // SAFETY: a system call only.
+    unsafe {
+        caller.pre_exec(|| {
+            nix::sys::signal::signal(Signal::SIGUSR1, SigHandler::SigIgn)?;
+            Ok(())
+        });
+    }
+    let status = printed(&caller.output().expect("the program was built with the test"));
     let hex = status.lines().find_map(|line| line.strip_prefix("SigIgn:\t")).expect("it is there");
-    u64::from_str_radix(hex, 16).expect("a mask") & 0x7fff_ffff
+    let ignored = u64::from_str_radix(hex, 16).expect("a mask");
+    let looked_at = [libc::SIGPIPE, libc::SIGINT, libc::SIGQUIT, libc::SIGTERM, libc::SIGHUP, libc::SIGUSR1];
+    let found: Vec<_> = looked_at.into_iter().filter(|signal| ignored & (1 << (signal - 1)) != 0).collect();
+    assert_eq!(found, [libc::SIGUSR1]);
 }
 
 fn bad_options() {

@@ -7,10 +7,11 @@ use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::mpsc::{self, Receiver};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
-use nix::sys::signal::{Signal, kill};
+use nix::sys::signal::{SigHandler, Signal, kill};
 use nix::sys::stat::Mode;
 use nix::unistd::Pid;
 
@@ -44,13 +45,26 @@ pub(crate) fn program(ns: &Ns, path: &str) -> Command {
     // SAFETY: setns and prctl are system calls without memory effects; the descriptor lives in the forked copy too.
     unsafe {
         command.pre_exec(move || {
-            let fd = std::os::fd::BorrowedFd::borrow_raw(ns);
-            nix::sched::setns(fd, nix::sched::CloneFlags::CLONE_NEWNET)?;
+            move_to(ns)?;
             nix::sys::prctl::set_pdeathsig(Signal::SIGKILL)?;
             Ok(())
         });
     }
     command
+}
+
+/// Moves a child to a host, with all signals as they are by default: a shell lets what it starts in the background ignore
+/// some, and ignoring is inherited.
+fn move_to(ns: RawFd) -> io::Result<()> {
+    // SAFETY: the descriptor lives in the forked copy too; the dispositions are the child's own.
+    unsafe {
+        let fd = std::os::fd::BorrowedFd::borrow_raw(ns);
+        nix::sched::setns(fd, nix::sched::CloneFlags::CLONE_NEWNET)?;
+        for signal in [Signal::SIGINT, Signal::SIGQUIT, Signal::SIGTERM, Signal::SIGHUP, Signal::SIGUSR1] {
+            nix::sys::signal::signal(signal, SigHandler::SigDfl)?;
+        }
+    }
+    Ok(())
 }
 
 /// A descriptor of this very test program and one of halfopen, inherited by all children. A child that is nobody runs
@@ -74,14 +88,13 @@ pub(crate) fn myself() -> String {
 /// The same as [`command`] for [`NOBODY`], who has no privileges.
 pub(crate) fn command_of_user(ns: &Ns, args: &[&str]) -> Command {
     let mut command = Command::new(format!("/proc/self/fd/{}", programs().1));
-    command.args(args).stdin(Stdio::null()).env_clear().current_dir("/");
+    command.args(args).stdin(Stdio::null()).env_clear().current_dir("/").process_group(0);
     let ns = ns.as_fd().as_raw_fd();
     let is_root = has_many_users();
     // SAFETY: system calls without memory effects; the descriptor lives in the forked copy too.
     unsafe {
         command.pre_exec(move || {
-            let fd = std::os::fd::BorrowedFd::borrow_raw(ns);
-            nix::sched::setns(fd, nix::sched::CloneFlags::CLONE_NEWNET)?;
+            move_to(ns)?;
             if is_root {
                 nix::unistd::setgroups(&[])?;
                 nix::unistd::setresgid(NOBODY.into(), NOBODY.into(), NOBODY.into())?;
@@ -206,10 +219,17 @@ impl Halfopen {
         self.child.try_wait().expect("our child").is_none()
     }
 
-    /// Sends a signal and waits for the end.
+    /// Sends a signal and waits for the end, within [`PATIENCE`].
     pub(crate) fn end_by(&mut self, signal: Signal) -> ExitStatus {
         kill(self.pid(), signal).expect("our child");
-        self.child.wait().expect("our child")
+        let start = Instant::now();
+        loop {
+            if let Some(status) = self.child.try_wait().expect("our child") {
+                return status;
+            }
+            assert!(start.elapsed() < PATIENCE, "halfopen does not end by {signal}");
+            thread::sleep(Duration::from_millis(5));
+        }
     }
 }
 
