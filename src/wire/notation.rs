@@ -136,7 +136,12 @@ impl FromStr for SegmentNote {
                 "ack" => note.ack = SeqNum(number("ack", value)?),
                 "win" => note.window = number("win", value)?,
                 "urg" => note.urgent = number("urg", value)?,
-                "segs" => note.segs = number("segs", value)?,
+                "segs" => {
+                    note.segs = number("segs", value)?;
+                    if note.segs == 0 {
+                        return Err(NotationError::new("segs (from 1)", value));
+                    }
+                }
                 _ => return Err(NotationError::new("field (ack, win, urg, segs)", name)),
             }
         }
@@ -318,6 +323,7 @@ mod tests {
             ("S 0:0(0) win 70000", r#"bad win: "70000""#),
             ("S 0:0(0) win", r#"bad win: "nothing""#),
             ("S 0:0(0) ttl 3", r#"bad field (ack, win, urg, segs): "ttl""#),
+            (". 1:2(1) segs 0", r#"bad segs (from 1): "0""#),
             ("S 0:0(0) <mss", r#"bad options (no closing '>'): "mss""#),
             ("S 0:0(0) <mss 70000>", r#"bad mss: "70000""#),
             ("S 0:0(0) <tfo 0x12>", r#"bad option: "tfo 0x12""#),
