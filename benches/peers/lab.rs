@@ -8,8 +8,9 @@ use std::process::{Child, Command, Stdio};
 use nix::sched::{CloneFlags, setns};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
-/// The server's address.
-pub(crate) const SERVER: &str = "10.91.2.1";
+/// The server's addresses, one per peer: sockets that HAProxy leaves behind keep the addresses of both ends, and would catch
+/// (early demux) the packets of the same connection through the next peer, which the kernel then does not forward.
+pub(crate) const SERVERS: [&str; 3] = ["10.91.2.1", "10.91.2.11", "10.91.2.12"];
 /// Where nginx listens.
 pub(crate) const HTTP: u16 = 80;
 /// Where iperf3 listens.
@@ -85,9 +86,9 @@ impl Lab {
             place.sysctl("ipv4/ip_local_port_range", "2000 65000");
         }
         Place::Proxy.sysctl("ipv4/ip_forward", "1");
-        // HAProxy keeps the addresses of both peers, so its TIME-WAIT sockets here would catch the packets of the same
-        // connections through the next peer (early demux), and the kernel does not forward what a socket has caught.
-        Place::Proxy.sysctl("ipv4/tcp_max_tw_buckets", "0");
+        for server in &SERVERS[1..] {
+            ip(&format!("-n {s} address add {server}/24 dev eth0"));
+        }
         Self { directory: tempfile::tempdir().unwrap() }
     }
 

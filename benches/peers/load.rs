@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use nix::sys::resource::{Resource, getrlimit};
 
-use super::lab::{HTTP, IDLE, Lab, Place, Running, SERVER, run};
+use super::lab::{HTTP, IDLE, Lab, Place, Running, SERVERS, run};
 
 /// Idle flows: as many as the limit of open files lets one process hold both ends of, at most 10,000.
 pub(crate) fn idle_flows() -> usize {
@@ -49,7 +49,7 @@ impl Servers {
         });
         let servers = Self { _iperf: Running(iperf), _nginx: Running(nginx.spawn().unwrap()) };
         for port in [HTTP, IDLE] {
-            wait_for(Place::Client, SERVER, port);
+            wait_for(Place::Client, SERVERS[0], port);
         }
         servers
     }
@@ -92,9 +92,9 @@ fn pause(time: Duration) {
 }
 
 /// Gbit/s of one TCP stream, as received.
-pub(crate) fn stream(seconds: u32, down: bool) -> f64 {
+pub(crate) fn stream(server: &str, seconds: u32, down: bool) -> f64 {
     let mut iperf = Place::Client.command("iperf3");
-    iperf.args(["-J", "-c", SERVER, "-t", &seconds.to_string()]);
+    iperf.args(["-J", "-c", server, "-t", &seconds.to_string()]);
     if down {
         iperf.arg("-R");
     }
@@ -124,13 +124,13 @@ pub(crate) struct Requests {
 }
 
 /// HTTP requests over kept connections, or each over a new one.
-pub(crate) fn requests(seconds: u32, keep_alive: bool) -> Requests {
+pub(crate) fn requests(server: &str, seconds: u32, keep_alive: bool) -> Requests {
     let mut wrk = Place::Client.command("wrk");
     wrk.args(["-t1", "--latency", &format!("-c{CONNECTIONS}"), &format!("-d{seconds}s")]);
     if !keep_alive {
         wrk.args(["-H", "Connection: close"]);
     }
-    let report = run(wrk.arg(format!("http://{SERVER}:{HTTP}/")));
+    let report = run(wrk.arg(format!("http://{server}:{HTTP}/")));
     let value = |key: &str| {
         let line = report.lines().find_map(|line| line.trim().strip_prefix(key));
         line.unwrap_or_else(|| panic!("wrk does not say {key}\n{report}")).trim().to_owned()
@@ -150,12 +150,12 @@ fn milliseconds(text: &str) -> f64 {
 }
 
 /// Bytes of resident memory that the process takes for each of many idle flows.
-pub(crate) fn idle_flow_bytes(process: u32) -> f64 {
+pub(crate) fn idle_flow_bytes(server: &'static str, process: u32) -> f64 {
     let connect = move || {
         Place::Client.enter();
         let before = resident(process);
         let flows: Vec<TcpStream> =
-            (0..idle_flows()).map(|_| TcpStream::connect((SERVER, IDLE)).unwrap()).collect();
+            (0..idle_flows()).map(|_| TcpStream::connect((server, IDLE)).unwrap()).collect();
         pause(Duration::from_secs(1));
         let after = resident(process);
         drop(flows);

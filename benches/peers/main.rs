@@ -72,15 +72,15 @@ fn main() -> ExitCode {
 
 fn measure(lab: &Lab, peer: Peer, seconds: u32, table: &mut Table) {
     let running = peer.start(lab);
-    table.add(peer, Row::StreamUp, load::stream(seconds, false));
-    table.add(peer, Row::StreamDown, load::stream(seconds, true));
-    let connections = load::requests(seconds, false);
+    table.add(peer, Row::StreamUp, load::stream(peer.server(), seconds, false));
+    table.add(peer, Row::StreamDown, load::stream(peer.server(), seconds, true));
+    let connections = load::requests(peer.server(), seconds, false);
     table.add(peer, Row::Connections, connections.per_second);
-    let requests = load::requests(seconds, true);
+    let requests = load::requests(peer.server(), seconds, true);
     table.add(peer, Row::Requests, requests.per_second);
     table.add(peer, Row::P99, requests.p99_ms);
     if let Some(process) = running.process() {
-        table.add(peer, Row::Idle, load::idle_flow_bytes(process));
+        table.add(peer, Row::Idle, load::idle_flow_bytes(peer.server(), process));
     }
 }
 

@@ -3,7 +3,7 @@
 use std::io::{BufRead as _, BufReader};
 use std::process::{Command, Stdio};
 
-use super::lab::{HTTP, IDLE, Lab, Place, Running, SERVER, STREAM, run};
+use super::lab::{HTTP, IDLE, Lab, Place, Running, SERVERS, STREAM, run};
 use super::load::{idle_flows, wait_for};
 
 /// One of the compared.
@@ -30,6 +30,11 @@ impl Peer {
         }
     }
 
+    /// The server's address for it.
+    pub(crate) const fn server(self) -> &'static str {
+        SERVERS[self as usize]
+    }
+
     /// Starts it and waits until connections pass.
     pub(crate) fn start(self, lab: &Lab) -> Started {
         let started = match self {
@@ -45,7 +50,7 @@ impl Peer {
             }
             Self::Halfopen => Started { program: Some(halfopen()), tproxy: false },
         };
-        wait_for(Place::Client, SERVER, HTTP);
+        wait_for(Place::Client, self.server(), HTTP);
         started
     }
 }
@@ -115,6 +120,7 @@ fn haproxy() -> String {
     let most = idle_flows() + 100;
     format!(
         "global\n  nbthread 1\n  maxconn {most}\ndefaults\n  mode tcp\n  timeout connect 5s\n  timeout client 300s\n  timeout server 300s\n\
-         listen all\n  bind 0.0.0.0:15000 transparent\n  source 0.0.0.0 usesrc clientip\n  server server {SERVER}\n"
+         listen all\n  bind 0.0.0.0:15000 transparent\n  source 0.0.0.0 usesrc clientip\n  server server {}\n",
+        Peer::Haproxy.server()
     )
 }
