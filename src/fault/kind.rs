@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::Fault;
 use super::attributes::{AttributeDoc, Reader};
 use super::error::Error;
+use super::scene::Scene;
 use super::trigger::{BOUNDS, Bounds};
 
 /// The phase of a connection that a fault belongs to; also its folder in the catalogue.
@@ -60,10 +61,21 @@ impl Engine {
 /// Where a fault is known from.
 #[derive(Clone, Copy, Debug)]
 pub struct Source {
-    /// Its number in the catalogue: H for handshake, E for established, T for teardown.
+    /// Its number in the catalogue: H for handshake, E for established, T for teardown, X for a toxic of Toxiproxy.
     pub id: &'static str,
     /// Where it happened to somebody.
     pub incident: &'static str,
+}
+
+/// Another entry of the catalogue that is this fault with certain attributes.
+#[derive(Clone, Copy, Debug)]
+pub struct Alias {
+    /// The entry's number.
+    pub id: &'static str,
+    /// What the entry is called.
+    pub name: &'static str,
+    /// The rule that is this entry.
+    pub rule: &'static str,
 }
 
 /// Makes a fault from its attributes.
@@ -90,6 +102,10 @@ pub struct Kind {
     pub default_bound: Option<(&'static str, &'static str)>,
     /// Where it is known from.
     pub source: Source,
+    /// Further entries of the catalogue that it serves.
+    pub also: &'static [Alias],
+    /// What shows it best.
+    pub scene: Scene,
     /// What the application sees.
     pub sees: &'static str,
     /// Makes the fault from its attributes. It may set bounds that follow from them.

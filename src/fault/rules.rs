@@ -212,7 +212,7 @@ impl Rules {
             let mut dice = Rng::for_rule(self.seed, flow.0, index);
             dice.chance(rule.matches.share).then(|| Armed::new(rule.clone(), dice))
         });
-        Plan::new(armed.collect())
+        Plan::new(armed.collect(), |place| Rng::for_rule(self.seed, flow.0, place))
     }
 }
 

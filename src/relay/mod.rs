@@ -4,6 +4,7 @@ mod around;
 pub mod flow;
 mod leg;
 mod opening;
+mod pipe;
 mod seam;
 pub mod settings;
 pub mod socket_leg;

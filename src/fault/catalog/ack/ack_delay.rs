@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::fault::attributes::DIRECTIONS;
 use crate::fault::catalog::SERVER_IS_SOCKET;
-use crate::fault::{AttributeDoc, Engine, Fault, Kind, Source, Topic, Unit};
+use crate::fault::{AttributeDoc, Engine, Fault, Kind, Play, Scene, Source, Topic, Unit};
 use crate::tcp::Knobs;
 use crate::tcp::knobs::AckKnob;
 use crate::time::Duration;
@@ -45,6 +45,8 @@ pub(in crate::fault) const KIND: Kind = Kind {
         id: "E7",
         incident: "tiberius#46, ray#4318: small writes without TCP_NODELAY wait 40 ms for an ACK",
     },
+    also: &[],
+    scene: Scene { rule: "ack-delay delay=200ms every_other=false", play: Play::TwoWrites },
     sees: "write-write-read takes 40 ms longer unless the writer sets TCP_NODELAY: the second small write waits for the ACK of \
            the first (Nagle's algorithm).",
     build: |reader, _| {
@@ -73,7 +75,7 @@ impl Fault for AckDelay {
     }
 
     fn turn(&self, leg: Leg, knobs: &mut Knobs) -> bool {
-        knobs.ack = AckKnob::Delay { delay: self.delay, every_other: self.every_other };
+        knobs.ack = AckKnob::Delay { delay: self.delay, every: self.every_other.then_some(2) };
         leg == self.direction.enters()
     }
 }
@@ -86,8 +88,8 @@ mod tests {
 
     #[test]
     fn acknowledgements_are_delayed_within_the_bounds() {
-        let delayed = AckKnob::Delay { delay: Duration::from_millis(40), every_other: true };
-        let slow = AckKnob::Delay { delay: Duration::from_millis(200), every_other: false };
+        let delayed = AckKnob::Delay { delay: Duration::from_millis(40), every: Some(2) };
+        let slow = AckKnob::Delay { delay: Duration::from_millis(200), every: None };
         for (rule, leg, expected) in [
             ("ack-delay", Leg::Client, [delayed, delayed, delayed]),
             ("ack-delay", Leg::Server, [AckKnob::Natural; 3]),

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::fault::attributes::DIRECTIONS;
-use crate::fault::{Action, AttributeDoc, Engine, Fault, Kind, Source, Topic, Unit};
+use crate::fault::{Action, AttributeDoc, Engine, Fault, Kind, Play, Scene, Source, Topic, Unit};
 use crate::trace::Direction;
 
 pub(in crate::fault) const KIND: Kind = Kind {
@@ -35,6 +35,8 @@ pub(in crate::fault) const KIND: Kind = Kind {
         id: "E16",
         incident: "klzgrad/naiveproxy#558: RST 7 ms after the ClientHello on a path of 318 ms; net4people/bbs#285",
     },
+    also: &[],
+    scene: Scene { rule: "rst-inject to=both after_bytes=1", play: Play::Talk },
     sees: "recv() gives ECONNRESET, then send() EPIPE.",
     build: |reader, _| {
         let to = reader.word("to")?;

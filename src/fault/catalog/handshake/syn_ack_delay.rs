@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use crate::fault::attributes::Reader;
 use crate::fault::{
-    AttributeDoc, Bounds, Engine, Error, Fault, Kind, Point, Progress, Source, Topic, Unit, Way,
+    AttributeDoc, Bounds, Engine, Error, Fault, Kind, Moment, Play, Point, Progress, Scene, Source, Topic,
+    Unit, Verdict, Way,
 };
-use crate::rng::Rng;
 use crate::time::Duration;
-use crate::trace::{Did, Direction, Leg};
+use crate::trace::{Direction, Leg};
 use crate::wire::{Flags, Segment};
 
 pub(in crate::fault) const KIND: Kind = Kind {
@@ -47,6 +47,8 @@ pub(in crate::fault) const KIND: Kind = Kind {
         id: "H22",
         incident: "Shopify/toxiproxy#72, #123, #410: a slow connect, which a proxy that accepts by itself cannot make",
     },
+    also: &[],
+    scene: Scene { rule: "syn-ack-delay delay=1200ms", play: Play::Talk },
     sees: "connect() takes the delay longer; beyond 1 s the client also repeats its SYN (delay 1.5 s: SYN again at 1.02 s, \
            connected at 1.52 s).",
     build: |reader, bounds| Ok(Arc::new(SynAckDelay::read(reader, bounds)?)),
@@ -79,20 +81,20 @@ impl Fault for SynAckDelay {
         at == Point { leg: Leg::Client, way: Way::Out } && seg.has(Flags::SYN | Flags::ACK)
     }
 
-    fn on_segment(&self, nth: u64, dice: &mut Rng, _: &mut Segment) -> Option<Did> {
-        if nth > 1 && !self.answer_dup {
-            return Some(Did::Drop);
+    fn on_segment(&self, moment: &mut Moment<'_>, _: &mut Segment) -> Verdict {
+        if moment.nth > 1 && !self.answer_dup {
+            return Verdict::Drop;
         }
         let spread = u64::try_from(self.jitter.as_nanos()).unwrap_or(u64::MAX).saturating_mul(2);
-        let delay = self.delay - self.jitter + Duration::from_nanos(dice.below(spread.saturating_add(1)));
-        (!delay.is_zero()).then_some(Did::Hold(delay))
+        let delay =
+            self.delay - self.jitter + Duration::from_nanos(moment.dice.below(spread.saturating_add(1)));
+        if delay.is_zero() { Verdict::Pass } else { Verdict::Hold(delay) }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fault::Verdict;
     use crate::fault::testing::{Flow, error, seg};
 
     const AT: Point = Point { leg: Leg::Client, way: Way::Out };
