@@ -158,7 +158,7 @@ fn wrong_rules_are_told_with_the_nearest_name() {
     assert_eq!(said.code, 78);
     assert_eq!(
         said.stderr,
-        r#"halfopen: halfopen.toml:4: rule[1].fault: unknown fault "fin-dorp"; known: syn-drop, syn-ack-delay, zero-window-stall, ack-delay, rst-inject, fin-drop
+        r#"halfopen: halfopen.toml:4: rule[1].fault: unknown fault "fin-dorp"; `halfopen faults` lists them
   hint: did you mean "fin-drop"?
 halfopen: halfopen.toml:7: rule[2].fault.syn-ack-delay.delay = 200: missing unit; allowed: 0 to 5m, with a unit such as "200ms" or "1.5s"
   hint: write "200ms" or "200s"

@@ -22,6 +22,8 @@ pub enum Topic {
     Established,
     /// FIN to the end.
     Teardown,
+    /// Bytes between the legs.
+    Stream,
 }
 
 impl Topic {
@@ -34,6 +36,7 @@ impl Topic {
             Self::Ack => "ack",
             Self::Established => "established",
             Self::Teardown => "teardown",
+            Self::Stream => "stream",
         }
     }
 }

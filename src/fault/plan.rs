@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::moment::{Action, Deed, Memory, Moment, Verdict};
 use super::rules::Rule;
 use super::trigger::{SoFar, Trigger};
-use super::{Point, Progress, Shape, Topic, Way};
+use super::{Point, Progress, Shape, Topic};
 use crate::cx::Cx;
 use crate::rng::Rng;
 use crate::tcp::Knobs;
@@ -207,14 +207,14 @@ impl Armed {
             Deed::Icmp { leg, .. } => (*leg, None),
             Deed::Act(action) => return self.tell_action(cx, *action),
         };
-        self.fired(cx, leg, outward(leg), Did::Inject, note);
+        self.fired(cx, leg, leg.outward(), Did::Inject, note);
     }
 
     fn tell_action(&self, cx: &mut Cx<'_>, action: Action) {
         let (Action::Reset { client, server } | Action::Finish { client, server }) = action;
         for (leg, told) in [(Leg::Client, client), (Leg::Server, server)] {
             if told {
-                self.fired(cx, leg, outward(leg), Did::Inject, None);
+                self.fired(cx, leg, leg.outward(), Did::Inject, None);
             }
         }
     }
@@ -283,9 +283,4 @@ impl Armed {
         let (rule, fault) = (self.rule.name.clone(), self.rule.kind.name);
         cx.for_leg(leg).emit(Event::Fired { rule, fault, did, direction, segment });
     }
-}
-
-/// The direction of what goes to the peer of a leg.
-const fn outward(leg: Leg) -> Direction {
-    Point { leg, way: Way::Out }.direction()
 }

@@ -95,7 +95,7 @@ impl Rule {
     pub fn build(spec: RuleSpec) -> Result<Self, Error> {
         let Some(kind) = catalog::kind(&spec.fault) else {
             let names: Vec<&str> = catalog::KINDS.iter().map(|k| k.name).collect();
-            return Err(Error::unknown("fault", "fault", &spec.fault, &names));
+            return Err(Error::unknown_fault(&spec.fault, &names));
         };
         let matches = Match::read(&spec.matches).map_err(|e| e.under("match"))?;
         let (fault, bounds) = read(kind, &spec.attributes).map_err(|e| e.under(kind.name).under("fault"))?;

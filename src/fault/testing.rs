@@ -2,11 +2,11 @@
 
 use std::net::SocketAddr;
 
-use super::{Action, Engine, Error, Plan, Point, Progress, Rule, Rules, Verdict, Way};
+use super::{Action, Deed, Engine, Error, Plan, Point, Progress, Rule, Rules, Shape, Verdict, Way};
 use crate::cx::Cx;
 use crate::tcp::Knobs;
 use crate::time::Instant;
-use crate::trace::{Event, FlowId, Leg, Record};
+use crate::trace::{Direction, Event, FlowId, Leg, Record};
 use crate::wire::{Flags, Segment};
 
 pub(super) const CLIENT: &str = "10.0.0.1:40000";
@@ -88,6 +88,15 @@ impl Flow {
 
     pub(super) fn action(&mut self) -> Option<Action> {
         self.plan.poll_action(&mut Cx::new(self.now, &mut self.log), &self.progress)
+    }
+
+    /// What faults wanted done besides their verdicts, since the last call.
+    pub(super) fn deeds(&mut self) -> Vec<Deed> {
+        std::iter::from_fn(|| self.plan.poll_deed()).collect()
+    }
+
+    pub(super) fn shape(&mut self, direction: Direction) -> Shape {
+        self.plan.shape(&mut Cx::new(self.now, &mut self.log), direction, &self.progress)
     }
 
     pub(super) fn timeout(&self) -> Option<Instant> {

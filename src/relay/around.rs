@@ -1,12 +1,14 @@
 //! What stands around the legs of a flow that has faults: the plan, the segments that it holds, and the bytes that it shapes.
 
+use std::collections::VecDeque;
+
 use super::flow::{BOTH, Flow, Output, Phase};
 use super::pipe::{Flowing, Pipe};
 use super::settings::Limits;
 use crate::cx::Cx;
 use crate::fault::{Action, Deed, Held, Plan, Point, Verdict, Way};
 use crate::time::{Duration, Instant, earliest};
-use crate::trace::{Direction, Event, Leg};
+use crate::trace::{Event, Leg};
 use crate::wire::{IcmpNote, Segment};
 
 /// The plan of a flow, held segments and shaped bytes.
@@ -14,6 +16,8 @@ use crate::wire::{IcmpNote, Segment};
 pub(super) struct Around {
     plan: Plan,
     held: Held<(Point, Segment)>,
+    /// What faults want done to the flow once the segment at hand has been taken.
+    acts: VecDeque<Action>,
     /// Upstream and downstream; only if a fault shapes bytes.
     pipes: Option<Box<[Pipe; 2]>>,
 }
@@ -23,7 +27,7 @@ impl Around {
     pub(super) fn new(mut plan: Plan, limits: &Limits) -> Option<Box<Self>> {
         let pipes = plan.take_shape_dice().map(|dice| Box::new(dice.map(Pipe::new)));
         let held = Held::new(limits.held_segments);
-        (!plan.is_empty()).then(|| Box::new(Self { plan, held, pipes }))
+        (!plan.is_empty()).then(|| Box::new(Self { plan, held, acts: VecDeque::new(), pipes }))
     }
 
     pub(super) fn poll_timeout(&self) -> Option<Instant> {
@@ -115,7 +119,12 @@ impl Flow {
                 let note = IcmpNote { from: tuple.dst.ip(), quoted: tuple, seq: quoted.seq, kind, code, mtu };
                 self.out.push_back(Output::Icmp { note, quoted });
             }
-            Deed::Act(action) => self.act(cx, action),
+            Deed::Act(action) => {
+                if let Some(around) = &mut self.around {
+                    around.acts.push_back(action);
+                }
+                self.unsettled = true;
+            }
         }
     }
 
@@ -168,8 +177,10 @@ impl Flow {
             }
         }
         self.flow_on(cx);
-        while let Some(action) =
-            self.around.as_mut().and_then(|around| around.plan.poll_action(cx, &progress))
+        while let Some(action) = self
+            .around
+            .as_mut()
+            .and_then(|around| around.acts.pop_front().or_else(|| around.plan.poll_action(cx, &progress)))
         {
             self.act(cx, action);
         }
@@ -213,7 +224,7 @@ impl Flow {
     fn shape(&mut self, cx: &mut Cx<'_>, leg: Leg) {
         let progress = self.progress();
         if let Some(around) = &mut self.around {
-            let shape = around.plan.shape(cx, entering(leg), &progress);
+            let shape = around.plan.shape(cx, leg.other().outward(), &progress);
             if let Some(pipe) = around.pipe(leg) {
                 pipe.set_shape(shape);
             }
@@ -259,9 +270,4 @@ impl Flow {
             self.unsettled = true;
         }
     }
-}
-
-/// The direction of what comes in by a leg.
-const fn entering(leg: Leg) -> Direction {
-    Point { leg, way: Way::In }.direction()
 }

@@ -338,7 +338,11 @@ impl Connection {
                 s.rto_at = Some(now + wait);
                 (s.syn_ack(now), (s.ours.sent > 1).then_some(Resend::Rto))
             }
-            Phase::Open(open) => open.poll_transmit(now, caps)?,
+            Phase::Open(open) => {
+                let next = open.poll_transmit(now, caps);
+                open.silent = open.knobs.mute && next.is_none();
+                next?
+            }
             Phase::TimeWait(wait) => (wait.poll_transmit(now)?, None),
             Phase::Closed => return None,
         };
@@ -354,7 +358,7 @@ impl Connection {
 
     /// True if a knob keeps everything from leaving.
     const fn is_mute(&self) -> bool {
-        matches!(&self.phase, Phase::Open(open) if open.knobs.mute)
+        matches!(&self.phase, Phase::Open(open) if open.silent)
     }
 
     fn resends(&self) -> u32 {

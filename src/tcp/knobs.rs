@@ -42,6 +42,6 @@ pub struct Knobs {
     pub ack: AckKnob,
     /// Send single segments only, never super-segments.
     pub single_segments: bool,
-    /// Send nothing and run no timer: the path behind this leg is dead.
+    /// Send what is ready to be sent, and then nothing, and run no timer: the path behind this leg is dead.
     pub mute: bool,
 }

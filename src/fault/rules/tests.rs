@@ -119,7 +119,7 @@ fn mistakes_are_told_with_their_key_path() {
     for (rule, expected) in [
         (
             "syn-drp",
-            "fault: unknown fault \"syn-drp\"; known: syn-drop, syn-ack-delay, zero-window-stall, ack-delay, rst-inject, fin-drop\nhint: did you mean \"syn-drop\"?",
+            "fault: unknown fault \"syn-drp\"; `halfopen faults` lists them\nhint: did you mean \"syn-drop\"?",
         ),
         (
             "syn-drop frist=2",
