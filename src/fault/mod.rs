@@ -34,7 +34,7 @@ use crate::tcp::Knobs;
 use crate::time::{Duration, Instant};
 use crate::trace::{Did, Direction, Leg};
 use crate::wire::Segment;
-pub use attributes::{AttributeDoc, Attributes, Unit, Value};
+pub use attributes::{AttributeDoc, Attributes, Directions, Unit, Value};
 pub use catalog::{KINDS, kind};
 pub use error::{Error, nearest};
 pub use hold::Held;
