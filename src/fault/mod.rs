@@ -18,11 +18,13 @@ mod catalog;
 mod error;
 mod hold;
 mod kind;
+mod loss;
 mod ordinals;
 mod peer;
 mod plan;
 mod rules;
 mod spec;
+mod spread;
 #[cfg(test)]
 mod testing;
 mod trigger;
@@ -39,11 +41,13 @@ pub use catalog::{KINDS, kind};
 pub use error::{Error, nearest};
 pub use hold::Held;
 pub use kind::{Build, Engine, Kind, Source, Topic};
+pub use loss::{Loss, LossState};
 pub use ordinals::Ordinals;
 pub use peer::Peer;
 pub use plan::Plan;
 pub use rules::{MATCH, Match, Rule, Rules};
 pub use spec::RuleSpec;
+pub use spread::{Distribution, Spread};
 pub use trigger::{BOUNDS, Bounds};
 
 /// Whether a segment comes from the leg's peer or goes to it.
