@@ -155,6 +155,7 @@ impl Armed {
             return None;
         }
         self.acted = true;
+        self.trigger.rest();
         let Action::Reset { client, server } = action;
         if client {
             self.fired(cx, Leg::Client, Direction::Downstream, Did::Inject, None);

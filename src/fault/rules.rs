@@ -139,6 +139,7 @@ fn read(kind: &'static Kind, given: &Attributes) -> Result<(Arc<dyn Fault>, Boun
         .collect();
     let mut bounds = Bounds::read(&given, &docs)?;
     let fault = (kind.build)(&Reader::new(&given, &docs), &mut bounds)?;
+    bounds.check(&Reader::new(&given, &docs))?;
     Ok((fault, bounds))
 }
 

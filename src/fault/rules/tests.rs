@@ -123,7 +123,7 @@ fn mistakes_are_told_with_their_key_path() {
         ),
         (
             "syn-drop frist=2",
-            "fault.syn-drop: unknown attribute \"frist\"; known: first, nth, after, for, share\nhint: did you mean \"first\"?",
+            "fault.syn-drop: unknown attribute \"frist\"; known: first, nth, after, for, at, every, share\nhint: did you mean \"first\"?",
         ),
         (
             "syn-drop match.sever=:80",
@@ -139,11 +139,15 @@ fn mistakes_are_told_with_their_key_path() {
         ),
         (
             "rst-inject first=2",
-            "fault.rst-inject.first: rst-inject does not take this bound; it takes after_bytes, after",
+            "fault.rst-inject.first: rst-inject does not take this bound; it takes after_bytes, after, for, at, every",
         ),
         (
             "ack-delay share=0.5",
-            "fault.ack-delay.share: ack-delay does not take this bound; it takes after_bytes, after, for\nhint: `match.share` is the share of the flows",
+            "fault.ack-delay.share: ack-delay does not take this bound; it takes after_bytes, after, for, at, every\nhint: `match.share` is the share of the flows",
+        ),
+        (
+            "zero-window-stall every=20s",
+            "fault.zero-window-stall.every = \"20s\": no pause: each time it lasts 30s; allowed: 0 to 1day, with a unit such as \"200ms\" or \"1.5s\"",
         ),
         (
             "fin-drop direction=down",

@@ -32,7 +32,7 @@ pub(in crate::fault) const KIND: Kind = Kind {
                   of its own, as on a slow path. False: only the first one ever arrives.",
         },
     ],
-    bounds: &["first", "nth", "after", "for", "share"],
+    bounds: &["first", "nth", "after", "for", "at", "every", "share"],
     default_bound: None,
     source: Source {
         id: "H22",
