@@ -10,11 +10,13 @@
 //! ```
 //!
 //! A fault keeps no state, so one value serves all flows; counts, times and dice belong to the plan. Decisions come from the
-//! seed, the flow's number, the rule's place and the order of segments, never from another flow or rule.
+//! seed, the flow's number, the rule's place and the order of segments, never from another flow or rule. Only the choice of
+//! flows may look at neighbours ([`Circumstances`]), at when they came and went.
 //! To add a fault: one file in `catalog/`, one line in [`KINDS`], one golden ladder.
 
 pub mod attributes;
 mod catalog;
+mod circumstances;
 mod error;
 mod hold;
 mod kind;
@@ -38,6 +40,7 @@ use crate::trace::{Did, Direction, Leg};
 use crate::wire::Segment;
 pub use attributes::{AttributeDoc, Attributes, Directions, Unit, Value};
 pub use catalog::{KINDS, kind};
+pub use circumstances::{Asked, Circumstances, Neighbourhood, Turn, Turns};
 pub use error::{Error, nearest};
 pub use hold::Held;
 pub use kind::{Build, Engine, Kind, Source, Topic};

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::rules::Rule;
 use super::trigger::{SoFar, Trigger};
-use super::{Action, Point, Progress, Topic, Verdict};
+use super::{Action, Point, Progress, Topic, Turn, Verdict};
 use crate::cx::Cx;
 use crate::rng::Rng;
 use crate::tcp::Knobs;
@@ -33,6 +33,12 @@ impl Plan {
     #[must_use]
     pub fn rules(&self) -> Vec<Arc<str>> {
         self.armed.iter().map(|armed| armed.rule.name.clone()).collect()
+    }
+
+    /// Which of the flows of each of its rules this flow is, in the order of [`Self::rules`].
+    #[must_use]
+    pub fn turns(&self) -> Vec<Turn> {
+        self.armed.iter().map(|armed| armed.turn).collect()
     }
 
     /// Judges one segment and may rewrite it. Emits [`Event::Fired`]. The first fault that does not let the segment pass
@@ -90,13 +96,14 @@ pub(super) struct Armed {
     rule: Arc<Rule>,
     trigger: Trigger,
     dice: Rng,
+    turn: Turn,
     /// A knob is turned, or the action is done.
     acted: bool,
 }
 
 impl Armed {
-    pub(super) fn new(rule: Arc<Rule>, dice: Rng) -> Self {
-        Self { rule, trigger: Trigger::default(), dice, acted: false }
+    pub(super) fn new(rule: Arc<Rule>, dice: Rng, turn: Turn) -> Self {
+        Self { rule, trigger: Trigger::default(), dice, turn, acted: false }
     }
 
     fn so_far(&self, cx: &Cx<'_>, progress: &Progress) -> SoFar {

@@ -64,7 +64,7 @@ pub const BOUNDS: &[AttributeDoc] = &[
         unit: Unit::Duration { max_secs: 86_400 },
         default: "",
         zero: "refused",
-        doc: "Acts at the start of every period of this length, each time as long as `for` says, which must be shorter. \
+        doc: "Acts at the start of every period of this length, each time as long as `for` (or `hold`) says, which must be shorter. \
               `first` and `nth` count on from period to period.",
     },
     AttributeDoc {
