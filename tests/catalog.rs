@@ -1,7 +1,7 @@
 //! The catalogue is complete: each fault has what help, config and documentation are made from. A failure names the missing
 //! piece.
 
-use halfopen::fault::{AttributeDoc, BOUNDS, KINDS, Kind, MATCH, Rule, RuleSpec, Unit, Value};
+use halfopen::fault::{BOUNDS, KINDS, Kind, MATCH, Rule, RuleSpec, Value};
 
 /// Fails with everything that is missing, not only the first piece.
 fn complete(missing: Vec<String>) {
@@ -73,15 +73,11 @@ fn every_attribute_has_unit_default_and_the_meaning_of_zero() {
             }
         };
         lacks("a default", needs_default && doc.default.is_empty());
-        lacks("the meaning of zero", takes_zero(doc) && doc.zero.is_empty());
+        lacks("the meaning of zero", doc.unit.takes_zero() && doc.zero.is_empty());
         lacks("a sentence about it", !doc.doc.ends_with(['.', ')']));
         lacks("a unit", doc.unit.name().is_empty() || doc.unit.range().is_empty());
     }
     complete(missing);
-}
-
-fn takes_zero(doc: &AttributeDoc) -> bool {
-    matches!(doc.unit, Unit::Duration { .. } | Unit::Bytes | Unit::Share)
 }
 
 #[test]

@@ -11,14 +11,17 @@
 //! ```
 //!
 //! A fault keeps no state, so one value serves all flows; counts, times, dice and [`Memory`] belong to the plan. Decisions come
-//! from the seed, the flow's number, the rule's place and the order of segments, never from another flow or rule.
+//! from the seed, the flow's number, the rule's place and the order of segments, never from another flow or rule. Only the
+//! choice of flows may look at neighbours ([`Circumstances`]), at when they came and went.
 //! To add a fault: one file in `catalog/`, one line in [`KINDS`], one golden ladder.
 
 pub mod attributes;
 mod catalog;
+mod circumstances;
 mod error;
 mod hold;
 mod kind;
+mod loss;
 mod moment;
 mod ordinals;
 mod peer;
@@ -27,6 +30,7 @@ mod rules;
 mod scene;
 mod shape;
 mod spec;
+mod spread;
 #[cfg(test)]
 mod testing;
 mod trigger;
@@ -37,11 +41,13 @@ use crate::tcp::{Knobs, Numbers};
 use crate::time::Instant;
 use crate::trace::{Direction, Leg};
 use crate::wire::Segment;
-pub use attributes::{AttributeDoc, Attributes, Unit, Value};
+pub use attributes::{AttributeDoc, Attributes, Directions, Unit, Value};
 pub use catalog::{KINDS, kind};
+pub use circumstances::{Asked, Circumstances, Neighbourhood, Turn, Turns};
 pub use error::{Error, nearest};
 pub use hold::Held;
 pub use kind::{Alias, Build, Engine, Kind, Source, Topic};
+pub use loss::{Loss, LossState};
 pub use moment::{Action, Deed, Memory, Moment, Verdict};
 pub use ordinals::Ordinals;
 pub use peer::Peer;
@@ -50,6 +56,7 @@ pub use rules::{MATCH, Match, Rule, Rules};
 pub use scene::{Play, Scene};
 pub use shape::{Limit, Shape, Slice};
 pub use spec::RuleSpec;
+pub use spread::{Distribution, Spread};
 pub use trigger::{BOUNDS, Bounds};
 
 /// Whether a segment comes from the leg's peer or goes to it.

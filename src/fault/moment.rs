@@ -3,7 +3,7 @@
 use std::any::Any;
 use std::fmt;
 
-use super::{Point, Progress};
+use super::{Point, Progress, Turn};
 use crate::rng::Rng;
 use crate::time::{Duration, Instant};
 use crate::trace::Leg;
@@ -106,6 +106,8 @@ pub struct Moment<'a> {
     pub at: Point,
     /// How far the flow has come.
     pub progress: &'a Progress,
+    /// Which of the flows of this rule this flow is.
+    pub place: Turn,
     /// The dice of this rule on this flow.
     pub dice: &'a mut Rng,
     /// What this rule remembers of this flow.

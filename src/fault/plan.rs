@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::moment::{Action, Deed, Memory, Moment, Verdict};
 use super::rules::Rule;
 use super::trigger::{SoFar, Trigger};
-use super::{Point, Progress, Shape, Topic};
+use super::{Point, Progress, Shape, Topic, Turn};
 use crate::cx::Cx;
 use crate::rng::Rng;
 use crate::tcp::Knobs;
@@ -61,6 +61,12 @@ impl Plan {
     #[must_use]
     pub fn rules(&self) -> Vec<Arc<str>> {
         self.armed.iter().map(|armed| armed.rule.name.clone()).collect()
+    }
+
+    /// Which of the flows of each of its rules this flow is, in the order of [`Self::rules`].
+    #[must_use]
+    pub fn turns(&self) -> Vec<Turn> {
+        self.armed.iter().map(|armed| armed.place).collect()
     }
 
     /// Judges one segment and may rewrite it. Emits [`Event::Fired`]. The first fault that does not let the segment pass
@@ -134,6 +140,7 @@ pub(super) struct Armed {
     rule: Arc<Rule>,
     trigger: Trigger,
     dice: Rng,
+    place: Turn,
     memory: Memory,
     /// A knob of this leg, or the shape of what enters by it, is turned.
     turned: [bool; 2],
@@ -144,9 +151,9 @@ pub(super) struct Armed {
 }
 
 impl Armed {
-    pub(super) fn new(rule: Arc<Rule>, dice: Rng) -> Self {
+    pub(super) fn new(rule: Arc<Rule>, dice: Rng, place: Turn) -> Self {
         let (trigger, memory) = (Trigger::default(), Memory::default());
-        Self { rule, trigger, dice, memory, turned: [false; 2], acted: false, due: None }
+        Self { rule, trigger, dice, place, memory, turned: [false; 2], acted: false, due: None }
     }
 
     fn so_far(&self, cx: &Cx<'_>, progress: &Progress) -> SoFar {
@@ -181,6 +188,7 @@ impl Armed {
             now: cx.now,
             at,
             progress,
+            place: self.place,
             dice: &mut self.dice,
             memory: &mut self.memory,
             deeds: &mut done,
@@ -271,6 +279,7 @@ impl Armed {
             return None;
         }
         self.acted = true;
+        self.trigger.rest();
         self.tell_action(cx, action);
         Some(action)
     }

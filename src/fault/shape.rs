@@ -1,5 +1,6 @@
 //! What faults make of the bytes of one direction between the legs, whatever segments they came in.
 
+use super::Spread;
 use crate::time::Duration;
 
 /// The shape of one direction. The default passes everything on at once. Where several faults shape one direction, each of
@@ -12,10 +13,8 @@ pub struct Shape {
     pub limit: Option<Limit>,
     /// Cuts the bytes into small writes.
     pub slice: Option<Slice>,
-    /// How long each piece waits; order is kept.
-    pub latency: Duration,
-    /// The latency varies evenly by up to this much either way.
-    pub jitter: Duration,
+    /// How long the bytes of each read wait; order is kept.
+    pub latency: Option<Spread>,
     /// Bytes per second.
     pub rate: Option<u64>,
     /// Most bytes that wait here before the writer is held back; `None` is what the windows allow.

@@ -2,7 +2,10 @@
 
 use std::net::SocketAddr;
 
-use super::{Action, Deed, Engine, Error, Plan, Point, Progress, Rule, Rules, Shape, Verdict, Way};
+use super::{
+    Action, Circumstances, Deed, Engine, Error, Plan, Point, Progress, Rule, Rules, Shape, Turns, Verdict,
+    Way,
+};
 use crate::cx::Cx;
 use crate::tcp::Knobs;
 use crate::time::Instant;
@@ -49,7 +52,8 @@ impl Flow {
 
     pub(super) fn numbered(rules: &Rules, number: u64) -> Self {
         let addr = |text: &str| text.parse::<SocketAddr>().unwrap();
-        let plan = rules.plan(FlowId(number), addr(CLIENT), addr(SERVER));
+        let (alone, turns) = (Circumstances::default(), &mut Turns::default());
+        let plan = rules.plan(FlowId(number), addr(CLIENT), addr(SERVER), &alone, turns);
         Self { plan, progress: Progress::default(), now: Instant::ZERO, log: Vec::new() }
     }
 

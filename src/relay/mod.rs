@@ -3,6 +3,7 @@
 mod around;
 pub mod flow;
 mod leg;
+mod neighbours;
 mod opening;
 mod pipe;
 mod seam;

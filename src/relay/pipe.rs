@@ -34,7 +34,7 @@ pub(super) struct Pipe {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum End {
     Open,
-    /// The writer has finished at this time.
+    /// The writer has finished; its FIN has waited enough at this time.
     Closed(Instant),
     /// It is passed on, or lost.
     Over,
@@ -124,10 +124,9 @@ impl Pipe {
         }
     }
 
+    /// How long what enters now waits.
     fn wait(&mut self) -> Duration {
-        let Shape { latency, jitter, .. } = self.shape;
-        let spread = u64::try_from(jitter.as_nanos()).unwrap_or(u64::MAX).saturating_mul(2);
-        (latency + Duration::from_nanos(self.dice.below(spread.saturating_add(1)))).saturating_sub(jitter)
+        self.shape.latency.map_or(Duration::ZERO, |latency| latency.draw(&mut self.dice))
     }
 
     /// The size of the next piece of `len` bytes.
@@ -148,7 +147,8 @@ impl Pipe {
     /// The writer has finished.
     pub(super) fn close(&mut self, now: Instant) {
         if self.end == End::Open {
-            self.end = End::Closed(now);
+            let latency = self.wait();
+            self.end = End::Closed(now + latency);
         }
     }
 
@@ -178,7 +178,7 @@ impl Pipe {
 
     fn fin_at(&self) -> Option<Instant> {
         let End::Closed(at) = self.end else { return None };
-        Some((at + self.shape.latency).max(self.ready).max(self.free) + self.shape.fin_delay)
+        Some(at.max(self.ready).max(self.free) + self.shape.fin_delay)
     }
 
     /// When something leaves by time alone.

@@ -1,5 +1,5 @@
 use super::*;
-use crate::fault::{Limit, Slice};
+use crate::fault::{Distribution, Limit, Slice, Spread};
 
 fn ms(millis: u64) -> Instant {
     Instant::from_millis(millis)
@@ -9,6 +9,11 @@ fn pipe(shape: Shape) -> Pipe {
     let mut pipe = Pipe::new(Rng::new(42, 1));
     pipe.set_shape(shape);
     pipe
+}
+
+fn spread(base: u64, jitter: u64) -> Option<Spread> {
+    let [base, jitter] = [base, jitter].map(Duration::from_millis);
+    Some(Spread { base, jitter, distribution: Distribution::Uniform })
 }
 
 fn bytes(len: usize) -> Bytes {
@@ -39,13 +44,12 @@ fn leaving(pipe: &mut Pipe, until: u64) -> Vec<(u64, String)> {
 #[test]
 fn each_value_shapes_the_bytes_as_it_says() {
     let second = Duration::from_secs(1);
-    let half = Duration::from_millis(500);
     let slice = Slice { size: 40, variation: 0, delay: Duration::from_millis(10) };
     let limit = |bytes, reset| Some(Limit { bytes, reset });
     let default = Shape::default();
     for (sentence, shape, expected) in [
         ("nothing: at once", default, "0 100, 0 F"),
-        ("latency holds bytes and their end", Shape { latency: half, ..default }, "500 100, 500 F"),
+        ("latency holds bytes and their end", Shape { latency: spread(500, 0), ..default }, "500 100, 500 F"),
         (
             "a rate spreads them: 10 ms of it at once",
             Shape { rate: Some(5000), ..default },
@@ -77,11 +81,7 @@ fn each_value_shapes_the_bytes_as_it_says() {
 
 #[test]
 fn jitter_keeps_the_order() {
-    let mut pipe = pipe(Shape {
-        latency: Duration::from_millis(50),
-        jitter: Duration::from_millis(50),
-        ..Shape::default()
-    });
+    let mut pipe = pipe(Shape { latency: spread(50, 50), ..Shape::default() });
     for len in 1..=100 {
         pipe.push(ms(0), bytes(len));
     }

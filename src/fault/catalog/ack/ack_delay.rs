@@ -39,7 +39,7 @@ pub(in crate::fault) const KIND: Kind = Kind {
             doc: "Whether a second full segment is acknowledged at once, as RFC 9293 asks of a receiver.",
         },
     ],
-    bounds: &["after_bytes", "after", "for"],
+    bounds: &["after_bytes", "after", "for", "at", "every"],
     default_bound: None,
     source: Source {
         id: "E7",

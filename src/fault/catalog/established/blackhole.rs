@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use crate::fault::attributes::Reader;
+use crate::fault::attributes::{DIRECTIONS_BOTH, Directions};
 use crate::fault::{
-    Alias, AttributeDoc, Bounds, Engine, Error, Fault, Kind, Moment, Play, Point, Progress, Scene, Source,
-    Topic, Unit, Verdict, Way,
+    Alias, AttributeDoc, Engine, Fault, Kind, Moment, Play, Point, Progress, Scene, Source, Topic, Verdict,
+    Way,
 };
 use crate::tcp::Knobs;
 use crate::trace::{Direction, Leg};
@@ -19,13 +19,13 @@ pub(in crate::fault) const KIND: Kind = Kind {
     example: "blackhole direction=both after=10s",
     attributes: &[AttributeDoc {
         name: "direction",
-        unit: Unit::Word(&["both", "upstream", "downstream"]),
+        unit: DIRECTIONS_BOTH,
         default: "both",
         zero: "",
         doc: "What vanishes. One direction alone is the asymmetric case: with downstream, requests are executed and their \
               replies are lost.",
     }],
-    bounds: &["after_bytes", "after", "for"],
+    bounds: &["after_bytes", "after", "for", "at", "every"],
     default_bound: Some(("after_bytes", "1")),
     source: Source {
         id: "E14",
@@ -35,37 +35,25 @@ pub(in crate::fault) const KIND: Kind = Kind {
     scene: Scene { rule: "blackhole after_bytes=1", play: Play::Pause },
     sees: "writes succeed into the buffer and nothing comes back; the kernel repeats for about 15 minutes \
            (tcp_retries2 = 15) before ETIMEDOUT. TCP_USER_TIMEOUT and deadlines end it sooner.",
-    build: |reader, bounds| Ok(Arc::new(Blackhole::read(reader, bounds)?)),
+    build: |reader, _| Ok(Arc::new(Blackhole { directions: reader.directions("direction")? })),
 };
 
 #[derive(Debug)]
 struct Blackhole {
-    upstream: bool,
-    downstream: bool,
-}
-
-impl Blackhole {
-    fn read(reader: &Reader<'_>, _: &Bounds) -> Result<Self, Error> {
-        let direction = reader.word("direction")?;
-        Ok(Self { upstream: direction != Some("downstream"), downstream: direction != Some("upstream") })
-    }
-
-    const fn takes(&self, direction: Direction) -> bool {
-        match direction {
-            Direction::Upstream => self.upstream,
-            Direction::Downstream => self.downstream,
-        }
-    }
+    directions: Directions,
 }
 
 impl Fault for Blackhole {
     fn direction(&self) -> Direction {
-        if self.upstream { Direction::Upstream } else { Direction::Downstream }
+        match self.directions {
+            Directions::One(direction) => direction,
+            Directions::Both => Direction::Upstream,
+        }
     }
 
     /// What had come in before still goes out.
     fn selects(&self, at: Point, _: &Segment, _: &Progress) -> bool {
-        at.way == Way::In && self.takes(at.direction())
+        at.way == Way::In && self.directions.contains(at.direction())
     }
 
     fn on_segment(&self, _: &mut Moment<'_>, _: &mut Segment) -> Verdict {
@@ -75,7 +63,7 @@ impl Fault for Blackhole {
     /// What our own TCP would send into the hole would only be noise.
     fn turn(&self, leg: Leg, knobs: &mut Knobs) -> bool {
         knobs.mute = true;
-        self.takes(leg.outward())
+        self.directions.contains(leg.outward())
     }
 }
 

@@ -2,12 +2,10 @@
 
 use std::sync::Arc;
 
-use crate::fault::attributes::Reader;
 use crate::fault::{
-    AttributeDoc, Bounds, Engine, Error, Fault, Kind, Moment, Play, Point, Progress, Scene, Source, Topic,
-    Unit, Verdict, Way,
+    AttributeDoc, Engine, Fault, Kind, Moment, Play, Point, Progress, Scene, Source, Spread, Topic, Unit,
+    Verdict, Way,
 };
-use crate::time::Duration;
 use crate::trace::{Direction, Leg};
 use crate::wire::{Flags, Segment};
 
@@ -25,13 +23,8 @@ pub(in crate::fault) const KIND: Kind = Kind {
             zero: "no delay",
             doc: "How long each SYN-ACK waits, counted from the moment it would have left.",
         },
-        AttributeDoc {
-            name: "jitter",
-            unit: Unit::Duration { max_secs: 300 },
-            default: "0",
-            zero: "every SYN-ACK waits equally long",
-            doc: "The delay varies evenly by up to this much either way; at most the delay itself.",
-        },
+        Spread::JITTER,
+        Spread::DISTRIBUTION,
         AttributeDoc {
             name: "answer_dup",
             unit: Unit::Bool,
@@ -41,7 +34,7 @@ pub(in crate::fault) const KIND: Kind = Kind {
                   of its own, as on a slow path. False: only the first one ever arrives.",
         },
     ],
-    bounds: &["first", "nth", "after", "for", "share"],
+    bounds: &["first", "nth", "after", "for", "at", "every", "share"],
     default_bound: None,
     source: Source {
         id: "H22",
@@ -51,25 +44,16 @@ pub(in crate::fault) const KIND: Kind = Kind {
     scene: Scene { rule: "syn-ack-delay delay=1200ms", play: Play::Talk },
     sees: "connect() takes the delay longer; beyond 1 s the client also repeats its SYN (delay 1.5 s: SYN again at 1.02 s, \
            connected at 1.52 s).",
-    build: |reader, bounds| Ok(Arc::new(SynAckDelay::read(reader, bounds)?)),
+    build: |reader, _| {
+        let answer_dup = reader.flag("answer_dup")?.unwrap_or(true);
+        Ok(Arc::new(SynAckDelay { delay: Spread::read(reader, "delay")?, answer_dup }))
+    },
 };
 
 #[derive(Debug)]
 struct SynAckDelay {
-    delay: Duration,
-    jitter: Duration,
+    delay: Spread,
     answer_dup: bool,
-}
-
-impl SynAckDelay {
-    fn read(reader: &Reader<'_>, _: &Bounds) -> Result<Self, Error> {
-        let delay = reader.duration("delay")?.unwrap_or_default();
-        let jitter = reader.duration("jitter")?.unwrap_or_default();
-        if jitter > delay {
-            return Err(reader.wrong("jitter", "more than the delay"));
-        }
-        Ok(Self { delay, jitter, answer_dup: reader.flag("answer_dup")?.unwrap_or(true) })
-    }
 }
 
 impl Fault for SynAckDelay {
@@ -85,9 +69,7 @@ impl Fault for SynAckDelay {
         if moment.nth > 1 && !self.answer_dup {
             return Verdict::Drop;
         }
-        let spread = u64::try_from(self.jitter.as_nanos()).unwrap_or(u64::MAX).saturating_mul(2);
-        let delay =
-            self.delay - self.jitter + Duration::from_nanos(moment.dice.below(spread.saturating_add(1)));
+        let delay = self.delay.draw(moment.dice);
         if delay.is_zero() { Verdict::Pass } else { Verdict::Hold(delay) }
     }
 }
@@ -96,6 +78,7 @@ impl Fault for SynAckDelay {
 mod tests {
     use super::*;
     use crate::fault::testing::{Flow, error, seg};
+    use crate::time::Duration;
 
     const AT: Point = Point { leg: Leg::Client, way: Way::Out };
     const SYN_ACK: Flags = Flags::SYN.with(Flags::ACK);

@@ -13,7 +13,7 @@ pub(in crate::fault) const KIND: Kind = Kind {
     engines: &[Engine::Tun, Engine::Exec],
     example: "syn-drop first=2",
     attributes: &[],
-    bounds: &["first", "nth", "after", "for", "share"],
+    bounds: &["first", "nth", "after", "for", "at", "every", "share"],
     default_bound: Some(("first", "1")),
     source: Source {
         id: "H1",

@@ -3,8 +3,7 @@
 use std::sync::Arc;
 
 use crate::fault::attributes::DIRECTIONS;
-use crate::fault::{AttributeDoc, Engine, Fault, Kind, Play, Scene, Shape, Source, Topic, Unit};
-use crate::time::Duration;
+use crate::fault::{AttributeDoc, Engine, Fault, Kind, Play, Scene, Shape, Source, Spread, Topic, Unit};
 use crate::trace::Direction;
 
 pub(in crate::fault) const KIND: Kind = Kind {
@@ -28,35 +27,25 @@ pub(in crate::fault) const KIND: Kind = Kind {
             zero: "no delay",
             doc: "How long bytes wait. They are acknowledged before; only the application notices.",
         },
-        AttributeDoc {
-            name: "jitter",
-            unit: Unit::Duration { max_secs: 3600 },
-            default: "0",
-            zero: "all wait equally long",
-            doc: "The latency varies evenly by up to this much either way; at most the latency itself. Order is kept.",
-        },
+        Spread::JITTER,
+        Spread::DISTRIBUTION,
     ],
-    bounds: &["after_bytes", "after", "for"],
+    bounds: &["after_bytes", "after", "for", "at", "every"],
     default_bound: None,
     source: Source { id: "X1", incident: "Toxiproxy's toxic of this name" },
     also: &[],
     scene: Scene { rule: "latency latency=500ms", play: Play::Talk },
     sees: "each reply comes later by the latency; connect() is not touched.",
     build: |reader, _| {
-        let latency = reader.duration("latency")?.unwrap_or_default();
-        let jitter = reader.duration("jitter")?.unwrap_or_default();
-        if jitter > latency {
-            return Err(reader.wrong("jitter", "more than the latency"));
-        }
-        Ok(Arc::new(Latency { direction: reader.direction("direction")?, latency, jitter }))
+        let latency = Spread::read(reader, "latency")?;
+        Ok(Arc::new(Latency { direction: reader.direction("direction")?, latency }))
     },
 };
 
 #[derive(Debug)]
 struct Latency {
     direction: Direction,
-    latency: Duration,
-    jitter: Duration,
+    latency: Spread,
 }
 
 impl Fault for Latency {
@@ -65,7 +54,7 @@ impl Fault for Latency {
     }
 
     fn shape(&self, direction: Direction, shape: &mut Shape) -> bool {
-        (shape.latency, shape.jitter) = (self.latency, self.jitter);
+        shape.latency = Some(self.latency);
         direction == self.direction
     }
 }
@@ -79,10 +68,11 @@ mod tests {
     fn one_direction_is_held_back_within_the_bounds() {
         let mut flow = Flow::of("latency latency=80ms jitter=10ms after_bytes=5 direction=upstream");
         flow.established();
-        let held = |shape: Shape| (shape.latency.as_millis(), shape.jitter.as_millis());
-        assert_eq!(held(flow.received(4, 9).shape(Direction::Upstream)), (0, 0));
-        assert_eq!(held(flow.received(5, 9).shape(Direction::Upstream)), (80, 10));
-        assert_eq!(held(flow.shape(Direction::Downstream)), (0, 0));
+        let held =
+            |shape: Shape| shape.latency.map(|spread| (spread.base.as_millis(), spread.jitter.as_millis()));
+        assert_eq!(held(flow.received(4, 9).shape(Direction::Upstream)), None);
+        assert_eq!(held(flow.received(5, 9).shape(Direction::Upstream)), Some((80, 10)));
+        assert_eq!(held(flow.shape(Direction::Downstream)), None);
         assert_eq!(flow.fired(), ["0.000 server upstream knob"]);
     }
 

@@ -22,7 +22,7 @@ pub(in crate::fault) const KIND: Kind = Kind {
         zero: "",
         doc: "Whose FIN is lost: downstream the server's, upstream the client's.",
     }],
-    bounds: &["first", "nth", "after_bytes", "after", "for", "share"],
+    bounds: &["first", "nth", "after_bytes", "after", "for", "at", "every", "share"],
     default_bound: None,
     source: Source {
         id: "T1",

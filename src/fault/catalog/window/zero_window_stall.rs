@@ -38,7 +38,7 @@ pub(in crate::fault) const KIND: Kind = Kind {
             doc: "Whether window probes are acknowledged. False looks like a dead reader: the writer's kernel gives up.",
         },
     ],
-    bounds: &["after_bytes", "after"],
+    bounds: &["after_bytes", "after", "at", "every"],
     default_bound: Some(("after_bytes", "64KiB")),
     source: Source {
         id: "E1",
