@@ -63,7 +63,7 @@ pub const BOUNDS: &[AttributeDoc] = &[
         name: "every",
         unit: Unit::Duration { max_secs: 86_400 },
         default: "",
-        zero: "refused",
+        zero: "refused, as is all below 1ms",
         doc: "Acts at the start of every period of this length, each time as long as `for` (or `hold`) says, which must be shorter. \
               `first` and `nth` count on from period to period.",
     },
@@ -76,6 +76,9 @@ pub const BOUNDS: &[AttributeDoc] = &[
               (`match.share` is the share of the flows.)",
     },
 ];
+
+/// A shorter period would wake a flow without a pause.
+const SHORTEST_PERIOD: Duration = Duration::from_millis(1);
 
 /// When a fault acts.
 #[derive(Clone, Debug, PartialEq)]
@@ -92,7 +95,7 @@ pub struct Bounds {
     pub lasts: Option<Duration>,
     /// Time since the start of the run before it acts; `lasts` and `every` count from there.
     pub at: Option<Duration>,
-    /// Period after which it acts again, longer than `lasts`.
+    /// Period after which it acts again, longer than `lasts` and at least 1 ms.
     pub every: Option<Duration>,
     /// Share of the segments.
     pub share: f64,
@@ -145,7 +148,7 @@ impl Bounds {
         let told = |time: Duration| humantime::format_duration(time).to_string();
         let wrong = |name: &str, why: &str| Err(reader.wrong(name, why));
         match (self.every, self.lasts) {
-            (Some(every), _) if every.is_zero() => return wrong("every", "not a period"),
+            (Some(every), _) if every < SHORTEST_PERIOD => return wrong("every", "shorter than 1ms"),
             (Some(_), None) => return wrong("every", "needs `for`: how long of each period it acts"),
             (Some(_), Some(lasts)) if lasts.is_zero() => return wrong("every", "never acts: it lasts 0"),
             (Some(every), Some(lasts)) if lasts >= every => {
@@ -222,7 +225,8 @@ impl Trigger {
         let Some(lasts) = bounds.lasts else { return true };
         // With `at` a flow may come into the middle of a period.
         let since = so_far.now.since(at.unwrap_or(chance)).as_nanos();
-        let (lasts, every) = (lasts.as_nanos(), bounds.every.map(|every| every.as_nanos().max(1)));
+        let (lasts, every) =
+            (lasts.as_nanos(), bounds.every.map(|every| every.max(SHORTEST_PERIOD).as_nanos()));
         let since = every.map_or(since, |every| since % every);
         let open = since < lasts;
         let edge = if open { Some(lasts) } else { every };
@@ -408,7 +412,8 @@ mod tests {
         };
         for (text, problem) in [
             (&[("every", "5s")][..], "every = \"5s\": needs `for`: how long of each period it acts"),
-            (&[("every", "0"), ("for", "1s")], "every = \"0\": not a period"),
+            (&[("every", "0"), ("for", "1s")], "every = \"0\": shorter than 1ms"),
+            (&[("every", "999us"), ("for", "1us")], "every = \"999us\": shorter than 1ms"),
             (&[("every", "5s"), ("for", "0")], "every = \"5s\": never acts: it lasts 0"),
             (&[("every", "5s"), ("for", "5s")], "every = \"5s\": no pause: each time it lasts 5s"),
             (&[("every", "5s"), ("for", "1m")], "every = \"5s\": no pause: each time it lasts 1m"),

@@ -116,6 +116,21 @@ mod tests {
         assert_eq!(flow.fired(), ["1.000 client upstream knob", "2.000 client upstream release"]);
     }
 
+    /// Whoever asks again only when the plan says so sees every edge.
+    #[test]
+    fn by_the_clock_of_the_run_it_comes_and_goes_in_periods() {
+        let mut flow = Flow::of("ack-delay at=2s every=10s for=1s");
+        flow.at(500).established();
+        flow.knobs(Leg::Client);
+        for _ in 0..4 {
+            let edge = flow.timeout().expect("there is always a next edge").as_millis();
+            flow.at(edge).knobs(Leg::Client);
+        }
+        let edges = ["2.000 client upstream knob", "3.000 client upstream release"].into_iter();
+        let edges = edges.chain(["12.000 client upstream knob", "13.000 client upstream release"]);
+        assert_eq!(flow.fired(), edges.collect::<Vec<_>>());
+    }
+
     #[test]
     fn it_waits_for_the_handshake_and_asks_to_be_woken_then() {
         let mut flow = Flow::of("ack-delay after=1s");
