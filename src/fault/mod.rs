@@ -37,10 +37,10 @@ mod trigger;
 
 use std::fmt;
 
-use crate::tcp::{Knobs, Numbers};
+use crate::tcp::Knobs;
 use crate::time::Instant;
 use crate::trace::{Direction, Leg};
-use crate::wire::Segment;
+use crate::wire::{Numbers, Segment};
 pub use attributes::{AttributeDoc, Attributes, Directions, Unit, Value};
 pub use catalog::{KINDS, kind};
 pub use circumstances::{Asked, Circumstances, Neighbourhood, Turn, Turns};

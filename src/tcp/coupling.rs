@@ -5,18 +5,7 @@ use super::knobs::Knobs;
 use super::state::PeerFin;
 use super::syn::SynOptions;
 use crate::trace::Resend;
-use crate::wire::{IpMeta, Segment, SeqNum, Tuple};
-
-/// Where a connection stands, in the names of RFC 9293 §3.3.1.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Numbers {
-    /// SND.UNA: the oldest number that the peer has not acknowledged.
-    pub snd_una: SeqNum,
-    /// SND.NXT: the next number that we send.
-    pub snd_nxt: SeqNum,
-    /// RCV.NXT: the next number that we expect; zero in SYN-SENT.
-    pub rcv_nxt: SeqNum,
-}
+use crate::wire::{IpMeta, Numbers, Segment, SeqNum, Tuple};
 
 impl Connection {
     /// Bytes queued and not yet acknowledged by the peer, sent or not.

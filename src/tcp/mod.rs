@@ -47,7 +47,6 @@ mod tests;
 
 pub use config::{Config, Congestion};
 pub use conn::Connection;
-pub use coupling::Numbers;
 pub use icmp::IcmpError;
 pub use knobs::Knobs;
 pub use syn::{SynInfo, SynOptions, reset_for};
