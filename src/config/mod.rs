@@ -10,11 +10,13 @@ mod locate;
 pub mod raw;
 mod resolve;
 mod rules;
+mod schema;
 pub mod units;
 
 pub use error::{Place, Problem};
 pub use load::{Layers, OptionValue, Request, load};
 pub use resolve::{Machine, Settings};
+pub use schema::schema;
 pub use units::Loopback;
 
 #[cfg(test)]

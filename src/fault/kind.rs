@@ -27,6 +27,23 @@ pub enum Topic {
 }
 
 impl Topic {
+    /// All of them, in the order of a connection's life.
+    pub const ALL: [Self; 6] =
+        [Self::Handshake, Self::Window, Self::Ack, Self::Established, Self::Teardown, Self::Stream];
+
+    /// The name as a heading.
+    #[must_use]
+    pub const fn title(self) -> &'static str {
+        match self {
+            Self::Handshake => "Handshake",
+            Self::Window => "Windows",
+            Self::Ack => "Acknowledgements",
+            Self::Established => "The open connection",
+            Self::Teardown => "The end of a connection",
+            Self::Stream => "Bytes between the legs",
+        }
+    }
+
     /// The name, as in the folder.
     #[must_use]
     pub const fn name(self) -> &'static str {
