@@ -55,6 +55,9 @@ fn explain(kind: &Kind) {
     paragraph(&mut out, "known from: ", "  ", kind.source.incident);
     let engines: Vec<&str> = kind.engines.iter().map(|engine| engine.name()).collect();
     out.push_str(&format!("engines: {}\n", engines.join(", ")));
+    if !kind.scales.is_empty() {
+        out.push_str(&format!("scaled by --time-scale: {}\n", kind.scales.join(", ")));
+    }
     out.push_str(&format!("example: --fault '{}'\n\nattributes:\n", kind.example));
     for doc in kind.documented() {
         attribute(&mut out, &doc);
@@ -75,7 +78,7 @@ fn attribute(out: &mut String, doc: &AttributeDoc) {
 }
 
 /// Appends a text of lines of at most 80 columns.
-fn paragraph(out: &mut String, first: &str, indent: &str, text: &str) {
+pub(super) fn paragraph(out: &mut String, first: &str, indent: &str, text: &str) {
     let mut line = first.to_owned();
     let mut empty = true;
     for word in text.split_whitespace() {
@@ -108,6 +111,7 @@ fn as_json(kind: &Kind) -> Value {
         "topic": kind.topic.name(),
         "engines": kind.engines.iter().map(|engine| engine.name()).collect::<Vec<_>>(),
         "example": kind.example,
+        "scales": kind.scales,
         "sees": kind.sees,
         "source": kind.source.incident,
         "attributes": kind.documented().iter().map(attribute).collect::<Vec<_>>(),

@@ -9,6 +9,7 @@ mod faults;
 mod log;
 mod options;
 mod paint;
+mod presets;
 mod run;
 
 use std::process::ExitCode;
@@ -38,6 +39,7 @@ enum Command {
     Exec(exec::Args),
     Run(run::Args),
     Faults(faults::Args),
+    Presets(presets::Args),
     #[command(subcommand)]
     Config(config::Command),
 }
@@ -51,6 +53,7 @@ pub fn main() -> ExitCode {
         Command::Exec(args) => exec::exec(&args),
         Command::Run(args) => run::run(&args),
         Command::Faults(args) => faults::faults(&args),
+        Command::Presets(args) => presets::presets(&args),
         Command::Config(command) => config::config(&command),
     };
     outcome.unwrap_or_else(|failure| failure.report())

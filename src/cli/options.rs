@@ -17,10 +17,21 @@ pub struct Sources {
     #[arg(short, long, value_name = "FILE")]
     pub config: Option<PathBuf>,
 
+    /// Add the rules of a preset, such as stuck-reader or 'stuck-reader
+    /// match.server=:5432'. May be repeated. See "halfopen presets"
+    #[arg(long = "preset", value_name = "NAME")]
+    pub presets: Vec<String>,
+
     /// Add a rule, such as 'fin-drop direction=downstream first=all'; after the
     /// rules of the config. May be repeated. See "halfopen faults"
     #[arg(short, long = "fault", value_name = "RULE")]
     pub faults: Vec<String>,
+
+    /// Multiply the idle times of the rules, such as 0.01 to make 350 s 3.5 s.
+    /// Refused if no rule has any; told at the start and in the summary.
+    /// Default: 1
+    #[arg(long, value_name = "FACTOR")]
+    pub time_scale: Option<String>,
 
     /// Start the dice of all rules at SEED, to repeat a run. Default: random
     #[arg(long, value_name = "SEED")]
@@ -85,7 +96,8 @@ impl Sources {
         options: impl IntoIterator<Item = (&'static str, &'static str, Option<String>)>,
     ) -> Request {
         let seed = ("--seed", "seed", self.seed.clone());
-        let options = [seed].into_iter().chain(options);
+        let time_scale = ("--time-scale", "time_scale", self.time_scale.clone());
+        let options = [seed, time_scale].into_iter().chain(options);
         Request {
             file: self.config.clone(),
             environment: std::env::vars_os()
@@ -94,6 +106,7 @@ impl Sources {
             options: options
                 .filter_map(|(option, key, value)| Some(OptionValue { option, key, value: value? }))
                 .collect(),
+            presets: self.presets.clone(),
             rules: self.faults.clone(),
         }
     }

@@ -31,7 +31,9 @@ pub struct Request {
     pub environment: Vec<(String, String)>,
     /// Options of the command line that stand for keys.
     pub options: Vec<OptionValue>,
-    /// Rules of the command line in their text form, after those of the file.
+    /// Presets of the command line in their text form, after those of the file.
+    pub presets: Vec<String>,
+    /// Rules of the command line in their text form, after all others.
     pub rules: Vec<String>,
 }
 
@@ -51,7 +53,9 @@ pub struct OptionValue {
 pub struct Layers {
     /// The values.
     pub raw: Raw,
-    /// Rules of the command line in their text form, after those of [`Raw::rule`].
+    /// Presets of the command line in their text form, after those of [`Raw::preset`].
+    pub presets: Vec<String>,
+    /// Rules of the command line in their text form, after all others.
     pub rules: Vec<String>,
     value: Value,
     figment: Figment,
@@ -119,7 +123,8 @@ pub fn load(request: &Request) -> Result<Layers, Vec<Problem>> {
     let value = figment
         .find_value("")
         .map_err(|e| vec![Problem::new(Place::Default, String::new(), String::new(), &e.to_string())])?;
-    let mut layers = Layers { raw: Raw::default(), rules: request.rules.clone(), value, figment, file };
+    let (presets, rules) = (request.presets.clone(), request.rules.clone());
+    let mut layers = Layers { raw: Raw::default(), presets, rules, value, figment, file };
     let mut problems = layers.extract();
     problems.sort_by_key(|p| match p.place {
         Place::File { line, .. } => line,
@@ -355,6 +360,7 @@ fn explain(kind: &Kind) -> String {
 fn plain(expected: &str) -> &str {
     match expected {
         "u8" | "u16" | "u32" | "u64" | "usize" => "a whole number from 0",
+        "f64" => "a number",
         "a boolean" => "true or false",
         "a map" => "a table",
         expected if expected.starts_with("struct ") => "a table",

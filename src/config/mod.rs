@@ -7,14 +7,18 @@
 mod error;
 mod load;
 mod locate;
+pub mod presets;
 pub mod raw;
 mod resolve;
 mod rules;
+mod scale;
 pub mod units;
 
 pub use error::{Place, Problem};
 pub use load::{Layers, OptionValue, Request, load};
+pub use presets::Preset;
 pub use resolve::{Machine, Settings};
+pub use scale::{Scaled, Scaling};
 pub use units::Loopback;
 
 #[cfg(test)]
