@@ -4,9 +4,7 @@ use std::path::PathBuf;
 
 use clap::{ArgAction, Args, ValueEnum};
 
-use super::Failure;
-use crate::app::observer::{Watch, create_event_file};
-use crate::config::{OptionValue, Request, Settings};
+use crate::config::{OptionValue, Request};
 
 /// Where the config comes from.
 #[derive(Clone, Debug, Default, Args)]
@@ -57,6 +55,17 @@ pub struct Shared {
     /// Print the summary at the end as JSON
     #[arg(long)]
     pub json: bool,
+
+    /// Write the summary at the end as JSON to FILE
+    #[arg(long, value_name = "FILE")]
+    pub report: Option<PathBuf>,
+
+    /// Fail with exit code 3 unless EXPR holds at the end, such as
+    /// 'p99(connect) < 250ms and count(timeout) == 0'. May be repeated. Of what:
+    /// flows, retransmissions, fired, count(OUTCOME), pN(LATENCY), max(LATENCY),
+    /// unfinished(LATENCY), fired(RULE), matched(RULE)
+    #[arg(long = "assert", value_name = "EXPR")]
+    pub assertions: Vec<String>,
 
     /// Fail with exit code 1 if a rule never fired, so that a test that proves
     /// nothing does not pass
@@ -109,21 +118,5 @@ impl Sources {
             presets: self.presets.clone(),
             rules: self.faults.clone(),
         }
-    }
-}
-
-impl Shared {
-    /// What is to be watched. Creates the file of events.
-    pub(super) fn watch(&self, settings: &Settings) -> Result<Watch, Failure> {
-        let create = |path: &PathBuf| {
-            create_event_file(path).map_err(|e| {
-                Failure::new(
-                    Failure::FAILED,
-                    format_args!("--events {}: cannot be created: {e}", path.display()),
-                )
-            })
-        };
-        let events = self.events.as_ref().map(create).transpose()?;
-        Ok(Watch { events, ladders: self.ladder, log: true, waiting: settings.events })
     }
 }
