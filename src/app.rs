@@ -1,6 +1,7 @@
 //! Wires settings, engine and observers into a run, and ends it in order.
 
 pub mod gateway;
+pub mod matrix;
 pub mod observer;
 
 use std::io;

@@ -7,6 +7,7 @@ mod exec;
 mod failure;
 mod faults;
 mod log;
+mod matrix;
 mod options;
 mod paint;
 mod presets;
@@ -38,6 +39,7 @@ enum Command {
     Demo(demo::Args),
     Exec(exec::Args),
     Run(run::Args),
+    Matrix(Box<matrix::Args>),
     Faults(faults::Args),
     Presets(presets::Args),
     #[command(subcommand)]
@@ -51,6 +53,7 @@ pub fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
         Command::Demo(args) => demo::demo(&args),
         Command::Exec(args) => exec::exec(&args),
+        Command::Matrix(args) => matrix::matrix(&args),
         Command::Run(args) => run::run(&args),
         Command::Faults(args) => faults::faults(&args),
         Command::Presets(args) => presets::presets(&args),

@@ -117,6 +117,7 @@ impl Sources {
                 .collect(),
             presets: self.presets.clone(),
             rules: self.faults.clone(),
+            scale_if_possible: false,
         }
     }
 }

@@ -35,6 +35,8 @@ pub struct Request {
     pub presets: Vec<String>,
     /// Rules of the command line in their text form, after all others.
     pub rules: Vec<String>,
+    /// A time scale that changes nothing is no mistake.
+    pub scale_if_possible: bool,
 }
 
 /// An option of the command line that stands for a key.
@@ -57,6 +59,8 @@ pub struct Layers {
     pub presets: Vec<String>,
     /// Rules of the command line in their text form, after all others.
     pub rules: Vec<String>,
+    /// A time scale that changes nothing is no mistake.
+    pub scale_if_possible: bool,
     value: Value,
     figment: Figment,
     file: Option<File>,
@@ -124,7 +128,8 @@ pub fn load(request: &Request) -> Result<Layers, Vec<Problem>> {
         .find_value("")
         .map_err(|e| vec![Problem::new(Place::Default, String::new(), String::new(), &e.to_string())])?;
     let (presets, rules) = (request.presets.clone(), request.rules.clone());
-    let mut layers = Layers { raw: Raw::default(), presets, rules, value, figment, file };
+    let scale_if_possible = request.scale_if_possible;
+    let mut layers = Layers { raw: Raw::default(), presets, rules, scale_if_possible, value, figment, file };
     let mut problems = layers.extract();
     problems.sort_by_key(|p| match p.place {
         Place::File { line, .. } => line,

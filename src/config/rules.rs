@@ -40,7 +40,7 @@ pub(super) fn build(layers: &Layers, seed: u64, mode: Mode) -> Result<(Rules, Sc
     if !problems.is_empty() {
         return Err(problems);
     }
-    if factor != 1.0 && times.iter().all(Vec::is_empty) {
+    if factor != 1.0 && !layers.scale_if_possible && times.iter().all(Vec::is_empty) {
         return Err(vec![nothing_to_scale(layers, &rules)]);
     }
     let all = rules.iter().map(|(_, rule)| rule.clone()).collect();
