@@ -179,6 +179,9 @@ impl Flow {
         let cx = &mut cx.for_flow(self.id);
         let cx = &mut cx.for_leg(leg);
         cx.segment_in(&segment);
+        if leg == Leg::Client {
+            self.hear(cx.now, &segment);
+        }
         match self.judge(cx, Point { leg, way: Way::In }, &mut segment) {
             Verdict::Pass => {}
             Verdict::Drop => return,
