@@ -160,9 +160,11 @@ impl<'a> Reader<'a> {
                 "retransmissions" => Ok(Quantity::Retransmissions),
                 "fired" => Ok(Quantity::FiredAtAll),
                 "count" | "max" | "unfinished" | "matched" => {
-                    Err(self.mistake(format!("{name} of what?"), format!("write {name}(NAME)")))
+                    Err(self.mistake_at(start, format!("{name} of what?"), format!("write {name}(NAME)")))
                 }
-                _ if percent.is_some() => Err(self.mistake(format!("{name} of what?"), latencies(name))),
+                _ if percent.is_some() => {
+                    Err(self.mistake_at(start, format!("{name} of what?"), latencies(name)))
+                }
                 _ => Err(self.unknown(start, name)),
             };
         };

@@ -123,10 +123,10 @@ fn a_mistake_names_its_column_and_what_is_allowed_there() {
             "p99(connect) is a time",
             "write a number and a unit, such as 250ms or 1.5s",
         ),
-        ("p99 < 250ms", 4, "p99 of what?", &format!("write p99(LATENCY), {latencies}")),
+        ("p99 < 250ms", 1, "p99 of what?", &format!("write p99(LATENCY), {latencies}")),
         ("p99(conect) < 1s", 5, "no latency \"conect\"", &format!("write p99(LATENCY), {latencies}")),
         ("p101(connect) < 1s", 1, "p101 is no percentile", "p0 to p100, such as p99.9"),
-        ("count == 1", 6, "count of what?", "write count(NAME)"),
+        ("count == 1", 1, "count of what?", "write count(NAME)"),
         (
             "count(é) == 1",
             7,
