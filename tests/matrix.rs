@@ -85,22 +85,20 @@ fn inside(words: &[&str]) -> ExitCode {
     }
 }
 
-/// Never ends, and has a child in a session of its own; leaves the numbers of both in `pids`.
-fn linger(directory: &Path) -> ! {
+/// Waits for ever for a child in a session of its own; leaves the numbers of both in `pids`.
+fn linger(directory: &Path) -> std::io::Result<()> {
     let mut child = Command::new("/proc/self/exe");
     child.args(["inside", "idle"]);
     // SAFETY: a system call only.
     unsafe {
         child.pre_exec(|| Ok(nix::unistd::setsid().map(drop)?));
     }
-    let child = child.spawn().unwrap();
+    let mut child = child.spawn()?;
     // Under another name first, so that who finds it finds all of it.
     let part = directory.join("part");
     std::fs::write(&part, format!("{} {}", std::process::id(), child.id())).unwrap();
     std::fs::rename(part, directory.join("pids")).unwrap();
-    loop {
-        std::thread::park();
-    }
+    child.wait().map(drop)
 }
 
 /// The address of an echo server that lives as long as this program.

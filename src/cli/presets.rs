@@ -64,13 +64,15 @@ fn list(all: &[Known]) {
 struct Known {
     preset: Preset,
     rules: Vec<Rule>,
+    scales: Vec<String>,
 }
 
 impl Known {
     fn of(name: &str) -> Result<Self, Error> {
         let preset = Preset::named(name)?;
         let rules = preset.specs()?.into_iter().map(Rule::build).collect::<Result<_, _>>()?;
-        Ok(Self { preset, rules })
+        let scales = preset.scales()?;
+        Ok(Self { preset, rules, scales })
     }
 
     /// The engines that can do all of it, and why exec cannot if it cannot.
@@ -78,13 +80,6 @@ impl Known {
         let can = |engine| Rules::new(0, engine, self.rules.clone());
         let engines = [Engine::Tun, Engine::Exec].into_iter().filter(|engine| can(*engine).is_ok());
         (engines.map(Engine::name).collect(), can(Engine::Exec).err().map(|error| error.problem))
-    }
-
-    /// `zero-window-stall: hold` for each rule whose times scale.
-    fn scales(&self) -> Vec<String> {
-        let rules =
-            self.rules.iter().filter(|rule| self.preset.time_scale_applies && !rule.kind.scales.is_empty());
-        rules.map(|rule| format!("{}: {}", rule.kind.name, rule.kind.scales.join(", "))).collect()
     }
 
     /// The rules as one would write them with `--fault`.
@@ -114,8 +109,7 @@ impl Known {
         if let Some(refused) = refused {
             paragraph(&mut out, "  ", "  ", &refused);
         }
-        let scales = self.scales();
-        let scales = if scales.is_empty() { "nothing".to_owned() } else { scales.join("; ") };
+        let scales = if self.scales.is_empty() { "nothing".to_owned() } else { self.scales.join("; ") };
         out.push_str(&format!("scaled by --time-scale: {scales}\n\nthe same as:\n"));
         for rule in self.written() {
             out.push_str(&format!("  --fault '{rule}'\n"));
@@ -129,7 +123,7 @@ impl Known {
         json!({
             "name": name, "summary": summary, "topic": topic, "source": source,
             "incident": flat(incident), "wire": flat(wire), "cope": flat(cope),
-            "engines": self.engines().0, "scales": self.scales(), "rules": self.written(),
+            "engines": self.engines().0, "scales": self.scales, "rules": self.written(),
         })
     }
 }

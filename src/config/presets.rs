@@ -6,7 +6,8 @@ use serde::Deserialize;
 
 use super::raw;
 use super::rules;
-use crate::fault::{Attributes, Error, RuleSpec, nearest};
+use super::scale::scale;
+use crate::fault::{Attributes, Error, RuleSpec, kind, nearest};
 
 /// Name and text of each.
 macro_rules! embedded {
@@ -77,6 +78,17 @@ impl Preset {
             Ok(spec)
         };
         self.rule.iter().enumerate().map(named).collect()
+    }
+
+    /// The times that a time scale scales, with their faults: `zero-window-stall: hold`.
+    pub fn scales(&self) -> Result<Vec<String>, Error> {
+        let mut all = Vec::new();
+        for mut spec in self.specs()?.into_iter().filter(|_| self.time_scale_applies) {
+            let Some(kind) = kind(&spec.fault) else { continue };
+            let scaled = scale(&mut spec, kind, 0.5)?;
+            all.extend(scaled.iter().map(|time| format!("{}: {}", kind.name, time.attribute)));
+        }
+        Ok(all)
     }
 }
 

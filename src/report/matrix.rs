@@ -88,7 +88,8 @@ impl Matrix {
     /// True if the command coped with every fault that it met; `strict` also wants it to have met all.
     #[must_use]
     pub fn is_good(&self, strict: bool) -> bool {
-        self.runs.iter().all(|run| !run.outcome.is_bad() && !(strict && run.outcome == Outcome::NotExercised))
+        let bad = |run: &Run| run.outcome.is_bad() || (strict && run.outcome == Outcome::NotExercised);
+        !self.runs.iter().any(bad)
     }
 
     /// `3 of 5 passed, 1 fail, 1 hang; 1 not exercised`: of those that met a fault.
