@@ -33,6 +33,9 @@
 //! | segment | one TCP segment as on the wire; a super-segment (GSO) counts as its parts |
 //! | fault | one named misbehaviour of the catalogue: `syn-drop`, `fin-drop` |
 //! | rule | match + fault + attributes + bounds, from config or command line |
+//! | preset | a named file of rules tied to a documented incident: `stuck-reader` |
+//! | assertion | what a run must have shown at its end: `p99(connect) < 250ms` |
+//! | time scale | what the idle times of rules are multiplied with; never silently |
 //! | plan | the faults of one flow, resolved when its first SYN arrives |
 //! | verdict | what a fault says of a segment: pass, drop, hold, duplicate |
 //! | knobs | the few values of our own TCP that a fault may turn |

@@ -46,7 +46,8 @@ pub(super) struct Args {
 pub(super) fn exec(args: &Args) -> Result<ExitCode, Failure> {
     let settings = settings(args).map_err(|failure| failure.code(SETUP_FAILED))?;
     log::start(&args.shared, Level::WARN);
-    let watch = args.shared.watch(&settings).map_err(|failure| failure.code(SETUP_FAILED))?;
+    let (watch, end) =
+        ending::prepare(&args.shared, &settings).map_err(|failure| failure.code(SETUP_FAILED))?;
     let resolv = Resolv::read().map_err(|e| setup_failed("read /etc/resolv.conf", &e))?;
     let host_loopback = host_loopback(&settings.host_loopback);
     let inside = Inside {
@@ -64,9 +65,13 @@ pub(super) fn exec(args: &Args) -> Result<ExitCode, Failure> {
     let running = prepared.start()?;
     let code = running.wait().map_err(|e| setup_failed("wait for the command", &e))?;
     deliver(&run, &running, settings.grace);
-    match ending::tell(&args.shared, &run.finish(), &mut io::stderr()) {
-        // A command that failed by itself says more.
+    match ending::tell(&args.shared, end, &run.finish(), &mut io::stderr()) {
         Err(failure) if code == 0 => Err(failure),
+        // The exit code of a command that failed by itself says more.
+        Err(failure) => {
+            let _ = failure.report();
+            Ok(ExitCode::from(code))
+        }
         _ => Ok(ExitCode::from(code)),
     }
 }

@@ -74,6 +74,9 @@ fn explain(kind: &Kind) -> io::Result<()> {
     }
     let engines: Vec<&str> = kind.engines.iter().map(|engine| engine.name()).collect();
     out.push_str(&format!("engines: {}\n", engines.join(", ")));
+    if !kind.scales.is_empty() {
+        out.push_str(&format!("scaled by --time-scale: {}\n", kind.scales.join(", ")));
+    }
     out.push_str(&format!("example: --fault '{}'\n\nattributes:\n", kind.example));
     for doc in kind.documented() {
         attribute(&mut out, &doc);
@@ -105,7 +108,7 @@ fn attribute(out: &mut String, doc: &AttributeDoc) {
 }
 
 /// Appends a text of lines of at most 80 columns.
-fn paragraph(out: &mut String, first: &str, indent: &str, text: &str) {
+pub(super) fn paragraph(out: &mut String, first: &str, indent: &str, text: &str) {
     let mut line = first.to_owned();
     let mut empty = true;
     for word in text.split_whitespace() {
@@ -138,6 +141,7 @@ fn as_json(kind: &Kind) -> Value {
         "topic": kind.topic.name(),
         "engines": kind.engines.iter().map(|engine| engine.name()).collect::<Vec<_>>(),
         "example": kind.example,
+        "scales": kind.scales,
         "sees": kind.sees,
         "source": kind.source.incident,
         "entry": kind.source.id,

@@ -120,6 +120,9 @@ pub struct Kind {
     pub bounds: &'static [&'static str],
     /// The bound that holds when the rule gives none, with its value.
     pub default_bound: Option<(&'static str, &'static str)>,
+    /// Those of its attributes and bounds that a time scale may scale: idle times and ages, which a middlebox has of its
+    /// own. Empty: its times only make sense against the kernels' own timers, and would be wrong if scaled.
+    pub scales: &'static [&'static str],
     /// Where it is known from.
     pub source: Source,
     /// Further entries of the catalogue that it serves.
