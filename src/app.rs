@@ -3,6 +3,7 @@
 pub mod gateway;
 pub mod matrix;
 pub mod observer;
+pub mod pcap;
 
 use std::io;
 use std::sync::Arc;
@@ -50,8 +51,9 @@ impl Run {
     ) -> io::Result<Self> {
         let rules = &settings.rules;
         let names = rules.rules().iter().map(|rule| (rule.name.clone(), rule.kind.name));
-        let observer = Observer::start(Measure::new(names), watch)?;
         let clock = Clock::start();
+        let watch = Watch { epoch: clock.epoch(), ..watch };
+        let observer = Observer::start(Measure::new(names), watch)?;
         let engine = engine::Settings {
             relay: settings.relay.clone(),
             rules: Arc::new(rules.clone()),

@@ -12,7 +12,7 @@
 //! | [`tcp`] | an honest TCP (RFC 9293) without I/O, one connection per leg; knows nothing of faults |
 //! | [`fault`] | rules, plans and the catalogue: misbehaviour around a connection |
 //! | [`relay`] | the seam between the two legs of a flow |
-//! | [`measure`], [`report`] | counts and latencies, ladders and summaries: all made from events |
+//! | [`measure`], [`report`], [`capture`] | counts and latencies, ladders and summaries, pcapng: all made from events |
 //! | `sim` | two hosts, lossy links and scripted peers in virtual time; for tests, and the ladders of `halfopen faults` (feature `sim`) |
 //! | `engine` | how packets reach the relay: the device, the loop, the clock, the kernel sockets of `exec` |
 //! | `setup` | links, routes, rules, namespaces: plan, apply, undo |
@@ -20,7 +20,7 @@
 //! | `cli`, `app` | the commands; wiring, signals, order of start and stop |
 //!
 //! Arrows between them: `main → cli → app → {engine, setup, config}`; `engine → relay, tcp, fault, wire, trace`;
-//! `relay → tcp, fault, wire, trace`; `fault → wire, tcp::knobs`; `tcp → wire, trace, cx`. Observers (`measure`, `report`)
+//! `relay → tcp, fault, wire, trace`; `fault → wire, tcp::knobs`; `tcp → wire, trace, cx`. Observers (`measure`, `report`, `capture`)
 //! see only events, so they cannot change behaviour. `tests/tidy.rs` holds the arrows.
 //!
 //! # One word per thing
@@ -46,6 +46,7 @@
 #![cfg_attr(not(feature = "host"), forbid(unsafe_code))]
 
 // ── core ──
+pub mod capture;
 pub mod cx;
 pub mod fault;
 pub mod measure;

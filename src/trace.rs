@@ -339,6 +339,11 @@ pub trait Sink {
     fn wants_segments(&self) -> bool {
         true
     }
+
+    /// How many payload bytes of each segment somebody wants to see; they are copied.
+    fn snaplen(&self) -> u32 {
+        0
+    }
 }
 
 /// Keeps all events; for tests, the simulator and ladders.

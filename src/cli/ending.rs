@@ -10,6 +10,7 @@ use anstream::stream::RawStream;
 use super::{Failure, Shared, paint};
 use crate::app::Ended;
 use crate::app::observer::Watch;
+use crate::app::pcap::Pcap;
 use crate::config::{Scaling, Settings};
 use crate::fault::{Rules, nearest};
 use crate::measure::{Assertion, Judgement};
@@ -38,7 +39,24 @@ pub(super) fn prepare(shared: &Shared, settings: &Settings) -> Result<(Watch, En
         .as_ref()
         .map(|path| create("--report", path).map(|file| (path.clone(), file)))
         .transpose()?;
-    let watch = Watch { events, ladders: shared.ladder, log: true, waiting: settings.events };
+    let pcap = shared.pcap.as_ref().map(|path| {
+        let file = create("--pcap", path)?;
+        Ok::<_, Failure>(Pcap {
+            file,
+            path: path.clone(),
+            snaplen: settings.snaplen,
+            rotate: settings.rotate,
+        })
+    });
+    let watch = Watch {
+        events,
+        pcap: pcap.transpose()?,
+        ladders: shared.ladder,
+        log: true,
+        waiting: settings.events,
+        waiting_bytes: settings.capture,
+        ..Watch::default()
+    };
     tell_scaling(&settings.scaling);
     Ok((watch, Ending { assertions, report }))
 }
@@ -115,6 +133,12 @@ pub(super) fn tell(
         return Err(Failure::new(
             Failure::FAILED,
             format_args!("{}: not all events are there: {error}", path.display()),
+        ));
+    }
+    if let (Some(error), Some(path)) = (&report.pcap_error, &shared.pcap) {
+        return Err(Failure::new(
+            Failure::FAILED,
+            format_args!("{}: not all packets are there: {error}", path.display()),
         ));
     }
     let broken = judged.iter().filter(|judgement| !judgement.holds).map(does_not_hold);

@@ -47,6 +47,11 @@ pub struct Shared {
     #[arg(long, value_name = "FILE")]
     pub events: Option<PathBuf>,
 
+    /// Capture the segments of both legs to FILE (pcapng), with what faults did
+    /// as comments. See [capture] in the config
+    #[arg(long, value_name = "FILE")]
+    pub pcap: Option<PathBuf>,
+
     /// Print the ladder of each flow at the end: both legs, every segment,
     /// faults marked
     #[arg(long)]

@@ -181,7 +181,7 @@ impl Armed {
         let Some(nth) = self.trigger.on_segment(&self.rule.bounds, so_far, &mut self.dice) else {
             return Verdict::Pass;
         };
-        let note = SegmentNote::from(&*seg);
+        let note = cx.note(seg);
         let mut done = Vec::new();
         let mut moment = Moment {
             nth,

@@ -7,14 +7,15 @@
 use std::fmt;
 use std::str::FromStr;
 
+use bytes::Bytes;
 use serde::Serialize;
 
 use super::options::{Options, SackBlock, Timestamps};
-use super::segment::{Flags, Segment};
+use super::segment::{Flags, IpMeta, Segment};
 use super::seq::SeqNum;
 use super::window::WindowScale;
 
-/// A segment without its data.
+/// A segment without its data, or with the first of them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SegmentNote {
     /// SEG.SEQ.
@@ -33,6 +34,10 @@ pub struct SegmentNote {
     pub segs: u32,
     /// TCP options.
     pub options: Options,
+    /// TTL and traffic class.
+    pub ip: IpMeta,
+    /// The first payload bytes, as many as somebody wants to see ([`crate::trace::Sink::snaplen`]).
+    pub data: Bytes,
 }
 
 impl From<&Segment> for SegmentNote {
@@ -46,6 +51,8 @@ impl From<&Segment> for SegmentNote {
             len: s.payload.len(),
             segs: s.segs(),
             options: s.options.clone(),
+            ip: s.ip,
+            data: Bytes::new(),
         }
     }
 }
@@ -340,7 +347,7 @@ mod tests {
     proptest! {
         #[test]
         fn any_segment_survives_its_text(segment in any_segment()) {
-            let note = SegmentNote::from(&segment);
+            let note = SegmentNote { ip: IpMeta::default(), ..SegmentNote::from(&segment) };
             prop_assert_eq!(note.to_string().parse::<SegmentNote>(), Ok(note));
         }
 
