@@ -58,8 +58,6 @@ fn main() -> ExitCode {
         return fail(69, &format!("missing programs: {}", programs.join(", ")), &hint);
     }
     lab::allow_many_files();
-    let lab = Lab::new();
-    let _servers = load::Servers::start(&lab);
     let mut peers = options.peers.clone();
     let mut table = Table::default();
     for round in 1..=options.rounds {
@@ -69,6 +67,9 @@ fn main() -> ExitCode {
                 continue;
             }
             eprintln!("round {round} of {}: {}", options.rounds, row.name());
+            // Fresh each time: thousands of sockets that HAProxy leaves behind halve its connections in the next round.
+            let lab = Lab::new();
+            let _servers = load::Servers::start(&lab);
             for &peer in &peers {
                 measure(&lab, peer, row, &options, &mut table);
             }
