@@ -91,6 +91,8 @@ impl Point {
 /// How far a flow has come; what bounds are measured against.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Progress {
+    /// The flow is IPv6.
+    pub ipv6: bool,
     /// When the first SYN arrived.
     pub opened: Instant,
     /// When the client's handshake was complete.
