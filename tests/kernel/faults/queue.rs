@@ -1,0 +1,156 @@
+//! Lost SYN-ACKs and ACKs, full accept queues, ghosts, and SYNs that are lost for what other flows do, against Linux.
+
+use std::io::{Read, Write};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
+use std::os::fd::AsFd;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use etherparse::TcpOptionElement;
+use halfopen::setup::netlink::{Family, Netlink};
+use nix::poll::PollFlags;
+use socket2::{Domain, Socket, Type};
+
+use super::bench::{Bench, Proof, is_ready, near, took};
+use crate::lab::events::{Entry, Log, since_first};
+use crate::lab::forge::{Forged, Forger};
+use crate::lab::sniff::Sniffer;
+use crate::lab::{self, Lab};
+
+pub(super) const PROOFS: &[Proof] = &[
+    Proof {
+        fault: "syn-drop",
+        entry: "H2",
+        expected: "of two connects to one server within 20 ms the later takes 1.0 s, at most 400 ms more, the earlier none",
+        run: later_sibling,
+    },
+    Proof {
+        fault: "syn-drop",
+        entry: "H2",
+        expected: "sticky: the later of two connects within 20 ms does not open for 2.5 s, a new port connects at once",
+        run: sticky_sibling,
+    },
+    Proof {
+        fault: "syn-drop",
+        entry: "H13",
+        expected: "a host whose timestamps are behind those of another host behind the same address does not connect for 2.5 s; from another address it does at once",
+        run: behind_one_address,
+    },
+    Proof {
+        fault: "syn-drop",
+        entry: "H14",
+        expected: "a connect from a port that was just used takes 1.0 s more, at most 400 ms more; from another port none",
+        run: reused_port,
+    },
+];
+
+/// How long a connect that must not succeed is watched.
+const WATCHED: Duration = Duration::from_millis(2500);
+
+/// Begins to connect from a port of our choice (0: any) and an address.
+fn begin(from: SocketAddr, to: SocketAddr) -> TcpStream {
+    let socket = Socket::new(Domain::for_address(to), Type::STREAM, None).expect("a socket");
+    socket.bind(&from.into()).expect("a free port");
+    socket.set_nonblocking(true).expect("a live socket");
+    match socket.connect(&to.into()) {
+        Err(e) if e.raw_os_error() == Some(libc::EINPROGRESS) => socket.into(),
+        other => panic!("connect gave {other:?}"),
+    }
+}
+
+fn any_port(family: Family) -> SocketAddr {
+    SocketAddr::new(lab::client_ip(family), 0)
+}
+
+/// Waits until it is connected.
+fn connected(stream: &TcpStream) {
+    assert!(lab::wait(stream.as_fd(), PollFlags::POLLOUT, lab::PATIENCE), "it never connects");
+    assert!(stream.take_error().expect("a live socket").is_none(), "it connects without an error");
+    stream.set_nonblocking(false).expect("a live socket");
+    stream.set_read_timeout(Some(lab::PATIENCE)).expect("a live socket");
+}
+
+/// Connects from there, and tells how long it took.
+fn connect_from(lab: &Lab, from: SocketAddr) -> (TcpStream, Duration) {
+    lab.client.run(|| {
+        let start = Instant::now();
+        let stream = begin(from, lab::server_at(Family::V4));
+        connected(&stream);
+        (stream, start.elapsed())
+    })
+}
+
+/// Two connects one right after the other.
+fn siblings(bench: &Bench) -> [TcpStream; 2] {
+    let to = lab::server_at(Family::V4);
+    bench.lab.client.run(|| [(); 2].map(|()| begin(any_port(Family::V4), to)))
+}
+
+/// H2: the loser of a race. The window is wider than the millisecond of the field, for the machine may be loaded.
+fn later_sibling() -> String {
+    let bench = Bench::new(Family::V4, &["syn-drop match.sibling=20ms first=1"]);
+    let start = Instant::now();
+    let [earlier, later] = siblings(&bench);
+    connected(&earlier);
+    let first = took("earlier", start.elapsed(), Duration::ZERO);
+    connected(&later);
+    format!("{first}, {}", took("later", start.elapsed(), Duration::from_secs(1)))
+}
+
+/// H2: the bad entry persists.
+fn sticky_sibling() -> String {
+    let bench = Bench::new(Family::V4, &["syn-drop match.sibling=20ms first=all for=120s"]);
+    let [earlier, later] = siblings(&bench);
+    connected(&earlier);
+    assert!(!lab::wait(later.as_fd(), PollFlags::POLLOUT, WATCHED), "the later one connects");
+    let (_third, time) = connect_from(&bench.lab, any_port(Family::V4));
+    format!("not in 2.5 s; {}", took("from a new port", time, Duration::ZERO))
+}
+
+/// H13: the other host behind the address is a forged SYN whose clock is ahead.
+fn behind_one_address() -> String {
+    let bench = Bench::new(Family::V4, &["syn-drop match.stamp_behind=60s first=all for=60s"]);
+    let sniffer = Sniffer::start(&bench.lab.client, "c0");
+    let (_first, time) = bench.connect();
+    took("the first", time, Duration::ZERO);
+    let seen = sniffer.stop();
+    let syn = seen.iter().find(|s| s.flags() == "S" && s.to.port() == lab::PORT).expect("a SYN was seen");
+    let stamp = syn.tcp.options_iterator().find_map(|option| match option {
+        Ok(TcpOptionElement::Timestamp(val, _)) => Some(val),
+        _ => None,
+    });
+    let ahead = stamp.expect("Linux sends timestamps").wrapping_add(1_000_000);
+    let client = lab::client_ip(Family::V4);
+    let mut forged = Forged::new(SocketAddr::new(client, 1234), lab::server_at(Family::V4), 2);
+    forged.options = [&[1, 1, 8, 10][..], &ahead.to_be_bytes(), &[0; 4]].concat();
+    Forger::new(&bench.lab).send(&forged.packet());
+    let opened = |log: &Log| log.0.iter().filter(|e| e.text("event") == "flow-opened").count();
+    bench.events.wait("flow of the other host", |log| opened(log) == 2);
+
+    let to = lab::server_at(Family::V4);
+    let behind = bench.lab.client.run(|| begin(any_port(Family::V4), to));
+    assert!(!lab::wait(behind.as_fd(), PollFlags::POLLOUT, WATCHED), "it connects");
+    let other: IpAddr = lab::address(Family::V4, 1, 3);
+    bench.lab.client.run(|| {
+        let mut netlink = Netlink::open().expect("netlink");
+        let index = netlink.link("c0").expect("the device").index;
+        netlink.add_address(index, other, lab::prefix(Family::V4)).expect("an address");
+    });
+    let (_second, time) = connect_from(&bench.lab, SocketAddr::new(other, 0));
+    format!("not in 2.5 s; {}", took("from another address", time, Duration::ZERO))
+}
+
+/// H14: the table of a balancer still has the last connection from that port.
+fn reused_port() -> String {
+    let bench = Bench::new(Family::V4, &["syn-drop match.reused=120s first=1"]);
+    let from = |port| SocketAddr::new(lab::client_ip(Family::V4), port);
+    let (stream, time) = connect_from(&bench.lab, from(40_010));
+    let mut seen = vec![took("first", time, Duration::ZERO)];
+    lab::reset(stream);
+    bench.events.wait("end of the flow", |log| log.0.iter().any(|e| e.text("event") == "flow-closed"));
+    for (port, seconds) in [(40_010, 1), (40_011, 0)] {
+        let (_stream, time) = connect_from(&bench.lab, from(port));
+        seen.push(took(&format!("then from port {port}"), time, Duration::from_secs(seconds)));
+    }
+    seen.join(", ")
+}
