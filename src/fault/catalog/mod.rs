@@ -12,7 +12,9 @@ use super::Kind;
 /// All faults, by topic.
 pub const KINDS: &[Kind] = &[
     handshake::syn_drop::KIND,
+    handshake::syn_ack_drop::KIND,
     handshake::syn_ack_delay::KIND,
+    handshake::final_ack_drop::KIND,
     window::zero_window_stall::KIND,
     ack::ack_delay::KIND,
     established::rst_inject::KIND,

@@ -19,6 +19,18 @@ use crate::lab::{self, Lab};
 
 pub(super) const PROOFS: &[Proof] = &[
     Proof {
+        fault: "syn-ack-drop",
+        entry: "H3",
+        expected: "connect() late by the client's SYN schedule: 1.0 s for one lost SYN-ACK, at most 400 ms more; a silent client is sent it again after 1, 3, 7 s (15 % + 60 ms)",
+        run: syn_ack_drop,
+    },
+    Proof {
+        fault: "final-ack-drop",
+        entry: "H4",
+        expected: "connect() at once; the greeting of a server that speaks first comes after 1.0 s, the request of a client that does at once; at most 400 ms more",
+        run: final_ack_drop,
+    },
+    Proof {
         fault: "syn-drop",
         entry: "H2",
         expected: "of two connects to one server within 20 ms the later takes 1.0 s, at most 400 ms more, the earlier none",
@@ -78,6 +90,47 @@ fn connect_from(lab: &Lab, from: SocketAddr) -> (TcpStream, Duration) {
         connected(&stream);
         (stream, start.elapsed())
     })
+}
+
+/// H3: the client repeats its SYN and is answered again. A client that does not, as no kernel behaves, shows our own timer.
+fn syn_ack_drop() -> String {
+    let mut bench = Bench::new(Family::V6, &["syn-ack-drop"]);
+    let (_stream, time) = bench.connect();
+    let first = took("connect with 1 lost SYN-ACK", time, Duration::from_secs(1));
+    let log = bench.log();
+    assert_eq!(log.fired(), ["syn-ack-drop client downstream drop S."]);
+    assert_eq!(log.segments("segment-out", "server", "S").len(), 1, "one dial\n{log}");
+
+    let bench = Bench::new(Family::V4, &["syn-ack-drop first=all"]);
+    let mut forger = Forger::new(&bench.lab);
+    let from = SocketAddr::new(lab::client_ip(Family::V4), 40_001);
+    forger.send(&Forged::new(from, lab::server_at(Family::V4), 2).packet());
+    fn dropped(log: &Log) -> Vec<&Entry> {
+        log.0.iter().filter(|e| e.text("event") == "fired").collect()
+    }
+    let log = bench.events.wait("fourth SYN-ACK", |log| dropped(log).len() >= 4);
+    format!("{first}; a silent client's at {}", near(&since_first(&dropped(&log)), &[0.0, 1.0, 3.0, 7.0]))
+}
+
+/// H4: who speaks first decides whether anybody notices.
+fn final_ack_drop() -> String {
+    let bench = Bench::new(Family::V4, &["final-ack-drop"]);
+    let start = Instant::now();
+    let (mut client, time) = bench.connect();
+    let mut seen = vec![took("connect", time, Duration::ZERO)];
+    let (mut server, _) = lab::accept(&bench.listener).expect("the server accepts");
+    server.write_all(b"220 ready\r\n").expect("sent");
+    client.read_exact(&mut [0; 11]).expect("the greeting");
+    seen.push(took("greeting", start.elapsed(), Duration::from_secs(1)));
+
+    let bench = Bench::new(Family::V6, &["final-ack-drop"]);
+    let start = Instant::now();
+    let (mut client, _) = bench.connect();
+    client.write_all(b"request").expect("sent");
+    let (mut server, _) = lab::accept(&bench.listener).expect("the server accepts");
+    server.read_exact(&mut [0; 7]).expect("the request");
+    seen.push(took("request", start.elapsed(), Duration::ZERO));
+    seen.join(", ")
 }
 
 /// Two connects one right after the other.
