@@ -15,6 +15,8 @@ pub const KINDS: &[Kind] = &[
     handshake::syn_ack_drop::KIND,
     handshake::syn_ack_delay::KIND,
     handshake::final_ack_drop::KIND,
+    handshake::option_strip::KIND,
+    handshake::wscale_strip::KIND,
     window::zero_window_stall::KIND,
     ack::ack_delay::KIND,
     established::rst_inject::KIND,

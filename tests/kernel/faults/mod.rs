@@ -8,6 +8,7 @@ mod ack;
 mod bench;
 mod established;
 mod handshake;
+mod options;
 mod queue;
 mod same_seed;
 mod stream;
@@ -19,9 +20,10 @@ pub(crate) use bench::Proof;
 use crate::Single;
 
 /// All proofs, by topic of the catalogue.
-pub(crate) const PROOFS: [&[Proof]; 7] = [
+pub(crate) const PROOFS: [&[Proof]; 8] = [
     handshake::PROOFS,
     queue::PROOFS,
+    options::PROOFS,
     window::PROOFS,
     ack::PROOFS,
     established::PROOFS,
