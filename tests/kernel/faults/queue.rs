@@ -31,6 +31,30 @@ pub(super) const PROOFS: &[Proof] = &[
         run: final_ack_drop,
     },
     Proof {
+        fault: "accept-stall",
+        entry: "H6",
+        expected: "connect() at once, SYN-ACKs after 1 and 3 s; with a hold of 2 s the server accepts after 3.0 s, at most 400 ms more, and gets the request",
+        run: accept_stall,
+    },
+    Proof {
+        fault: "accept-stall",
+        entry: "H6",
+        expected: "abort: the client gets ECONNRESET, and the server's host knows no connection",
+        run: accept_stall_abort,
+    },
+    Proof {
+        fault: "ghost-connection",
+        entry: "H7",
+        expected: "connect() at once by a SYN-ACK with MSS only, then not a segment for 3 s, whatever the client writes; the server accepts nothing",
+        run: ghost_connection,
+    },
+    Proof {
+        fault: "ghost-connection",
+        entry: "H7",
+        expected: "hold of 1 s: the first repetition of the request after it is accepted (1.0 to 2.5 s) and answered",
+        run: ghost_becomes_real,
+    },
+    Proof {
         fault: "syn-drop",
         entry: "H2",
         expected: "of two connects to one server within 20 ms the later takes 1.0 s, at most 400 ms more, the earlier none",
@@ -131,6 +155,73 @@ fn final_ack_drop() -> String {
     server.read_exact(&mut [0; 7]).expect("the request");
     seen.push(took("request", start.elapsed(), Duration::ZERO));
     seen.join(", ")
+}
+
+/// H6: the ACK and the data are ignored until a slot is free.
+fn accept_stall() -> String {
+    let mut bench = Bench::new(Family::V4, &["accept-stall hold=2s"]);
+    let start = Instant::now();
+    let (mut client, time) = bench.connect();
+    let mut seen = vec![took("connect", time, Duration::ZERO)];
+    client.write_all(b"request").expect("sent");
+    let (mut server, _) = lab::accept(&bench.listener).expect("the server accepts");
+    seen.push(took("accept", start.elapsed(), Duration::from_secs(3)));
+    let mut request = [0; 7];
+    server.read_exact(&mut request).expect("the request");
+    assert_eq!(&request, b"request");
+    let log = bench.log();
+    let times = since_first(&log.segments("segment-out", "client", "S."));
+    seen.push(format!("SYN-ACKs at {}", near(&times, &[0.0, 1.0, 3.0])));
+    assert!(log.fired().iter().all(|fired| fired.starts_with("accept-stall client upstream drop")), "{log}");
+    seen.join(", ")
+}
+
+/// H6 with abort: the RST may come before connect() has returned, and is then its error.
+fn accept_stall_abort() -> String {
+    let mut seen = Vec::new();
+    for family in Family::ALL {
+        let bench = Bench::new(family, &["accept-stall abort=true"]);
+        let read = bench.lab.connect(lab::server_at(family)).and_then(|mut client| client.read(&mut [0]));
+        assert_eq!(lab::outcome(&read), "ECONNRESET");
+        bench.events.wait("end of the flow", |log| log.0.iter().any(|e| e.text("event") == "flow-closed"));
+        assert!(!lab::wait(bench.listener.as_fd(), PollFlags::POLLIN, Duration::from_millis(200)));
+        assert_eq!(bench.server_states(), [""; 0], "the server's host knows nothing");
+        seen.push(lab::outcome(&read));
+    }
+    format!("{}, nothing at the server", seen.join(" and "))
+}
+
+/// H7: connected, and nobody there.
+fn ghost_connection() -> String {
+    let mut bench = Bench::new(Family::V6, &["ghost-connection recover_on_data=false"]);
+    let (mut client, time) = bench.connect();
+    let connect = took("connect", time, Duration::ZERO);
+    client.write_all(b"request").expect("sent");
+    let ready = is_ready(&client, PollFlags::POLLIN | PollFlags::POLLHUP, Duration::from_secs(3));
+    assert!(!ready, "something came");
+    assert!(!lab::wait(bench.listener.as_fd(), PollFlags::POLLIN, Duration::ZERO), "the server accepts");
+    let log = bench.log();
+    let sent: Vec<&str> =
+        log.0.iter().filter(|e| e.is("segment-out", "client")).map(|e| e.text("segment")).collect();
+    assert!(sent.len() == 1 && sent[0].contains("<mss 1440>"), "{sent:?}\n{log}");
+    let repeated = log.fired().iter().filter(|fired| fired.ends_with("drop P.")).count();
+    assert!(repeated >= 4, "the client repeats itself\n{log}");
+    format!("{connect}, then silence for 3 s; the request came {repeated} times")
+}
+
+/// H7: the first data after the hold.
+fn ghost_becomes_real() -> String {
+    let bench = Bench::new(Family::V4, &["ghost-connection hold=1s"]);
+    let start = Instant::now();
+    let (mut client, _) = bench.connect();
+    client.write_all(b"request").expect("sent");
+    let (mut server, _) = lab::accept(&bench.listener).expect("the server accepts");
+    let accepted = start.elapsed();
+    assert!(accepted > Duration::from_secs(1) && accepted < WATCHED, "accepted after {accepted:?}");
+    server.read_exact(&mut [0; 7]).expect("the request");
+    server.write_all(b"reply").expect("sent");
+    client.read_exact(&mut [0; 5]).expect("the reply");
+    format!("accepted after {:.2} s and answered", accepted.as_secs_f64())
 }
 
 /// Two connects one right after the other.

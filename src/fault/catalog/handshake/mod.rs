@@ -1,6 +1,8 @@
 //! SYN to final ACK.
 
+pub(super) mod accept_stall;
 pub(super) mod final_ack_drop;
+pub(super) mod ghost_connection;
 pub(super) mod option_strip;
 mod pick;
 pub(super) mod syn_ack_delay;
