@@ -15,6 +15,7 @@ pub const KINDS: &[Kind] = &[
     handshake::syn_ack_drop::KIND,
     handshake::syn_ack_delay::KIND,
     handshake::final_ack_drop::KIND,
+    handshake::accept_queue_full::KIND,
     handshake::accept_stall::KIND,
     handshake::ghost_connection::KIND,
     handshake::option_strip::KIND,

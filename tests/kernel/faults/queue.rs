@@ -31,6 +31,12 @@ pub(super) const PROOFS: &[Proof] = &[
         run: final_ack_drop,
     },
     Proof {
+        fault: "accept-queue-full",
+        entry: "H5",
+        expected: "two slots, two releases a second, three clients at once: connected after 0, 0 and 1.0 s, answered after 0.5, 1.0 and 1.5 s; at most 400 ms more",
+        run: accept_queue_full,
+    },
+    Proof {
         fault: "accept-stall",
         entry: "H6",
         expected: "connect() at once, SYN-ACKs after 1 and 3 s; with a hold of 2 s the server accepts after 3.0 s, at most 400 ms more, and gets the request",
@@ -154,6 +160,50 @@ fn final_ack_drop() -> String {
     let (mut server, _) = lab::accept(&bench.listener).expect("the server accepts");
     server.read_exact(&mut [0; 7]).expect("the request");
     seen.push(took("request", start.elapsed(), Duration::ZERO));
+    seen.join(", ")
+}
+
+/// Accepts so many connections and sends back one byte on each.
+fn echo(listener: &TcpListener, count: usize) {
+    thread::scope(|scope| {
+        for _ in 0..count {
+            let (mut stream, _) = lab::accept(listener).expect("a client connects");
+            scope.spawn(move || {
+                let mut byte = [0];
+                stream.read_exact(&mut byte).expect("a byte");
+                stream.write_all(&byte).expect("sent");
+            });
+        }
+    });
+}
+
+/// H5: two connect and hang, the third loses its SYN; each is answered when it is accepted.
+fn accept_queue_full() -> String {
+    let bench = Bench::new(Family::V4, &["accept-queue-full slots=2 release=2"]);
+    let seen = thread::scope(|scope| {
+        scope.spawn(|| echo(&bench.listener, 3));
+        let start = Instant::now();
+        let to = lab::server_at(Family::V4);
+        let mut clients: Vec<TcpStream> =
+            bench.lab.client.run(|| (0..3).map(|_| begin(any_port(Family::V4), to)).collect());
+        let mut seen = Vec::new();
+        let mut write = |client: &mut TcpStream, millis: u64| {
+            connected(client);
+            seen.push(took("connected", start.elapsed(), Duration::from_millis(millis)));
+            client.write_all(b"x").expect("sent");
+        };
+        write(&mut clients[0], 0);
+        write(&mut clients[1], 0);
+        clients[0].read_exact(&mut [0]).expect("the answer");
+        let first = took("answered", start.elapsed(), Duration::from_millis(500));
+        write(&mut clients[2], 1000);
+        seen.push(first);
+        for (client, millis) in clients[1..].iter_mut().zip([1000, 1500]) {
+            client.read_exact(&mut [0]).expect("the answer");
+            seen.push(took("answered", start.elapsed(), Duration::from_millis(millis)));
+        }
+        seen
+    });
     seen.join(", ")
 }
 

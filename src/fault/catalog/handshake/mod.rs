@@ -1,5 +1,6 @@
 //! SYN to final ACK.
 
+pub(super) mod accept_queue_full;
 pub(super) mod accept_stall;
 pub(super) mod final_ack_drop;
 pub(super) mod ghost_connection;
