@@ -20,6 +20,7 @@ pub const KINDS: &[Kind] = &[
     handshake::ghost_connection::KIND,
     handshake::option_strip::KIND,
     handshake::wscale_strip::KIND,
+    handshake::mss_rewrite::KIND,
     window::zero_window_stall::KIND,
     ack::ack_delay::KIND,
     established::rst_inject::KIND,

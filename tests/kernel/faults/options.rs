@@ -39,6 +39,12 @@ pub(super) const PROOFS: &[Proof] = &[
         expected: "data beyond the unscaled window are lost: the upload of 100 kB takes more than 1 s, and all of it arrives",
         run: drop_beyond,
     },
+    Proof {
+        fault: "mss-rewrite",
+        entry: "H11",
+        expected: "both hosts send segments of 524 bytes with mss=536 and of 36 bytes with mss=1 (timestamps take 12 of 48), and 10 kB arrive each way",
+        run: mss_rewrite,
+    },
 ];
 
 /// Sends `bytes` from one end to the other and checks them there.
@@ -132,4 +138,19 @@ fn drop_beyond() -> String {
     let fired = bench.log().fired();
     assert!(fired.iter().all(|f| f.starts_with("wscale-strip client upstream drop")), "{fired:?}");
     format!("100 kB took {:.1} s; {} segments were lost", time.as_secs_f64(), fired.len())
+}
+
+/// H11: what the kernels say of their own segment sizes.
+fn mss_rewrite() -> String {
+    let mut seen = Vec::new();
+    for (family, mss, expected) in [(Family::V4, 536, 524), (Family::V6, 1, 36)] {
+        let bench = Bench::new(family, &[&format!("mss-rewrite mss={mss}")]);
+        let (mut client, mut server) = bench.pair();
+        let sizes = [&client, &server].map(|stream| SockRef::from(stream).tcp_mss().expect("a live socket"));
+        assert_eq!(sizes, [expected; 2], "mss={mss}");
+        carry(&mut client, &mut server, 10_000);
+        carry(&mut server, &mut client, 10_000);
+        seen.push(format!("{expected} bytes with mss={mss}"));
+    }
+    seen.join(", ")
 }

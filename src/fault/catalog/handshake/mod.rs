@@ -4,6 +4,7 @@ pub(super) mod accept_queue_full;
 pub(super) mod accept_stall;
 pub(super) mod final_ack_drop;
 pub(super) mod ghost_connection;
+pub(super) mod mss_rewrite;
 pub(super) mod option_strip;
 mod pick;
 pub(super) mod syn_ack_delay;
