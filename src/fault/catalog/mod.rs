@@ -21,6 +21,7 @@ pub const KINDS: &[Kind] = &[
     handshake::option_strip::KIND,
     handshake::wscale_strip::KIND,
     handshake::mss_rewrite::KIND,
+    handshake::pmtu_blackhole::KIND,
     window::zero_window_stall::KIND,
     ack::ack_delay::KIND,
     established::rst_inject::KIND,

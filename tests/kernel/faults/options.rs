@@ -45,6 +45,18 @@ pub(super) const PROOFS: &[Proof] = &[
         expected: "both hosts send segments of 524 bytes with mss=536 and of 36 bytes with mss=1 (timestamps take 12 of 48), and 10 kB arrive each way",
         run: mss_rewrite,
     },
+    Proof {
+        fault: "pmtu-blackhole",
+        entry: "H12",
+        expected: "10 bytes arrive, a full segment does not: it is sent again after 0.2, 0.65, 1.5, 3.2 s (15 % + 60 ms); with tcp_mtu_probing = 1 it gets through by 7.5 s",
+        run: pmtu_blackhole,
+    },
+    Proof {
+        fault: "pmtu-blackhole",
+        entry: "H12",
+        expected: "frag-needed: 100 kB each way at once, at most 400 ms, and both hosts then send segments that fit 1400 bytes",
+        run: frag_needed,
+    },
 ];
 
 /// Sends `bytes` from one end to the other and checks them there.
@@ -153,4 +165,50 @@ fn mss_rewrite() -> String {
         seen.push(format!("{expected} bytes with mss={mss}"));
     }
     seen.join(", ")
+}
+
+/// H12 without ICMP. Without its tail loss probe Linux doubles from the first repetition on. It probes once 3.0 s have passed
+/// since then, at the repetition after 3.2 or 6.5 s (tcp_retries1).
+fn pmtu_blackhole() -> String {
+    let mut seen = Vec::new();
+    for (family, full, probing) in [(Family::V6, 1428, "0"), (Family::V4, 1448, "1")] {
+        let mut bench = Bench::new(family, &["pmtu-blackhole mtu=1400 direction=upstream"]);
+        bench.lab.client.sysctl("net/ipv4/tcp_early_retrans", "0");
+        bench.lab.client.sysctl("net/ipv4/tcp_mtu_probing", probing);
+        let (mut client, mut server) = bench.pair();
+        carry(&mut client, &mut server, 10);
+        let start = Instant::now();
+        client.write_all(&vec![7; full]).expect("taken by the kernel");
+        let patience = Duration::from_millis(if probing == "1" { 7500 } else { 3500 });
+        let arrived = is_ready(&server, PollFlags::POLLIN, patience);
+        let time = start.elapsed();
+        assert_eq!(arrived, probing == "1", "after {time:?}");
+        let log = bench.log();
+        let lost: Vec<&Entry> = log.0.iter().filter(|e| e.text("event") == "fired").collect();
+        let times = near(&since_first(&lost), &[0.0, 0.2, 0.65, 1.5, 3.2]);
+        seen.push(match arrived {
+            true => format!("with probing at {times}, through after {:.1} s", time.as_secs_f64()),
+            false => format!("lost at {times}"),
+        });
+    }
+    seen.join("; ")
+}
+
+/// H12 with ICMP.
+fn frag_needed() -> String {
+    let mut seen = Vec::new();
+    for (family, fits) in [(Family::V4, 1348), (Family::V6, 1328)] {
+        let mut bench = Bench::new(family, &["pmtu-blackhole mtu=1400 icmp=frag-needed"]);
+        let (mut client, mut server) = bench.pair();
+        let start = Instant::now();
+        carry(&mut client, &mut server, 100_000);
+        carry(&mut server, &mut client, 100_000);
+        seen.push(took("100 kB each way", start.elapsed(), Duration::ZERO));
+        let sizes = [&client, &server].map(|stream| SockRef::from(stream).tcp_mss().expect("a live socket"));
+        assert_eq!(sizes, [fits; 2]);
+        let fired = bench.log().fired();
+        assert!(fired.iter().any(|f| f.starts_with("pmtu-blackhole client upstream drop")), "{fired:?}");
+        assert!(fired.iter().any(|f| f.starts_with("pmtu-blackhole server downstream drop")), "{fired:?}");
+    }
+    seen.join(" and ")
 }

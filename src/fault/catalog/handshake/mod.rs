@@ -7,6 +7,7 @@ pub(super) mod ghost_connection;
 pub(super) mod mss_rewrite;
 pub(super) mod option_strip;
 mod pick;
+pub(super) mod pmtu_blackhole;
 pub(super) mod syn_ack_delay;
 pub(super) mod syn_ack_drop;
 pub(super) mod syn_drop;
