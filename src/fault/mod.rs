@@ -39,7 +39,7 @@ mod trigger;
 use std::fmt;
 
 use crate::tcp::Knobs;
-use crate::time::Instant;
+use crate::time::{Duration, Instant};
 use crate::trace::{Direction, Leg};
 use crate::wire::{Numbers, Segment};
 pub use attributes::{AttributeDoc, Attributes, Directions, Unit, Value};
@@ -93,6 +93,8 @@ impl Point {
 /// How far a flow has come; what bounds are measured against.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Progress {
+    /// The flow is IPv6.
+    pub ipv6: bool,
     /// When the first SYN arrived.
     pub opened: Instant,
     /// When the client's handshake was complete.
@@ -168,6 +170,12 @@ pub trait Fault: fmt::Debug + Send + Sync {
     fn shape(&self, direction: Direction, shape: &mut Shape) -> bool {
         let _ = (direction, shape);
         false
+    }
+
+    /// How long it acts on this flow, where that depends on which of the rule's flows it is. `None`: as long as the bounds say.
+    fn lasts(&self, place: Turn) -> Option<Duration> {
+        let _ = place;
+        None
     }
 
     /// What it does once, when its bounds are met and it is due.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::moment::{Action, Deed, Memory, Moment, Verdict};
 use super::rules::Rule;
-use super::trigger::{SoFar, Trigger};
+use super::trigger::{Bounds, SoFar, Trigger};
 use super::{Point, Progress, Shape, Topic, Turn};
 use crate::cx::Cx;
 use crate::rng::Rng;
@@ -138,6 +138,8 @@ impl Plan {
 #[derive(Debug)]
 pub(super) struct Armed {
     rule: Arc<Rule>,
+    /// The bounds of the rule on this flow, where they are not the same for all flows.
+    bounds: Option<Box<Bounds>>,
     trigger: Trigger,
     dice: Rng,
     place: Turn,
@@ -153,7 +155,9 @@ pub(super) struct Armed {
 impl Armed {
     pub(super) fn new(rule: Arc<Rule>, dice: Rng, place: Turn) -> Self {
         let (trigger, memory) = (Trigger::default(), Memory::default());
-        Self { rule, trigger, dice, place, memory, turned: [false; 2], acted: false, due: None }
+        let lasts = rule.fault.lasts(place);
+        let bounds = lasts.map(|lasts| Box::new(Bounds { lasts: Some(lasts), ..rule.bounds.clone() }));
+        Self { rule, bounds, trigger, dice, place, memory, turned: [false; 2], acted: false, due: None }
     }
 
     fn so_far(&self, cx: &Cx<'_>, progress: &Progress) -> SoFar {
@@ -178,7 +182,8 @@ impl Armed {
         let mut so_far = self.so_far(cx, progress);
         // A segment can be early: data or a FIN that completes the handshake. For it the time since then is zero.
         so_far.base = so_far.base.or(Some(cx.now));
-        let Some(nth) = self.trigger.on_segment(&self.rule.bounds, so_far, &mut self.dice) else {
+        let bounds = self.bounds.as_deref().unwrap_or(&self.rule.bounds);
+        let Some(nth) = self.trigger.on_segment(bounds, so_far, &mut self.dice) else {
             return Verdict::Pass;
         };
         let note = cx.note(seg);
@@ -255,7 +260,8 @@ impl Armed {
         progress: &Progress,
     ) -> bool {
         let so_far = self.so_far(cx, progress);
-        let open = self.trigger.is_open(&self.rule.bounds, so_far);
+        let bounds = self.bounds.as_deref().unwrap_or(&self.rule.bounds);
+        let open = self.trigger.is_open(bounds, so_far);
         if open != std::mem::replace(&mut self.turned[leg as usize], open) {
             let did = if open { Did::Knob } else { Did::Release };
             self.fired(cx, shown, direction, did, None);
@@ -270,7 +276,8 @@ impl Armed {
         }
         let action = self.rule.fault.action()?;
         let so_far = self.so_far(cx, progress);
-        if !self.trigger.is_open(&self.rule.bounds, so_far) {
+        let bounds = self.bounds.as_deref().unwrap_or(&self.rule.bounds);
+        if !self.trigger.is_open(bounds, so_far) {
             return None;
         }
         let due = self.rule.fault.due(&self.memory)?;

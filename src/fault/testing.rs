@@ -10,7 +10,7 @@ use crate::cx::Cx;
 use crate::tcp::Knobs;
 use crate::time::Instant;
 use crate::trace::{Direction, Event, FlowId, Leg, Record};
-use crate::wire::{Flags, Segment};
+use crate::wire::{Flags, Numbers, Segment, SeqNum};
 
 pub(super) const CLIENT: &str = "10.0.0.1:40000";
 pub(super) const SERVER: &str = "10.0.0.2:80";
@@ -64,6 +64,13 @@ impl Flow {
 
     pub(super) fn established(&mut self) {
         self.progress.established = Some(self.now);
+    }
+
+    /// The SYN-ACK to the client is out.
+    pub(super) fn answered(&mut self) -> &mut Self {
+        let zero = SeqNum(0);
+        self.progress.client = Some(Numbers { snd_una: zero, snd_nxt: zero, rcv_nxt: zero });
+        self
     }
 
     pub(super) fn received(&mut self, upstream: u64, downstream: u64) -> &mut Self {

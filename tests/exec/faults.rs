@@ -29,14 +29,14 @@ pub(crate) const SINGLES: &[Single] = &[
 const SLACK: Duration = Duration::from_millis(600);
 
 /// A command with a fault on its connections to the server's port, and the events.
-struct Bench {
+pub(crate) struct Bench {
     lab: Lab,
     events: Events,
     listener: TcpListener,
 }
 
 impl Bench {
-    fn new(family: Family, fault: &str) -> Self {
+    pub(crate) fn new(family: Family, fault: &str) -> Self {
         let events = Events::new();
         // Only the server's port: the laboratory itself uses others before.
         let rule = format!("{fault} match.server=:{}", lab::PORT);
@@ -45,7 +45,7 @@ impl Bench {
         Self { lab, events, listener }
     }
 
-    fn pair(&self) -> (TcpStream, TcpStream) {
+    pub(crate) fn pair(&self) -> (TcpStream, TcpStream) {
         self.lab.pair_by(&self.listener)
     }
 
@@ -58,17 +58,17 @@ impl Bench {
     }
 
     /// Waits until the faults have done this often something, and tells what.
-    fn fired(&self, times: usize) -> Vec<String> {
+    pub(crate) fn fired(&self, times: usize) -> Vec<String> {
         self.events.wait("fault that fired", |log: &Log| log.fired().len() >= times).fired()
     }
 }
 
 #[track_caller]
-fn took(what: &str, time: Duration, expected: Duration) {
+pub(crate) fn took(what: &str, time: Duration, expected: Duration) {
     assert!(time >= expected && time < expected + SLACK, "{what} took {time:?} instead of {expected:?}");
 }
 
-fn is_ready(stream: &TcpStream, what: PollFlags, within: Duration) -> bool {
+pub(crate) fn is_ready(stream: &TcpStream, what: PollFlags, within: Duration) -> bool {
     lab::wait(stream.as_fd(), what, within)
 }
 

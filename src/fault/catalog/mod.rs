@@ -12,7 +12,16 @@ use super::Kind;
 /// All faults, by topic.
 pub const KINDS: &[Kind] = &[
     handshake::syn_drop::KIND,
+    handshake::syn_ack_drop::KIND,
     handshake::syn_ack_delay::KIND,
+    handshake::final_ack_drop::KIND,
+    handshake::accept_queue_full::KIND,
+    handshake::accept_stall::KIND,
+    handshake::ghost_connection::KIND,
+    handshake::option_strip::KIND,
+    handshake::wscale_strip::KIND,
+    handshake::mss_rewrite::KIND,
+    handshake::pmtu_blackhole::KIND,
     window::zero_window_stall::KIND,
     ack::ack_delay::KIND,
     established::rst_inject::KIND,

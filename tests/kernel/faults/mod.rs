@@ -8,6 +8,8 @@ mod ack;
 mod bench;
 mod established;
 mod handshake;
+mod options;
+mod queue;
 mod same_seed;
 mod stream;
 mod teardown;
@@ -18,8 +20,16 @@ pub(crate) use bench::Proof;
 use crate::Single;
 
 /// All proofs, by topic of the catalogue.
-pub(crate) const PROOFS: [&[Proof]; 6] =
-    [handshake::PROOFS, window::PROOFS, ack::PROOFS, established::PROOFS, teardown::PROOFS, stream::PROOFS];
+pub(crate) const PROOFS: [&[Proof]; 8] = [
+    handshake::PROOFS,
+    queue::PROOFS,
+    options::PROOFS,
+    window::PROOFS,
+    ack::PROOFS,
+    established::PROOFS,
+    teardown::PROOFS,
+    stream::PROOFS,
+];
 
 pub(crate) const SINGLES: &[Single] =
     &[("the same seed gives the same event log twice", same_seed::same_seed)];
