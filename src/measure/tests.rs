@@ -29,6 +29,7 @@ impl Run {
 
     fn syn_ack_out(&mut self, millis: u64, flow: u64) -> &mut Self {
         let segment = SegmentNote {
+            bad_checksum: false,
             seq: SeqNum(7),
             ack: SeqNum(8),
             flags: Flags::SYN | Flags::ACK,

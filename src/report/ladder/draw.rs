@@ -232,6 +232,9 @@ impl<'a> Pen<'a> {
         if !pure_ack {
             short.push_str(&format!(" {}:{}({})", seg.seq, seg.seq.wrapping_add(seg.len), seg.len));
         }
+        if seg.bad_checksum {
+            short.push_str(" cksum bad");
+        }
         if seg.segs > 1 {
             short.push_str(&format!(" {times}{}", seg.segs));
         }
