@@ -39,6 +39,13 @@ impl<T> Held<T> {
         (entry.key().0 <= now).then(|| entry.remove())
     }
 
+    /// Those that `due` wants, in the order in which their time would come.
+    pub fn take(&mut self, mut due: impl FnMut(&mut T) -> bool) -> Vec<T> {
+        let wanted = self.waiting.iter_mut().filter_map(|(key, held)| due(held).then_some(*key));
+        let wanted: Vec<_> = wanted.collect();
+        wanted.iter().filter_map(|key| self.waiting.remove(key)).collect()
+    }
+
     /// When the next one is due.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {

@@ -199,7 +199,8 @@ impl Armed {
             Verdict::Rewrite => Some(Did::Rewrite),
             Verdict::Drop => Some(Did::Drop),
             Verdict::Hold(time) => Some(Did::Hold(time)),
-            Verdict::Duplicate(copies) => Some(Did::Duplicate(copies)),
+            Verdict::Behind(segments, _) => Some(Did::Behind(segments)),
+            Verdict::Duplicate(copies) | Verdict::Echo(copies, _) => Some(Did::Duplicate(copies)),
         };
         if let Some(did) = did {
             self.fired(cx, at.leg, at.direction(), did, Some(note));

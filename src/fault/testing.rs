@@ -75,14 +75,15 @@ impl Flow {
         self.plan.on_segment(&mut Cx::new(self.now, &mut self.log), at, seg, &self.progress)
     }
 
-    /// The verdict as a letter: P, R, D, H or 2.
+    /// The verdict as a letter: P, R, D, H, B or 2.
     pub(super) fn letter(&mut self, leg: Leg, way: Way, seg: &Segment) -> char {
         match self.judge(Point { leg, way }, &mut seg.clone()) {
             Verdict::Pass => 'P',
             Verdict::Rewrite => 'R',
             Verdict::Drop => 'D',
             Verdict::Hold(_) => 'H',
-            Verdict::Duplicate(_) => '2',
+            Verdict::Behind(..) => 'B',
+            Verdict::Duplicate(_) | Verdict::Echo(..) => '2',
         }
     }
 

@@ -263,6 +263,7 @@ impl<'a> Pen<'a> {
                 match mark.did {
                     _ if long => format!("{rule} {}", mark.does()),
                     Did::Hold(time) => format!("{rule}, {} s", brief_seconds(time)),
+                    Did::Behind(segments) => format!("{rule}, behind {segments}"),
                     _ => rule.to_string(),
                 },
             );
