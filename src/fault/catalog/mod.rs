@@ -4,6 +4,7 @@ mod ack;
 mod established;
 mod handshake;
 mod stream;
+mod stretch;
 mod teardown;
 mod window;
 
@@ -17,6 +18,7 @@ pub const KINDS: &[Kind] = &[
     ack::ack_delay::KIND,
     established::rst_inject::KIND,
     established::blackhole::KIND,
+    established::loss::KIND,
     teardown::fin_drop::KIND,
     teardown::half_close_broken::KIND,
     stream::latency::KIND,
