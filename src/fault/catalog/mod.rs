@@ -19,6 +19,8 @@ pub const KINDS: &[Kind] = &[
     established::rst_inject::KIND,
     established::blackhole::KIND,
     established::loss::KIND,
+    established::duplicate::KIND,
+    established::reorder::KIND,
     teardown::fin_drop::KIND,
     teardown::half_close_broken::KIND,
     stream::latency::KIND,
