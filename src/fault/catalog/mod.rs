@@ -21,6 +21,7 @@ pub const KINDS: &[Kind] = &[
     established::loss::KIND,
     established::duplicate::KIND,
     established::reorder::KIND,
+    established::corrupt::KIND,
     teardown::fin_drop::KIND,
     teardown::half_close_broken::KIND,
     stream::latency::KIND,

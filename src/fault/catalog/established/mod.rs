@@ -1,6 +1,7 @@
 //! The open connection.
 
 pub(super) mod blackhole;
+pub(super) mod corrupt;
 pub(super) mod duplicate;
 pub(super) mod loss;
 pub(super) mod reorder;
