@@ -22,6 +22,7 @@ pub const KINDS: &[Kind] = &[
     established::duplicate::KIND,
     established::reorder::KIND,
     established::corrupt::KIND,
+    established::sequence_shift::KIND,
     teardown::fin_drop::KIND,
     teardown::half_close_broken::KIND,
     stream::latency::KIND,

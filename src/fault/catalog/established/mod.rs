@@ -6,3 +6,4 @@ pub(super) mod duplicate;
 pub(super) mod loss;
 pub(super) mod reorder;
 pub(super) mod rst_inject;
+pub(super) mod sequence_shift;
