@@ -23,6 +23,7 @@ pub const KINDS: &[Kind] = &[
     established::reorder::KIND,
     established::corrupt::KIND,
     established::sequence_shift::KIND,
+    established::timestamp_mangle::KIND,
     teardown::fin_drop::KIND,
     teardown::half_close_broken::KIND,
     stream::latency::KIND,

@@ -7,3 +7,4 @@ pub(super) mod loss;
 pub(super) mod reorder;
 pub(super) mod rst_inject;
 pub(super) mod sequence_shift;
+pub(super) mod timestamp_mangle;
