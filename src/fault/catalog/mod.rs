@@ -24,6 +24,8 @@ pub const KINDS: &[Kind] = &[
     established::corrupt::KIND,
     established::sequence_shift::KIND,
     established::timestamp_mangle::KIND,
+    established::rst_blind::KIND,
+    established::late_segment_rst::KIND,
     teardown::fin_drop::KIND,
     teardown::half_close_broken::KIND,
     stream::latency::KIND,

@@ -3,8 +3,10 @@
 pub(super) mod blackhole;
 pub(super) mod corrupt;
 pub(super) mod duplicate;
+pub(super) mod late_segment_rst;
 pub(super) mod loss;
 pub(super) mod reorder;
+pub(super) mod rst_blind;
 pub(super) mod rst_inject;
 pub(super) mod sequence_shift;
 pub(super) mod timestamp_mangle;
