@@ -26,6 +26,7 @@ pub const KINDS: &[Kind] = &[
     established::timestamp_mangle::KIND,
     established::rst_blind::KIND,
     established::late_segment_rst::KIND,
+    established::odd_flags::KIND,
     teardown::fin_drop::KIND,
     teardown::half_close_broken::KIND,
     stream::latency::KIND,

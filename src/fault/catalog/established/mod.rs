@@ -5,6 +5,7 @@ pub(super) mod corrupt;
 pub(super) mod duplicate;
 pub(super) mod late_segment_rst;
 pub(super) mod loss;
+pub(super) mod odd_flags;
 pub(super) mod reorder;
 pub(super) mod rst_blind;
 pub(super) mod rst_inject;
