@@ -9,6 +9,7 @@ mod bench;
 mod established;
 mod handshake;
 mod same_seed;
+mod segments;
 mod stream;
 mod teardown;
 mod window;
@@ -18,8 +19,15 @@ pub(crate) use bench::Proof;
 use crate::Single;
 
 /// All proofs, by topic of the catalogue.
-pub(crate) const PROOFS: [&[Proof]; 6] =
-    [handshake::PROOFS, window::PROOFS, ack::PROOFS, established::PROOFS, teardown::PROOFS, stream::PROOFS];
+pub(crate) const PROOFS: [&[Proof]; 7] = [
+    handshake::PROOFS,
+    window::PROOFS,
+    ack::PROOFS,
+    established::PROOFS,
+    segments::PROOFS,
+    teardown::PROOFS,
+    stream::PROOFS,
+];
 
 pub(crate) const SINGLES: &[Single] =
     &[("the same seed gives the same event log twice", same_seed::same_seed)];
