@@ -72,7 +72,13 @@ impl Flow {
     }
 
     pub(super) fn judge(&mut self, at: Point, seg: &mut Segment) -> Verdict {
-        self.plan.on_segment(&mut Cx::new(self.now, &mut self.log), at, seg, &self.progress)
+        let cx = &mut Cx::new(self.now, &mut self.log);
+        match self.plan.on_segment(cx, at, seg, &self.progress) {
+            Verdict::Pass if at.way == Way::Out && self.plan.outermost(cx, at, seg, &self.progress) => {
+                Verdict::Rewrite
+            }
+            verdict => verdict,
+        }
     }
 
     /// The verdict as a letter: P, R, D, H, B or 2.

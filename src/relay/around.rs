@@ -121,6 +121,16 @@ impl Flow {
         verdict
     }
 
+    /// What leaves by `leg` passes the faults that stand next to its peer.
+    pub(super) fn pass_outermost(&mut self, cx: &mut Cx<'_>, leg: Leg, segment: &mut Segment) {
+        if self.around.as_ref().is_some_and(|around| around.plan.has_outermost()) {
+            let progress = self.progress();
+            if let Some(around) = &mut self.around {
+                around.plan.outermost(cx, Point { leg, way: Way::Out }, segment, &progress);
+            }
+        }
+    }
+
     fn perform(&mut self, cx: &mut Cx<'_>, deed: Deed) {
         match deed {
             Deed::Send { leg, segment, after } => {
@@ -213,7 +223,7 @@ impl Flow {
             let Some(around) = &mut self.around else { return };
             if self.phase == Phase::Ended {
                 // Nothing is left to act on. A time bound that still runs must wake nobody: it would never be served.
-                around.plan = Plan::default();
+                around.plan.retire();
                 return;
             }
             match self.legs[leg].conn_mut() {

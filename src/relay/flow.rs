@@ -376,7 +376,8 @@ impl Flow {
         self.send_out(cx, leg, reset_for(segment));
     }
 
-    pub(super) fn push_segment(&mut self, cx: &mut Cx<'_>, leg: Leg, segment: Segment) {
+    pub(super) fn push_segment(&mut self, cx: &mut Cx<'_>, leg: Leg, mut segment: Segment) {
+        self.pass_outermost(cx, leg, &mut segment);
         cx.segment_out(&segment);
         self.out.push_back(Output::Segment { tuple: self.arriving(leg).reverse(), segment });
     }

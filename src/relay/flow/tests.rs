@@ -1018,6 +1018,37 @@ fn shifted_numbers_are_consistent_from_the_first_syn_to_the_last_reset() {
     }
 }
 
+/// What other faults hold or make is shifted as well, and so is what comes after the end.
+#[test]
+fn shifted_numbers_reach_what_other_faults_hold_and_the_late_segments() {
+    for shift in ["sequence-shift sack=translated", "sequence-shift sack=translated direction=downstream"] {
+        for rules in [[shift, "syn-ack-delay delay=200ms"], ["syn-ack-delay delay=200ms", shift]] {
+            let mut s = Script::new(Transparent, &rules);
+            s.run(
+                "c> S 0
+                s< S 0
+                s> S. 0 ack 1
+                +200ms
+                c< S. 0 ack 1
+                c> . 1 ack 1
+                s< . 1 ack 1
+                s> F. 1 ack 1
+                c< F. 1 ack 1
+                s< . 1 ack 2
+                c> F. 1 ack 2
+                c< . 2 ack 2
+                s< F. 1 ack 2
+                s> . 2 ack 2
+                +1s
+                c> F. 1 ack 2
+                c< . 2 ack 2",
+            );
+            let syn = |text| s.flow.is_superseded_by(&segment(text, CLIENT_ISN, None));
+            assert!(!syn("S 0") && syn("S 5"), "{rules:?}: another SYN opens another flow");
+        }
+    }
+}
+
 #[test]
 fn overtaken_segments_wait_for_their_number_or_for_their_time() {
     let mut s = Script::new(Transparent, &["reorder nth=1 segments=2 direction=upstream delay=100ms"]);

@@ -126,6 +126,11 @@ impl Fault for SequenceShift {
         self.stretch.refusal(engine)
     }
 
+    /// Of all that the peer sends and gets, or the connection breaks.
+    fn is_outermost(&self) -> bool {
+        true
+    }
+
     /// Both ways: numbers here, acknowledgements there.
     fn selects(&self, at: Point, _: &Segment, _: &Progress) -> bool {
         at.leg == self.stretch.leg()
