@@ -172,6 +172,8 @@ pub enum Did {
     Drop,
     /// Held the segment for this long.
     Hold(#[serde(serialize_with = "seconds")] Duration),
+    /// Held the segment until this many later ones have passed, or for some time at the most.
+    Behind(u8),
     /// Sent this many extra copies.
     Duplicate(u8),
     /// Changed the segment.

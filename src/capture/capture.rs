@@ -239,6 +239,7 @@ fn on_the_wire(tuple: Tuple, note: &SegmentNote) -> (Vec<u8>, u32) {
         payload,
         ip: note.ip,
         gso_size: 0,
+        bad_checksum: note.bad_checksum,
     };
     let (_, head) = crate::wire::emit(tuple, &segment, ChecksumMode::Full);
     let len = head.len() as u32 + note.len;
@@ -251,6 +252,7 @@ fn said(rule: &str, fault: &str, did: Did) -> String {
     let deed = match did {
         Did::Drop => "suppressed".to_owned(),
         Did::Hold(time) => format!("held for {}", seconds(time)),
+        Did::Behind(segments) => format!("put behind {segments} later ones"),
         Did::Duplicate(copies) => format!("followed by {copies} more"),
         Did::Rewrite => "rewritten".to_owned(),
         Did::Inject => "injected".to_owned(),

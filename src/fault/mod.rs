@@ -154,6 +154,12 @@ pub trait Fault: fmt::Debug + Send + Sync {
         Verdict::Pass
     }
 
+    /// True if it stands between the peer and all other faults: it meets first what comes in, and last what goes out, what other
+    /// faults have held, copied or made as well. It only passes or rewrites.
+    fn is_outermost(&self) -> bool {
+        false
+    }
+
     /// True if it must meet each segment as it is on the wire: super-segments are cut before it sees them, and both legs send
     /// single segments. This costs most of the speed of a bulk transfer.
     fn per_segment(&self) -> bool {

@@ -79,17 +79,24 @@ impl Flow {
     }
 
     pub(super) fn judge(&mut self, at: Point, seg: &mut Segment) -> Verdict {
-        self.plan.on_segment(&mut Cx::new(self.now, &mut self.log), at, seg, &self.progress)
+        let cx = &mut Cx::new(self.now, &mut self.log);
+        match self.plan.on_segment(cx, at, seg, &self.progress) {
+            Verdict::Pass if at.way == Way::Out && self.plan.outermost(cx, at, seg, &self.progress) => {
+                Verdict::Rewrite
+            }
+            verdict => verdict,
+        }
     }
 
-    /// The verdict as a letter: P, R, D, H or 2.
+    /// The verdict as a letter: P, R, D, H, B or 2.
     pub(super) fn letter(&mut self, leg: Leg, way: Way, seg: &Segment) -> char {
         match self.judge(Point { leg, way }, &mut seg.clone()) {
             Verdict::Pass => 'P',
             Verdict::Rewrite => 'R',
             Verdict::Drop => 'D',
             Verdict::Hold(_) => 'H',
-            Verdict::Duplicate(_) => '2',
+            Verdict::Behind(..) => 'B',
+            Verdict::Duplicate(_) | Verdict::Echo(..) => '2',
         }
     }
 

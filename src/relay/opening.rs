@@ -32,7 +32,11 @@ impl Flow {
             if segment.seq == self.syn.seq + 1 {
                 self.cancel(cx);
             }
-        } else if segment.has(Flags::SYN) && !segment.has(Flags::ACK) && segment.seq == self.syn.seq {
+        } else if segment.has(Flags::SYN)
+            && !segment.has(Flags::ACK)
+            // The first one that the plan lets through has the number that the plan has given it.
+            && (segment.seq == self.syn.seq || self.phase == Phase::Waiting)
+        {
             self.on_syn(cx, segment);
         } else {
             cx.emit(Event::Discarded { reason: "not a SYN, before the handshake" });
@@ -129,9 +133,9 @@ impl Flow {
     /// The network refused with an ICMP error, which `from` reported. It must quote the client's own SYN to be believed.
     pub(super) fn refuse_by_icmp(&mut self, cx: &mut Cx<'_>, kind: u8, code: u8, from: IpAddr) {
         cx.for_leg(Leg::Client).emit(Event::Icmp { kind, code, sent: true });
-        let note =
-            IcmpNote { from, quoted: self.arriving(Leg::Client), seq: self.syn.seq, kind, code, mtu: 0 };
-        self.out.push_back(Output::Icmp { note, quoted: Box::new(as_segment(&self.syn)) });
+        let note = IcmpNote { from, quoted: self.arriving(Leg::Client), seq: self.isn, kind, code, mtu: 0 };
+        let quoted = Box::new(Segment { seq: self.isn, ..as_segment(&self.syn) });
+        self.out.push_back(Output::Icmp { note, quoted });
         self.refused(cx, Outcome::RefusedIcmp);
     }
 
@@ -178,13 +182,16 @@ impl Flow {
             return false;
         }
         match self.phase {
-            Phase::Waiting | Phase::Dialling | Phase::Silent => segment.seq != self.syn.seq,
+            Phase::Waiting | Phase::Dialling | Phase::Silent => segment.seq != self.isn,
             Phase::Accepting => false,
             // A late copy of this connection's own SYN opens nothing.
-            Phase::Open | Phase::Ended if segment.seq == self.syn.seq => false,
+            Phase::Open | Phase::Ended if segment.seq == self.isn => false,
             Phase::Open | Phase::Ended => match &self.legs[Leg::Client] {
                 Link::Gone => true,
-                Link::Tcp(tcp) => tcp.closed || tcp.conn.may_reopen(segment),
+                Link::Tcp(tcp) => {
+                    let seq = segment.seq + (self.syn.seq - self.isn.0).0;
+                    tcp.closed || tcp.conn.may_reopen(&Segment { seq, ..segment.clone() })
+                }
                 Link::Socket(_) => false,
             },
         }

@@ -22,6 +22,8 @@ pub(crate) const SINGLES: &[Single] = &[
     ("fin-drop hides the client's end from the server", fin_drop_upstream),
     ("rst-inject resets both sides at the first byte", rst_inject),
     ("rst-inject to one side leaves the other in silence until it speaks", rst_inject_to_one_side),
+    ("corrupt makes the command's kernel throw segments away", corrupt),
+    ("loss in bursts loses no byte", loss),
     ("a fault that needs the server's segments is refused with the reason", refused),
 ];
 
@@ -61,6 +63,35 @@ impl Bench {
     pub(crate) fn fired(&self, times: usize) -> Vec<String> {
         self.events.wait("fault that fired", |log: &Log| log.fired().len() >= times).fired()
     }
+}
+
+/// 64 KiB from the server, to the byte.
+fn download(bench: &Bench) {
+    let (mut client, mut server) = bench.pair();
+    let sent: Vec<u8> = (0..64 << 10).map(|n: u32| (n % 251) as u8).collect();
+    let bytes = sent.clone();
+    let writing = std::thread::spawn(move || server.write_all(&bytes).expect("sent"));
+    let (got, end) = lab::drain(&mut client);
+    writing.join().expect("it only writes");
+    assert!(got == sent && end == "EOF", "{} bytes, then {end}", got.len());
+}
+
+fn corrupt() {
+    let bench = Bench::new(Family::V4, "corrupt nth=3,5");
+    download(&bench);
+    assert_eq!(bench.fired(2), vec!["corrupt client downstream rewrite ."; 2]);
+    let text = bench.lab.client.run(|| std::fs::read_to_string("/proc/thread-self/net/snmp"));
+    let text = text.expect("/proc is there");
+    let mut tcp = text.lines().filter(|line| line.starts_with("Tcp: ")).map(|line| line.split(' '));
+    let (mut names, mut counts) = (tcp.next().expect("names"), tcp.next().expect("counts"));
+    let at = names.position(|name| name == "InCsumErrors").expect("Linux counts it");
+    assert_eq!(counts.nth(at), Some("2"));
+}
+
+fn loss() {
+    let bench = Bench::new(Family::V6, "loss p=0.05 burst=2");
+    download(&bench);
+    assert!(!bench.fired(1).is_empty());
 }
 
 #[track_caller]

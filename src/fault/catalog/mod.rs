@@ -4,6 +4,7 @@ mod ack;
 mod established;
 mod handshake;
 mod stream;
+mod stretch;
 mod teardown;
 mod window;
 
@@ -26,6 +27,15 @@ pub const KINDS: &[Kind] = &[
     ack::ack_delay::KIND,
     established::rst_inject::KIND,
     established::blackhole::KIND,
+    established::loss::KIND,
+    established::duplicate::KIND,
+    established::reorder::KIND,
+    established::corrupt::KIND,
+    established::sequence_shift::KIND,
+    established::timestamp_mangle::KIND,
+    established::rst_blind::KIND,
+    established::late_segment_rst::KIND,
+    established::odd_flags::KIND,
     teardown::fin_drop::KIND,
     teardown::half_close_broken::KIND,
     stream::latency::KIND,

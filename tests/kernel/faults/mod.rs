@@ -11,6 +11,7 @@ mod handshake;
 mod options;
 mod queue;
 mod same_seed;
+mod segments;
 mod stream;
 mod teardown;
 mod window;
@@ -19,16 +20,17 @@ pub(crate) use bench::Proof;
 
 use crate::Single;
 
-/// All proofs, by topic of the catalogue.
-pub(crate) const PROOFS: [&[Proof]; 8] = [
-    handshake::PROOFS,
-    queue::PROOFS,
-    options::PROOFS,
-    window::PROOFS,
+/// All proofs, a file each.
+pub(crate) const PROOFS: &[&[Proof]] = &[
     ack::PROOFS,
     established::PROOFS,
-    teardown::PROOFS,
+    handshake::PROOFS,
+    options::PROOFS,
+    queue::PROOFS,
+    segments::PROOFS,
     stream::PROOFS,
+    teardown::PROOFS,
+    window::PROOFS,
 ];
 
 pub(crate) const SINGLES: &[Single] =
