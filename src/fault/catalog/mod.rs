@@ -7,7 +7,8 @@ mod stream;
 mod teardown;
 mod window;
 
-use super::Kind;
+use super::{Kind, Memory};
+use crate::time::{Duration, Instant};
 
 /// All faults, by topic.
 pub const KINDS: &[Kind] = &[
@@ -17,6 +18,7 @@ pub const KINDS: &[Kind] = &[
     ack::ack_delay::KIND,
     established::rst_inject::KIND,
     established::blackhole::KIND,
+    established::idle_timeout::KIND,
     teardown::fin_drop::KIND,
     teardown::half_close_broken::KIND,
     stream::latency::KIND,
@@ -26,6 +28,22 @@ pub const KINDS: &[Kind] = &[
 #[must_use]
 pub fn kind(name: &str) -> Option<&'static Kind> {
     KINDS.iter().find(|kind| kind.name == name)
+}
+
+/// When the bounds of a fault were met, in its memory.
+#[derive(Default)]
+struct Met(Option<Instant>);
+
+impl Met {
+    /// Remembers the first time; for [`super::Fault::notice`].
+    fn notice(now: Instant, memory: &mut Memory) {
+        memory.of::<Self>().0.get_or_insert(now);
+    }
+
+    /// This long after it; for [`super::Fault::due`].
+    fn due(memory: &Memory, after: Duration) -> Option<Instant> {
+        memory.get::<Self>()?.0.map(|met| met + after)
+    }
 }
 
 /// Why exec cannot touch the segments, windows and acknowledgements of its server leg.

@@ -1,4 +1,5 @@
 //! The open connection.
 
 pub(super) mod blackhole;
+pub(super) mod idle_timeout;
 pub(super) mod rst_inject;
