@@ -19,6 +19,7 @@ pub const KINDS: &[Kind] = &[
     established::rst_inject::KIND,
     established::blackhole::KIND,
     established::idle_timeout::KIND,
+    established::acked_but_lost::KIND,
     teardown::fin_drop::KIND,
     teardown::half_close_broken::KIND,
     stream::latency::KIND,
