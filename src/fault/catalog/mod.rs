@@ -23,6 +23,12 @@ pub const KINDS: &[Kind] = &[
     teardown::fin_drop::KIND,
     teardown::half_close_broken::KIND,
     stream::latency::KIND,
+    stream::bandwidth::KIND,
+    stream::slow_close::KIND,
+    stream::timeout::KIND,
+    stream::reset_peer::KIND,
+    stream::slicer::KIND,
+    stream::limit_data::KIND,
 ];
 
 /// The fault of this name.
