@@ -131,10 +131,27 @@ impl Progress {
     }
 }
 
+/// The most that a fault does to the applications of a flow, the least first. The random worlds of the simulation hold each
+/// fault to it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Harm {
+    /// Time: every byte arrives, and both ends close as without it.
+    Nothing,
+    /// The connection may end early, otherwise or never, and so bytes may be missing at its end. Those before are right.
+    Ends,
+    /// Bytes may be missing in between, or wrong.
+    Bytes,
+}
+
 /// What a fault does. When it does so is up to the bounds of its rule.
 pub trait Fault: fmt::Debug + Send + Sync {
     /// The direction of the segments or bytes that it is about.
     fn direction(&self) -> Direction;
+
+    /// The most that it does to the applications.
+    fn harm(&self) -> Harm {
+        Harm::Ends
+    }
 
     /// Why this engine cannot do it with these attributes, if it cannot.
     fn refusal(&self, engine: Engine) -> Option<&'static str> {
@@ -187,6 +204,12 @@ pub trait Fault: fmt::Debug + Send + Sync {
     /// What it does once, when its bounds are met and it is due.
     fn action(&self) -> Option<Action> {
         None
+    }
+
+    /// Notices how far the flow has come, within the bounds and before [`Self::due`] is asked: for what no segment tells, as
+    /// when the bounds were met, or bytes that came by a kernel socket.
+    fn notice(&self, now: Instant, progress: &Progress, memory: &mut Memory) {
+        let _ = (now, progress, memory);
     }
 
     /// When, within its bounds, the action is due; `None` is not yet. Asked after each segment of the flow.

@@ -46,6 +46,9 @@ pub enum Action {
         /// To the server.
         server: bool,
     },
+    /// From now on nothing passes, either way, and our own TCP is silent: a path that has forgotten the flow. What comes in
+    /// still meets the plan.
+    Silence,
 }
 
 /// What a fault does besides its verdict, before the segment goes on.

@@ -255,10 +255,15 @@ impl Armed {
     }
 
     fn tell_action(&self, cx: &mut Cx<'_>, action: Action) {
-        let (Action::Reset { client, server } | Action::Finish { client, server }) = action;
+        let (client, server, did) = match action {
+            Action::Reset { client, server } | Action::Finish { client, server } => {
+                (client, server, Did::Inject)
+            }
+            Action::Silence => (true, true, Did::Knob),
+        };
         for (leg, told) in [(Leg::Client, client), (Leg::Server, server)] {
             if told {
-                self.fired(cx, leg, leg.outward(), Did::Inject, None);
+                self.fired(cx, leg, leg.outward(), did, None);
             }
         }
     }
@@ -311,6 +316,7 @@ impl Armed {
         if !self.trigger.is_open(bounds, so_far) {
             return None;
         }
+        self.rule.fault.notice(cx.now, progress, &mut self.memory);
         let due = self.rule.fault.due(&self.memory)?;
         if due > cx.now {
             self.due = Some(due);

@@ -22,21 +22,49 @@ pub(super) struct Around {
     acts: VecDeque<Action>,
     /// Upstream and downstream; only if a fault shapes bytes.
     pipes: Option<Box<[Pipe; 2]>>,
+    /// [`Action::Silence`]: nothing passes any more, either way.
+    silent: bool,
+    /// A leg runs no timer, because a fault has cut its path.
+    mute: bool,
+    /// The last segment of the peer of a leg was lost to a fault: it may have been its end.
+    unheard: [bool; 2],
+    /// When a peer was heard last.
+    heard: Instant,
 }
+
+/// How long a flow is kept whose path a fault has cut and whose peers are silent, for it may never hear of their ends. No
+/// host repeats or probes that long: Linux's keepalive gives up after 2 h 11 min.
+const FORGET: Duration = Duration::from_secs(3 * 3600);
 
 impl Around {
     /// `None` for an empty plan: a flow without faults pays one test per segment.
     pub(super) fn new(mut plan: Plan, limits: &Limits) -> Option<Box<Self>> {
         let pipes = plan.take_shape_dice().map(|dice| Box::new(dice.map(Pipe::new)));
         let (held, behind) = (Held::new(limits.held_segments), Held::new(limits.held_segments));
-        (!plan.is_empty()).then(|| Box::new(Self { plan, held, behind, acts: VecDeque::new(), pipes }))
+        (!plan.is_empty()).then(|| {
+            let (acts, heard, unheard) = (VecDeque::new(), Instant::ZERO, [false; 2]);
+            Box::new(Self { plan, held, behind, acts, pipes, silent: false, mute: false, unheard, heard })
+        })
     }
 
     pub(super) fn poll_timeout(&self) -> Option<Instant> {
         let pipes = self.pipes.iter().flat_map(|pipes| pipes.iter());
         let pipes = pipes.fold(None, |next, pipe| earliest(next, pipe.poll_timeout()));
         let held = earliest(self.held.poll_timeout(), self.behind.poll_timeout());
-        earliest(earliest(self.plan.poll_timeout(), held), pipes)
+        let own = earliest(self.forgets_at(), pipes);
+        earliest(earliest(self.plan.poll_timeout(), held), own)
+    }
+
+    /// When nobody can be thought to speak again, where a fault may have cut off the end.
+    fn forgets_at(&self) -> Option<Instant> {
+        (self.mute || self.unheard.contains(&true)).then(|| self.heard + FORGET)
+    }
+
+    /// Nothing is left to act on. A timer that still runs must wake nobody: it would never be served.
+    fn end(&mut self) {
+        self.plan.retire();
+        self.pipes = None;
+        (self.mute, self.unheard) = (false, [false; 2]);
     }
 
     /// True if nothing waits here.
@@ -51,6 +79,16 @@ impl Around {
 
     fn pipe(&mut self, leg: Leg) -> Option<&mut Pipe> {
         self.pipes.as_mut().map(|pipes| &mut pipes[leg as usize])
+    }
+
+    /// Shaped bytes that wait between the legs.
+    pub(super) fn piped(&self) -> u32 {
+        self.pipes.iter().flat_map(|pipes| pipes.iter()).map(Pipe::bytes).sum()
+    }
+
+    /// A peer has been heard.
+    pub(super) const fn hear(&mut self, now: Instant) {
+        self.heard = now;
     }
 }
 
@@ -69,9 +107,13 @@ impl Flow {
     fn meet_one(&mut self, cx: &mut Cx<'_>, leg: Leg, mut segment: Segment) {
         cx.segment_in(&segment);
         let at = Point { leg, way: Way::In };
+        if let Some(around) = &mut self.around {
+            around.hear(cx.now);
+        }
         match self.judge(cx, at, &mut segment) {
+            _ if self.is_silent() => return,
             Verdict::Pass | Verdict::Rewrite => {}
-            Verdict::Drop => return,
+            Verdict::Drop => return self.lose(leg, true),
             Verdict::Hold(time) => return self.hold(cx, at, time, segment),
             Verdict::Behind(segments, time) => return self.put_behind(cx, at, segments, time, segment),
             Verdict::Duplicate(copies) => {
@@ -81,8 +123,16 @@ impl Flow {
             }
             Verdict::Echo(copies, time) => self.echo(cx, at, copies, time, &segment),
         }
+        self.lose(leg, false);
         self.take_in(cx, leg, segment);
         self.pass_by(cx, at);
+    }
+
+    /// Notes whether the last segment of the peer of `leg` was lost.
+    fn lose(&mut self, leg: Leg, lost: bool) {
+        if let Some(around) = &mut self.around {
+            around.unheard[leg as usize] = lost;
+        }
     }
 
     /// Sends a segment to the peer of `leg`, if the plan lets it.
@@ -90,6 +140,7 @@ impl Flow {
         let cx = &mut cx.for_leg(leg);
         let at = Point { leg, way: Way::Out };
         let copies = match self.judge(cx, at, &mut segment) {
+            _ if self.is_silent() => return,
             Verdict::Pass | Verdict::Rewrite => 0,
             Verdict::Drop => return,
             Verdict::Hold(time) => return self.hold(cx, at, time, segment),
@@ -105,6 +156,11 @@ impl Flow {
         }
         self.push_segment(cx, leg, segment);
         self.pass_by(cx, at);
+    }
+
+    /// True if nothing passes any more.
+    fn is_silent(&self) -> bool {
+        self.around.as_ref().is_some_and(|around| around.silent)
     }
 
     /// Asks the plan about a segment, and does what it wants done besides.
@@ -157,6 +213,14 @@ impl Flow {
 
     fn act(&mut self, cx: &mut Cx<'_>, action: Action) {
         match action {
+            Action::Silence => {
+                if let Some(around) = &mut self.around {
+                    around.silent = true;
+                    around.held.clear();
+                }
+                // For the knobs.
+                self.unsettled = true;
+            }
             Action::Reset { client, server } => self.reset(cx, client, server),
             Action::Finish { client, server } => {
                 for leg in BOTH.into_iter().filter(|leg| if *leg == Leg::Client { client } else { server }) {
@@ -219,16 +283,26 @@ impl Flow {
             return;
         }
         let progress = self.progress();
+        let mut mute = false;
         for leg in BOTH {
             let Some(around) = &mut self.around else { return };
             if self.phase == Phase::Ended {
-                // Nothing is left to act on. A time bound that still runs must wake nobody: it would never be served.
-                around.plan.retire();
-                return;
+                return around.end();
             }
             match self.legs[leg].conn_mut() {
-                Some(conn) => conn.set_knobs(around.plan.knobs(&mut cx.for_leg(leg), leg, &progress)),
+                Some(conn) => {
+                    let mut knobs = around.plan.knobs(&mut cx.for_leg(leg), leg, &progress);
+                    knobs.mute |= around.silent;
+                    mute |= knobs.mute;
+                    conn.set_knobs(knobs);
+                }
                 None => around.plan.rest(leg),
+            }
+        }
+        if let Some(around) = &mut self.around {
+            around.mute = mute;
+            if around.forgets_at().is_some_and(|at| at <= cx.now) {
+                return self.abandon(cx);
             }
         }
         self.flow_on(cx);
@@ -247,6 +321,10 @@ impl Flow {
             return false;
         }
         self.shape(cx, leg);
+        let (from, to) = self.legs.pair(leg);
+        if let Some(offset) = from.urgent_received() {
+            to.set_urgent(offset);
+        }
         while let Some(data) = self.legs[leg].recv(&mut cx.for_leg(leg)) {
             if let Some(pipe) = self.around.as_mut().and_then(|around| around.pipe(leg)) {
                 pipe.push(cx.now, data);
@@ -264,10 +342,11 @@ impl Flow {
         true
     }
 
-    /// True while shaped bytes wait to leave by `leg`.
+    /// True while shaped bytes wait to leave by `leg`, and will.
     pub(super) fn is_flowing_to(&self, leg: Leg) -> bool {
         let pipes = self.around.as_ref().and_then(|around| around.pipes.as_ref());
-        pipes.is_some_and(|pipes| !pipes[leg.other() as usize].is_idle())
+        let pipe = pipes.map(|pipes| &pipes[leg.other() as usize]);
+        pipe.is_some_and(|pipe| !pipe.is_idle() && !pipe.is_stalled())
     }
 
     /// Shaped bytes that wait between the legs after they came in by `leg`, and how many more may come.
@@ -281,7 +360,7 @@ impl Flow {
         if let Some(around) = &mut self.around {
             let shape = around.plan.shape(cx, leg.other().outward(), &progress);
             if let Some(pipe) = around.pipe(leg) {
-                pipe.set_shape(shape);
+                pipe.set_shape(cx.now, shape);
             }
         }
     }
@@ -306,12 +385,10 @@ impl Flow {
             return;
         }
         let other_ended = self.legs[to].has_finished();
-        while let Some(flowing) = self
-            .around
-            .as_mut()
-            .and_then(|around| around.pipe(leg))
-            .and_then(|pipe| pipe.pop(cx.now, other_ended))
-        {
+        loop {
+            let delivered = self.legs[to].queued() == 0;
+            let pipe = self.around.as_mut().and_then(|around| around.pipe(leg));
+            let Some(flowing) = pipe.and_then(|pipe| pipe.pop(cx.now, other_ended, delivered)) else { break };
             match flowing {
                 Flowing::Data(data) => self.legs[to].send(data),
                 Flowing::Fin => self.legs[to].shutdown(&mut cx.for_leg(to)),

@@ -208,6 +208,9 @@ impl Flow {
     /// Something happened to the socket of the server leg.
     pub fn on_socket(&mut self, cx: &mut Cx<'_>, event: SocketEvent) {
         let cx = &mut cx.for_flow(self.id);
+        if let Some(around) = &mut self.around {
+            around.hear(cx.now);
+        }
         if let Link::Socket(socket) = &mut self.legs[Leg::Server] {
             socket.on_event(&mut cx.for_leg(Leg::Server), event);
             self.relay_from(cx, Leg::Server);
@@ -309,10 +312,11 @@ impl Flow {
         self.legs[Leg::Client].queued().saturating_add(self.legs[Leg::Server].queued())
     }
 
-    /// Payload bytes held in all: queued, or received out of order.
+    /// Payload bytes held in all: queued, received out of order, or shaped between the legs.
     #[must_use]
     pub fn held(&self) -> u32 {
-        self.legs[Leg::Client].held().saturating_add(self.legs[Leg::Server].held())
+        let piped = self.around.as_ref().map_or(0, |around| around.piped());
+        self.legs[Leg::Client].held().saturating_add(self.legs[Leg::Server].held()).saturating_add(piped)
     }
 
     /// True if what waits out of order on `leg` waits for this segment.

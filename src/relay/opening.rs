@@ -160,7 +160,8 @@ impl Flow {
         self.give_up(cx, Outcome::Aborted);
     }
 
-    /// The client has stopped sending SYNs, or it is late enough to forget a flow that only waited to answer with a RST.
+    /// The client has stopped sending SYNs, or it is late enough to forget a flow that only waited to answer with a RST, or for
+    /// a peer that does not finish.
     pub(super) fn expire(&mut self, cx: &mut Cx<'_>) {
         self.give_up(cx, Outcome::Timeout);
     }
@@ -173,6 +174,7 @@ impl Flow {
             Link::Socket(socket) => socket.abort(),
             _ => self.legs.free(Leg::Server),
         }
+        self.legs.free(Leg::Client);
     }
 
     /// True if `segment`, a SYN of the client, starts a new connection in place of this one: the client's port is used again.

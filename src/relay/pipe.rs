@@ -24,8 +24,12 @@ pub(super) struct Pipe {
     entered: u64,
     /// When the last piece is ready; the next one not before.
     ready: Instant,
-    /// When the last piece has passed at the rate.
+    /// When the pause after the last slice is over.
+    paused: Instant,
+    /// When the last piece had passed at the rate; the next one takes its time from then on.
     free: Instant,
+    /// When the last byte left.
+    left: Instant,
     end: End,
     limit_reached: bool,
 }
@@ -34,7 +38,7 @@ pub(super) struct Pipe {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum End {
     Open,
-    /// The writer has finished; its FIN has waited enough at this time.
+    /// The writer has finished; its FIN has had the latency at this time.
     Closed(Instant),
     /// It is passed on, or lost.
     Over,
@@ -63,14 +67,21 @@ impl Pipe {
             bytes: 0,
             entered: 0,
             ready: Instant::ZERO,
+            paused: Instant::ZERO,
             free: Instant::ZERO,
+            left: Instant::ZERO,
             end: End::Open,
             limit_reached: false,
         }
     }
 
-    /// How it shapes from now on. What waits keeps its time.
-    pub(super) fn set_shape(&mut self, shape: Shape) {
+    /// How it shapes from now on. What waits keeps its latency; rate and stall are those of the moment, so that they end at
+    /// once for all that waits.
+    pub(super) fn set_shape(&mut self, now: Instant, shape: Shape) {
+        if (shape.rate, shape.stalled) != (self.shape.rate, self.shape.stalled) {
+            // The time before counts for nothing: a burst would make up for it.
+            self.free = self.free.max(now);
+        }
         self.shape = shape;
     }
 
@@ -87,6 +98,11 @@ impl Pipe {
     /// True if nothing is left that will still leave.
     pub(super) fn is_idle(&self) -> bool {
         self.waiting.is_empty() && !matches!(self.end, End::Closed(_))
+    }
+
+    /// True if nothing leaves until the shape changes.
+    pub(super) const fn is_stalled(&self) -> bool {
+        self.shape.stalled
     }
 
     /// Forgets everything.
@@ -108,19 +124,13 @@ impl Pipe {
         if self.shape.lose || self.end == End::Over {
             return;
         }
-        let mut at = now + self.wait();
+        let at = now + self.wait();
         while !data.is_empty() {
-            let piece = data.split_to(self.piece(data.len()));
-            self.ready = self.ready.max(at);
-            let mut leaves = self.ready;
-            if let Some(rate) = self.shape.rate {
-                let nanos = piece.len() as u128 * 1_000_000_000 / u128::from(rate.max(1));
-                self.free = self.free.max(leaves) + Duration::from_nanos(nanos as u64);
-                leaves = self.free;
-            }
+            let piece = data.split_to(self.slice(data.len()));
+            self.ready = self.ready.max(at).max(self.paused);
             self.bytes += piece.len() as u32;
-            self.waiting.push_back((leaves, piece));
-            at = self.ready + self.shape.slice.map_or(Duration::ZERO, |slice| slice.delay);
+            self.waiting.push_back((self.ready, piece));
+            self.paused = self.ready + self.shape.slice.map_or(Duration::ZERO, |slice| slice.delay);
         }
     }
 
@@ -129,19 +139,23 @@ impl Pipe {
         self.shape.latency.map_or(Duration::ZERO, |latency| latency.draw(&mut self.dice))
     }
 
-    /// The size of the next piece of `len` bytes.
-    fn piece(&mut self, len: usize) -> usize {
-        let mut most = len as u64;
-        if let Some(slice) = self.shape.slice {
-            let spread = 2 * u64::from(slice.variation) + 1;
-            let size = u64::from(slice.size) + self.dice.below(spread);
-            most = most.min(size.saturating_sub(u64::from(slice.variation)).max(1));
-        }
-        if let Some(rate) = self.shape.rate {
-            let per_piece = rate.saturating_mul(PIECE.as_millis() as u64) / 1000;
-            most = most.min(per_piece.clamp(1, MOST_OF_A_PIECE));
-        }
-        most as usize
+    /// The size of the next slice of `len` bytes.
+    fn slice(&mut self, len: usize) -> usize {
+        let Some(slice) = self.shape.slice else { return len };
+        let spread = 2 * u64::from(slice.variation) + 1;
+        let size = u64::from(slice.size) + self.dice.below(spread);
+        size.saturating_sub(u64::from(slice.variation)).clamp(1, len as u64) as usize
+    }
+
+    /// How many bytes leave next, and when.
+    fn next(&self) -> Option<(usize, Instant)> {
+        let (ready, data) = self.waiting.front()?;
+        let Some(rate) = self.shape.rate else { return Some((data.len(), *ready)) };
+        let rate = rate.max(1);
+        let most = (rate.saturating_mul(PIECE.as_millis() as u64) / 1000).clamp(1, MOST_OF_A_PIECE);
+        let len = most.min(data.len() as u64);
+        let takes = Duration::from_nanos((u128::from(len) * 1_000_000_000 / u128::from(rate)) as u64);
+        Some((len as usize, self.free.max(*ready) + takes))
     }
 
     /// The writer has finished.
@@ -152,20 +166,31 @@ impl Pipe {
         }
     }
 
-    /// What leaves now. `other_ended`: the other direction has come to its end.
-    pub(super) fn pop(&mut self, now: Instant, other_ended: bool) -> Option<Flowing> {
+    /// What leaves now. `other_ended`: the other direction has come to its end. `delivered`: the reader has all that left
+    /// before, so that a RST takes nothing from it.
+    pub(super) fn pop(&mut self, now: Instant, other_ended: bool, delivered: bool) -> Option<Flowing> {
         if self.shape.stalled {
             return None;
         }
-        if let Some((ready, _)) = self.waiting.front() {
-            if *ready > now {
+        if let Some((len, at)) = self.next() {
+            if at > now {
                 return None;
             }
-            let (_, data) = self.waiting.pop_front()?;
-            self.bytes -= data.len() as u32;
-            return Some(Flowing::Data(data));
+            let (_, data) = self.waiting.front_mut()?;
+            let piece = data.split_to(len);
+            if data.is_empty() {
+                self.waiting.pop_front();
+            }
+            self.bytes -= len as u32;
+            // Not `now`: a late timer costs no bytes.
+            self.free = at;
+            self.left = now;
+            return Some(Flowing::Data(piece));
         }
         if let Some(limit) = self.shape.limit.filter(|_| self.limit_reached && self.end != End::Over) {
+            if limit.reset && !delivered {
+                return None;
+            }
             self.end = End::Over;
             return Some(Flowing::Limit { reset: limit.reset });
         }
@@ -178,7 +203,7 @@ impl Pipe {
 
     fn fin_at(&self) -> Option<Instant> {
         let End::Closed(at) = self.end else { return None };
-        Some(at.max(self.ready).max(self.free) + self.shape.fin_delay)
+        Some(at.max(self.ready).max(self.left) + self.shape.fin_delay)
     }
 
     /// When something leaves by time alone.
@@ -186,8 +211,8 @@ impl Pipe {
         if self.shape.stalled {
             return None;
         }
-        match self.waiting.front() {
-            Some((ready, _)) => Some(*ready),
+        match self.next() {
+            Some((_, at)) => Some(at),
             None if self.shape.fin_last => None,
             None => self.fin_at(),
         }

@@ -24,6 +24,9 @@ const FIRST_BUFFER: u64 = 64 << 10;
 /// How long a flow that was reset on one side only is remembered, to answer the other side with a RST. Linux remembers a
 /// TIME-WAIT as long. Later the peer's own host gives the same answer.
 const REMEMBERED: Duration = Duration::from_secs(60);
+/// How long a leg waits in FIN-WAIT-2 when the other one is gone, so that nobody is left to hear what its peer says: Linux's
+/// `tcp_fin_timeout` for an orphan. Only a fault that finishes both ends makes one.
+const ORPHANED: Duration = Duration::from_secs(60);
 
 impl Flow {
     /// Couples the legs after inputs.
@@ -184,11 +187,33 @@ impl Flow {
                 _ => {}
             }
         }
+        if self.expires == Instant::FAR && self.is_orphaned() {
+            self.expires = cx.now + ORPHANED;
+        }
         if matches!(self.phase, Phase::Accepting | Phase::Open)
             && BOTH.iter().all(|leg| self.legs[*leg].is_over())
         {
             self.tell_closed(cx, Outcome::Ok);
         }
+    }
+
+    /// True if all that is left is a leg whose own end is through and whose peer never finishes.
+    fn is_orphaned(&self) -> bool {
+        let waits = |leg: Leg| self.legs[leg].conn().is_some_and(|conn| conn.state() == State::FinWait2);
+        self.phase == Phase::Open && BOTH.iter().any(|leg| self.legs[*leg].is_gone() && waits(leg.other()))
+    }
+
+    /// The path of a flow is cut, and nobody has spoken for very long: nothing is left to wait for.
+    pub(super) fn abandon(&mut self, cx: &mut Cx<'_>) {
+        for leg in BOTH {
+            match &mut self.legs[leg] {
+                // Its peer is a host of today, which must not keep it for ever.
+                Link::Socket(socket) => socket.abort(),
+                link => link.vanish(&mut cx.for_leg(leg)),
+            }
+        }
+        self.tell_closed(cx, Outcome::Timeout);
+        self.unsettled = true;
     }
 
     /// A reset of our own: `client` and `server` say who hears of it. The other one sees silence, and a RST once it speaks.

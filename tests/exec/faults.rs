@@ -24,6 +24,9 @@ pub(crate) const SINGLES: &[Single] = &[
     ("rst-inject to one side leaves the other in silence until it speaks", rst_inject_to_one_side),
     ("corrupt makes the command's kernel throw segments away", corrupt),
     ("loss in bursts loses no byte", loss),
+    ("idle-timeout resets who speaks next, client and server", idle_timeout),
+    ("bandwidth lets the server's bytes pass at the rate and stops it", bandwidth),
+    ("latency holds the server's bytes back", latency),
     ("a fault that needs the server's segments is refused with the reason", refused),
 ];
 
@@ -227,6 +230,53 @@ fn rst_inject_to_one_side() {
         let read = untold.read(&mut [0; 1]).expect_err("a reset");
         assert_eq!(errno(&read), "ECONNRESET", "{fault}");
     }
+}
+
+fn idle_timeout() {
+    for client_first in [true, false] {
+        let bench = Bench::new(Family::V4, "idle-timeout idle=1s style=rst-on-next");
+        let (mut client, mut server) = bench.pair();
+        client.write_all(b"ping").expect("sent");
+        server.read_exact(&mut [0; 4]).expect("before the end it passes");
+        let (mut first, second) = if client_first { (client, server) } else { (server, client) };
+        let early = is_ready(&first, PollFlags::POLLIN, Duration::from_millis(1500));
+        assert!(!early, "it hears something while nobody speaks");
+        first.write_all(b"more").expect("taken by the kernel");
+        assert_eq!(errno(&first.read(&mut [0; 4]).expect_err("a reset")), "ECONNRESET");
+        assert!(
+            !is_ready(&second, PollFlags::POLLIN, Duration::from_millis(300)),
+            "the other hears something"
+        );
+        let leg = if client_first { "client downstream" } else { "server upstream" };
+        let fired = bench.fired(1);
+        assert!(fired.contains(&format!("idle-timeout {leg} inject")), "{fired:?}");
+    }
+}
+
+fn bandwidth() {
+    let bench = Bench::new(Family::V6, "bandwidth rate=100kB/s");
+    let (mut client, mut server) = bench.pair();
+    SockRef::from(&server).set_send_buffer_size(32 << 10).expect("a live socket");
+    let begin = Instant::now();
+    let writing = std::thread::spawn(move || server.write_all(&[7; 400_000]).map(|()| begin.elapsed()));
+    client.read_exact(&mut [0; 200_000]).expect("it arrives");
+    let time = begin.elapsed();
+    assert!(time >= Duration::from_millis(1900) && time < Duration::from_secs(4), "{time:?}");
+    client.read_exact(&mut [0; 200_000]).expect("it arrives");
+    let written = writing.join().expect("it only writes").expect("no error");
+    // What fits between: the queue, a window, and the buffers of the kernels.
+    assert!(written >= Duration::from_millis(500), "the writer is through after {written:?}");
+}
+
+fn latency() {
+    let bench = Bench::new(Family::V4, "latency latency=300ms");
+    let (mut client, mut server) = bench.pair();
+    let begin = Instant::now();
+    client.write_all(b"ping").expect("sent");
+    server.read_exact(&mut [0; 4]).expect("upstream is not touched");
+    server.write_all(&[7; 100_000]).expect("taken");
+    client.read_exact(&mut [0; 100_000]).expect("all arrives");
+    took("a reply", begin.elapsed(), Duration::from_millis(300));
 }
 
 fn refused() {

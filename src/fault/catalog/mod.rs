@@ -8,7 +8,8 @@ mod stretch;
 mod teardown;
 mod window;
 
-use super::Kind;
+use super::{Kind, Memory};
+use crate::time::{Duration, Instant};
 
 /// All faults, by topic.
 pub const KINDS: &[Kind] = &[
@@ -36,15 +37,39 @@ pub const KINDS: &[Kind] = &[
     established::rst_blind::KIND,
     established::late_segment_rst::KIND,
     established::odd_flags::KIND,
+    established::idle_timeout::KIND,
+    established::acked_but_lost::KIND,
     teardown::fin_drop::KIND,
     teardown::half_close_broken::KIND,
     stream::latency::KIND,
+    stream::bandwidth::KIND,
+    stream::slow_close::KIND,
+    stream::timeout::KIND,
+    stream::reset_peer::KIND,
+    stream::slicer::KIND,
+    stream::limit_data::KIND,
 ];
 
 /// The fault of this name.
 #[must_use]
 pub fn kind(name: &str) -> Option<&'static Kind> {
     KINDS.iter().find(|kind| kind.name == name)
+}
+
+/// When the bounds of a fault were met, in its memory.
+#[derive(Default)]
+struct Met(Option<Instant>);
+
+impl Met {
+    /// Remembers the first time; for [`super::Fault::notice`].
+    fn notice(now: Instant, memory: &mut Memory) {
+        memory.of::<Self>().0.get_or_insert(now);
+    }
+
+    /// This long after it; for [`super::Fault::due`].
+    fn due(memory: &Memory, after: Duration) -> Option<Instant> {
+        memory.get::<Self>()?.0.map(|met| met + after)
+    }
 }
 
 /// Why exec cannot touch the segments, windows and acknowledgements of its server leg.

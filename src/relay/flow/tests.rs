@@ -876,6 +876,196 @@ const FAULTS: &[Row] = &[
         c> P. 1:11 ack 1
         c< R 1
     ", Some(Reset)),
+    ("latency holds what came by a socket", Socket, &["latency latency=500ms"], "
+        open
+        k> data 10
+        +499ms
+        +1ms
+        c< P. 1:11 ack 1
+        c> P. 1:11 ack 11
+        c< . 11 ack 11
+        k< write 10
+    ", None),
+    ("a rate stops the reading from a socket when the queue is full", Socket, &["bandwidth rate=0 buffer=4KiB"], "
+        c> S 0
+        k< dial 10.0.0.2:80
+        k> connected
+        c< S. 0 ack 1
+        c> . 1 ack 1
+        k< read 4096
+        k> data 4096
+        +1h
+    ", None),
+    ("a rate closes the writer's window when the queue is full", Transparent, &["bandwidth direction=upstream rate=0 buffer=4KiB"], "
+        open
+        c> P. 1:8001 ack 1
+        c< . 1 ack 8001
+        c> P. 8001:64193 ack 1
+        c< . 1 ack 64193 win 0
+    ", None),
+    ("a limit ends a flow with a socket after the bytes", Socket, &["limit-data bytes=10 style=rst"], "
+        open
+        k> data 25
+        c< P. 1:11 ack 1
+        c> . 1 ack 11
+        c< R. 11 ack 1
+        k< abort
+    ", Some(Reset)),
+    ("or by FINs on both sides", Socket, &["limit-data bytes=10 direction=upstream"], "
+        open
+        c> P. 1:26 ack 1
+        c< F. 1 ack 26
+        k< write 10
+        k< shutdown
+        k> sent 10
+        c> F. 26 ack 2
+        c< . 2 ack 27
+        k> eof
+        k< close
+    ", Some(Fine)),
+    ("slices of a socket's bytes come one by one", Socket, &["slicer average_size=5 delay=10ms"], "
+        open
+        k> data 12
+        c< P. 1:6 ack 1
+        +10ms
+        c< P. 6:11 ack 1
+        +10ms
+        c< P. 11:13 ack 1
+    ", None),
+    ("the end of a socket's bytes waits", Socket, &["slow-close delay=2s"], "
+        open
+        k> data 5
+        c< P. 1:6 ack 1
+        c> . 1 ack 6
+        k> eof
+        +1999ms
+        +1ms
+        c< F. 6 ack 1
+        c> . 1 ack 7
+    ", None),
+    ("what a socket sends is lost, and each piece of it puts the end off", Socket, &["timeout timeout=500ms"], "
+        open
+        k> data 5
+        +499ms
+        k> data 5
+        +499ms
+        +1ms
+        c< F. 1 ack 1
+        k< shutdown
+    ", None),
+    ("what a client sends is acknowledged and lost until the reset", Socket, &["acked-but-lost hold=1s"], "
+        open
+        c> FP. 1:11 ack 1
+        c< . 1 ack 12
+        +999ms
+        +1ms
+        c< R. 1 ack 12
+        k< abort
+    ", Some(Reset)),
+    ("a reset comes on an idle flow too", Transparent, &["reset-peer timeout=1s"], "
+        open
+        +999ms
+        +1ms
+        c< R. 1 ack 1
+        s< R. 1 ack 1
+    ", Some(Reset)),
+    ("a reset that thinks first", Transparent, &["rst-inject delay=7ms"], "
+        open
+        c> P. 1:11 ack 1
+        c< . 1 ack 11
+        s< P. 1:11 ack 1
+        +6ms
+        +1ms
+        c< R. 1 ack 11
+        s< R. 11 ack 1
+    ", Some(Reset)),
+    ("a path that has forgotten the flow is silent", Transparent, &["idle-timeout idle=5s"], "
+        open
+        +6s
+        c> P. 1:11 ack 1
+        s> P. 1:11 ack 1
+        c> R. 11 ack 1
+        s> F. 11 ack 1
+    ", None),
+    ("or resets who speaks next, and the other when it does", Transparent, &["idle-timeout idle=5s style=rst-on-next"], "
+        open
+        +4s
+        c> P. 1:11 ack 1
+        c< . 1 ack 11
+        s< P. 1:11 ack 1
+        s> . 1 ack 11
+        +6s
+        c> P. 11:21 ack 1
+        c< R. 1 ack 11
+        s> P. 1:11 ack 11
+        s< R 11
+    ", Some(Reset)),
+    ("or the inside alone, each time", Transparent, &["idle-timeout idle=5s style=rst-on-next rst_to=inside"], "
+        open
+        +6s
+        s> P. 1:11 ack 1
+        c> P. 1:11 ack 1
+        c< R. 1 ack 11
+        c> P. 1:11 ack 1
+        c< R. 1 ack 11
+        s> P. 1:11 ack 1
+    ", None),
+    ("or both when the time is over", Transparent, &["idle-timeout idle=5s style=rst-both"], "
+        open
+        +4999ms
+        +1ms
+        c< R. 1 ack 1
+        s< R. 1 ack 1
+    ", Some(Reset)),
+    ("a server behind a socket that speaks next is reset", Socket, &["idle-timeout idle=5s style=rst-on-next"], "
+        open
+        +4s
+        k> data 10
+        c< P. 1:11 ack 1
+        c> . 1 ack 11
+        +4s
+        +2s
+        k> data 10
+        k< abort
+        c> P. 1:11 ack 11
+        c< R 11
+    ", Some(Reset)),
+    ("and a client that speaks next, too", Socket, &["idle-timeout idle=5s style=rst-on-next"], "
+        open
+        +6s
+        c> P. 1:11 ack 1
+        c< R. 1 ack 1
+        k> data 10
+        k< abort
+    ", Some(Reset)),
+    ("a flow whose path is cut ends when nobody has spoken for three hours", Transparent, &["blackhole"], "
+        open
+        c> P. 1:11 ack 1
+        c< . 1 ack 11
+        s< P. 1:11 ack 1
+        +1s
+        c> R. 11 ack 1
+        s> R. 1 ack 11
+        +10799s
+        +1s
+    ", Some(Timeout)),
+    ("a peer that never finishes is forgotten when nobody is left to hear it", Transparent, &["half-close-broken"], "
+        open
+        c> F. 1 ack 1
+        c< F. 1 ack 2
+        s< F. 1 ack 1
+        s> . 1 ack 2
+        c> . 2 ack 2
+        +59s
+        s> P. 1:11 ack 2
+        s< . 2 ack 11
+        +2s
+    ", Some(Timeout)),
+    ("where it goes to a socket, the server hears of it", Socket, &["idle-timeout idle=5s"], "
+        open
+        +10800s
+        k< abort
+    ", Some(Timeout)),
     ("a reset for both where the server is a socket", Socket, &["rst-inject after=5s"], "
         open
         +5s

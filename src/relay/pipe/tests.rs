@@ -7,7 +7,7 @@ fn ms(millis: u64) -> Instant {
 
 fn pipe(shape: Shape) -> Pipe {
     let mut pipe = Pipe::new(Rng::new(42, 1));
-    pipe.set_shape(shape);
+    pipe.set_shape(ms(0), shape);
     pipe
 }
 
@@ -26,7 +26,7 @@ fn leaving(pipe: &mut Pipe, until: u64) -> Vec<(u64, String)> {
     let mut out = Vec::new();
     let mut now = ms(0);
     loop {
-        while let Some(flowing) = pipe.pop(now, false) {
+        while let Some(flowing) = pipe.pop(now, false, true) {
             let what = match flowing {
                 Flowing::Data(data) => data.len().to_string(),
                 Flowing::Fin => "F".to_owned(),
@@ -65,6 +65,11 @@ fn each_value_shapes_the_bytes_as_it_says() {
         ("or by RST", Shape { limit: limit(100, true), ..default }, "0 100, 0 L1"),
         ("a limit beyond the bytes does nothing", Shape { limit: limit(101, true), ..default }, "0 100, 0 F"),
         ("a limit of nothing lets nothing through", Shape { limit: limit(0, true), ..default }, "0 L1"),
+        (
+            "slices pass at the rate",
+            Shape { slice: Some(slice), rate: Some(1000), ..default },
+            "10 10, 20 10, 30 10, 40 10, 50 10, 60 10, 70 10, 80 10, 90 10, 100 10, 100 F",
+        ),
         ("the end waits", Shape { fin_delay: second, ..default }, "0 100, 1000 F"),
         ("the end is lost", Shape { lose_fin: true, ..default }, "0 100"),
         ("the end waits for the other direction", Shape { fin_last: true, ..default }, "0 100"),
@@ -77,6 +82,48 @@ fn each_value_shapes_the_bytes_as_it_says() {
             leaving(&mut pipe, 5000).into_iter().map(|(at, what)| format!("{at} {what}")).collect();
         assert_eq!(seen.join(", "), expected, "{sentence}");
     }
+}
+
+#[test]
+fn a_rate_is_that_of_the_moment_and_no_burst_makes_up_for_a_stall() {
+    let mut pipe = pipe(Shape { rate: Some(1000), ..Shape::default() });
+    pipe.push(ms(0), bytes(100));
+    assert_eq!(leaving(&mut pipe, 50).len(), 5);
+    pipe.set_shape(ms(50), Shape { stalled: true, ..Shape::default() });
+    assert_eq!((pipe.pop(ms(900), false, true), pipe.poll_timeout(), pipe.is_stalled()), (None, None, true));
+    pipe.set_shape(ms(1000), Shape { rate: Some(2000), ..Shape::default() });
+    assert_eq!(pipe.poll_timeout(), Some(ms(1010)), "20 bytes of it at once");
+    assert_eq!(pipe.pop(ms(1009), false, true), None);
+    // Whoever comes late finds what should have left by then.
+    let late: Vec<_> = std::iter::from_fn(|| pipe.pop(ms(1020), false, true)).collect();
+    assert_eq!(late, [Flowing::Data(bytes(20)), Flowing::Data(bytes(20))]);
+    pipe.set_shape(ms(1021), Shape::default());
+    assert_eq!(
+        pipe.pop(ms(1021), false, true),
+        Some(Flowing::Data(bytes(10))),
+        "without a rate the rest leaves"
+    );
+}
+
+#[test]
+fn a_reset_at_a_limit_waits_for_what_left_before_it() {
+    let mut pipe = pipe(Shape { limit: Some(Limit { bytes: 30, reset: true }), ..Shape::default() });
+    pipe.push(ms(0), bytes(100));
+    assert_eq!(pipe.pop(ms(0), false, true), Some(Flowing::Data(bytes(30))));
+    assert_eq!(pipe.pop(ms(0), false, false), None);
+    assert_eq!(pipe.pop(ms(9), false, true), Some(Flowing::Limit { reset: true }));
+    pipe.push(ms(9), bytes(100));
+    assert_eq!((pipe.pop(ms(9), false, true), pipe.bytes()), (None, 0), "what comes later is lost");
+}
+
+#[test]
+fn the_pause_after_a_slice_lies_between_writes_too() {
+    let slice = Slice { size: 40, variation: 0, delay: Duration::from_millis(10) };
+    let mut pipe = pipe(Shape { slice: Some(slice), ..Shape::default() });
+    pipe.push(ms(0), bytes(50));
+    pipe.push(ms(0), bytes(50));
+    let at: Vec<u64> = leaving(&mut pipe, 100).into_iter().map(|(at, _)| at).collect();
+    assert_eq!(at, [0, 10, 20, 30]);
 }
 
 #[test]
@@ -110,8 +157,8 @@ fn what_is_stalled_goes_on_when_the_stall_ends() {
     let mut pipe = pipe(Shape { stalled: true, ..Shape::default() });
     pipe.push(ms(0), bytes(5));
     pipe.close(ms(1));
-    assert_eq!((pipe.pop(ms(9), false), pipe.poll_timeout(), pipe.is_idle()), (None, None, false));
-    pipe.set_shape(Shape::default());
+    assert_eq!((pipe.pop(ms(9), false, true), pipe.poll_timeout(), pipe.is_idle()), (None, None, false));
+    pipe.set_shape(ms(9), Shape::default());
     assert_eq!(leaving(&mut pipe, 10), [(0, "5".to_owned()), (1, "F".to_owned())]);
     assert!(pipe.is_idle());
 }

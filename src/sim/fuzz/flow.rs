@@ -29,9 +29,9 @@ const MAX_OUTPUTS: u32 = 20_000;
 const MAX_STILL: u32 = 1_000;
 /// What each leg may hold.
 const BUFFER: u32 = 128 << 10;
-/// Time within which a flow must end after both peers have reset it: a client that is silent in its handshake is waited
-/// for, and TIME-WAIT lasts a minute.
-const END: Duration = Duration::from_secs(3600);
+/// Time within which a flow must end after both peers have reset it: a path that a fault has cut is waited for in vain for
+/// three hours, a client that is silent in its handshake less, and TIME-WAIT lasts a minute.
+const END: Duration = Duration::from_secs(4 * 3600);
 
 /// Four bytes of setup (see `Run::new`), then operations of six bytes each (see `Run::apply`).
 pub fn flow(data: &[u8]) {

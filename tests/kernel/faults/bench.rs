@@ -60,6 +60,18 @@ impl Bench {
         self.events.after(self.lab.halfopen.take().expect("it runs until now"))
     }
 
+    /// What the client's kernel holds of its bytes for a connection over IPv4 until they are acknowledged.
+    pub(super) fn send_queue(&self, client: &TcpStream) -> usize {
+        let read = || fs::read_to_string("/proc/thread-self/net/tcp").expect("/proc is there");
+        let table = self.lab.client_host().run(read);
+        let port = format!(":{:04X}", client.local_addr().expect("connected").port());
+        let fields = table.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+        let queues = fields.filter(|fields| fields[1].ends_with(&port)).map(|fields| fields[4].to_owned());
+        let queues = queues.collect::<Vec<_>>().pop().expect("the connection is in the table");
+        let (sending, _) = queues.split_once(':').expect("two queues");
+        usize::from_str_radix(sending, 16).expect("a number")
+    }
+
     /// The states of the connections of the server's port in the server's kernel, numbered as in Linux: 04 is FIN-WAIT-1.
     pub(super) fn server_states(&self) -> Vec<String> {
         let file = if self.family == Family::V4 { "tcp" } else { "tcp6" };

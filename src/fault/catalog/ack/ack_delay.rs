@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::fault::attributes::DIRECTIONS;
 use crate::fault::catalog::SERVER_IS_SOCKET;
-use crate::fault::{AttributeDoc, Engine, Fault, Kind, Play, Scene, Source, Topic, Unit};
+use crate::fault::{AttributeDoc, Engine, Fault, Harm, Kind, Play, Scene, Source, Topic, Unit};
 use crate::tcp::Knobs;
 use crate::tcp::knobs::AckKnob;
 use crate::time::Duration;
@@ -69,6 +69,10 @@ struct AckDelay {
 impl Fault for AckDelay {
     fn direction(&self) -> Direction {
         self.direction
+    }
+
+    fn harm(&self) -> Harm {
+        Harm::Nothing
     }
 
     fn refusal(&self, engine: Engine) -> Option<&'static str> {

@@ -3,7 +3,11 @@
 use std::sync::Arc;
 
 use crate::fault::attributes::DIRECTIONS;
-use crate::fault::{Action, AttributeDoc, Engine, Fault, Kind, Play, Scene, Source, Topic, Unit};
+use crate::fault::catalog::Met;
+use crate::fault::{
+    Action, Alias, AttributeDoc, Engine, Fault, Kind, Memory, Play, Progress, Scene, Source, Topic, Unit,
+};
+use crate::time::{Duration, Instant};
 use crate::trace::Direction;
 
 pub(in crate::fault) const KIND: Kind = Kind {
@@ -27,6 +31,14 @@ pub(in crate::fault) const KIND: Kind = Kind {
             zero: "",
             doc: "Whose bytes `after_bytes` counts: upstream the client's, downstream the server's.",
         },
+        AttributeDoc {
+            name: "delay",
+            unit: Unit::Duration { max_secs: 3600 },
+            default: "0",
+            zero: "at once",
+            doc: "How long after its bounds are met the RST comes, as from somebody beside the path who has to think: 7 ms were \
+                  seen. What is said meanwhile passes. Not with `for`.",
+        },
     ],
     bounds: &["after_bytes", "after", "for", "at", "every"],
     // The first data byte.
@@ -36,7 +48,10 @@ pub(in crate::fault) const KIND: Kind = Kind {
         id: "E16",
         incident: "klzgrad/naiveproxy#558: RST 7 ms after the ClientHello on a path of 318 ms; net4people/bbs#285",
     },
-    also: &[],
+    also: &[
+        Alias { id: "T18", name: "drain-cut", rule: "rst-inject at=300s" },
+        Alias { id: "T19", name: "max-age", rule: "rst-inject after=1h" },
+    ],
     scene: Scene { rule: "rst-inject to=both after_bytes=1", play: Play::Talk },
     sees: "recv() gives ECONNRESET, then send() EPIPE.",
     build: |reader, bounds| {
@@ -44,9 +59,13 @@ pub(in crate::fault) const KIND: Kind = Kind {
             return Err(reader
                 .wrong("for", "changes nothing without `at`: the reset comes once, at its first chance"));
         }
+        let delay = reader.duration("delay")?.unwrap_or_default();
+        if bounds.lasts.is_some() && !delay.is_zero() {
+            return Err(reader.wrong("delay", "cannot stand with `for`, which would be over before"));
+        }
         let to = reader.word("to")?;
         let (client, server) = (to != Some("server"), to != Some("client"));
-        Ok(Arc::new(RstInject { direction: reader.direction("direction")?, client, server }))
+        Ok(Arc::new(RstInject { direction: reader.direction("direction")?, client, server, delay }))
     },
 };
 
@@ -55,6 +74,7 @@ struct RstInject {
     direction: Direction,
     client: bool,
     server: bool,
+    delay: Duration,
 }
 
 impl Fault for RstInject {
@@ -64,6 +84,14 @@ impl Fault for RstInject {
 
     fn action(&self) -> Option<Action> {
         Some(Action::Reset { client: self.client, server: self.server })
+    }
+
+    fn notice(&self, now: Instant, _: &Progress, memory: &mut Memory) {
+        Met::notice(now, memory);
+    }
+
+    fn due(&self, memory: &Memory) -> Option<Instant> {
+        Met::due(memory, self.delay)
     }
 }
 
@@ -123,6 +151,21 @@ mod tests {
         assert_eq!((flow.action(), flow.timeout()), (None, Some(Instant::from_millis(5020))));
         assert!(flow.at(5020).action().is_some());
         assert_eq!(flow.timeout(), None);
+    }
+
+    #[test]
+    fn a_delay_counts_from_the_moment_at_which_the_bounds_are_met() {
+        let mut flow = Flow::of("rst-inject after_bytes=1 delay=7ms");
+        flow.at(20).established();
+        assert_eq!(
+            (flow.at(100).received(1, 0).action(), flow.timeout()),
+            (None, Some(Instant::from_millis(107)))
+        );
+        assert_eq!(flow.at(105).received(500, 0).action(), None, "more bytes do not matter");
+        assert!(flow.at(107).action().is_some());
+        assert_eq!((flow.action(), flow.timeout()), (None, None));
+        let error = crate::fault::testing::error("rst-inject at=5s for=1s delay=2s");
+        assert!(error.contains("cannot stand with `for`"), "{error}");
     }
 
     #[test]

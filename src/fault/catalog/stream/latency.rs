@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use crate::fault::attributes::DIRECTIONS;
-use crate::fault::{AttributeDoc, Engine, Fault, Kind, Play, Scene, Shape, Source, Spread, Topic, Unit};
+use crate::fault::{
+    AttributeDoc, Engine, Fault, Harm, Kind, Play, Scene, Shape, Source, Spread, Topic, Unit,
+};
 use crate::trace::Direction;
 
 pub(in crate::fault) const KIND: Kind = Kind {
@@ -52,6 +54,10 @@ struct Latency {
 impl Fault for Latency {
     fn direction(&self) -> Direction {
         self.direction
+    }
+
+    fn harm(&self) -> Harm {
+        Harm::Nothing
     }
 
     fn shape(&self, direction: Direction, shape: &mut Shape) -> bool {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::fault::attributes::DIRECTIONS;
 use crate::fault::catalog::SERVER_IS_SOCKET;
-use crate::fault::{Alias, AttributeDoc, Engine, Fault, Kind, Play, Scene, Source, Topic, Unit};
+use crate::fault::{Alias, AttributeDoc, Engine, Fault, Harm, Kind, Play, Scene, Source, Topic, Unit};
 use crate::tcp::Knobs;
 use crate::tcp::knobs::WindowKnob;
 use crate::trace::{Direction, Leg};
@@ -69,6 +69,11 @@ struct ZeroWindowStall {
 impl Fault for ZeroWindowStall {
     fn direction(&self) -> Direction {
         self.direction
+    }
+
+    /// Linux's hosts probe for ever as long as they are answered.
+    fn harm(&self) -> Harm {
+        if self.answer_probes { Harm::Nothing } else { Harm::Ends }
     }
 
     fn refusal(&self, engine: Engine) -> Option<&'static str> {
