@@ -48,7 +48,7 @@ pub use error::{Error, nearest};
 pub use hold::Held;
 pub use kind::{Alias, Build, Engine, Kind, Source, Topic};
 pub use loss::{Loss, LossState};
-pub use moment::{Action, Deed, Memory, Moment, Verdict};
+pub use moment::{AcceptFirst, Action, Deed, Memory, Moment, OnFail, Verdict};
 pub use ordinals::Ordinals;
 pub use peer::Peer;
 pub use plan::Plan;
@@ -101,6 +101,8 @@ pub struct Progress {
     pub downstream_bytes: u64,
     /// The server leg is a kernel socket (exec): its segments cannot be touched.
     pub server_is_socket: bool,
+    /// The flow is one of IPv6.
+    pub ipv6: bool,
     /// The numbers of the client leg, once it has some.
     pub client: Option<Numbers>,
     /// The numbers of the server leg, once it has some.
@@ -166,6 +168,11 @@ pub trait Fault: fmt::Debug + Send + Sync {
     fn shape(&self, direction: Direction, shape: &mut Shape) -> bool {
         let _ = (direction, shape);
         false
+    }
+
+    /// How the client is accepted before the server is dialled; `None` is the honest order. Asked at the client's SYN.
+    fn accepts_first(&self) -> Option<AcceptFirst> {
+        None
     }
 
     /// What it does once, when its bounds are met and it is due.

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use super::moment::{Action, Deed, Memory, Moment, Verdict};
+use super::moment::{AcceptFirst, Action, Deed, Memory, Moment, Verdict};
 use super::rules::Rule;
 use super::trigger::{SoFar, Trigger};
 use super::{Point, Progress, Shape, Topic, Turn};
@@ -18,7 +18,8 @@ use crate::wire::{Segment, SegmentNote};
 #[derive(Debug, Default)]
 pub struct Plan {
     armed: Vec<Armed>,
-    deeds: VecDeque<Deed>,
+    /// What is to be done, and what is told when that happens, unless it has been told.
+    deeds: VecDeque<(Deed, Option<Event>)>,
     per_segment: bool,
     /// The dice of the shapes, if a fault shapes bytes.
     shape_dice: Option<[Rng; 2]>,
@@ -89,8 +90,9 @@ impl Plan {
         whole
     }
 
-    /// The next thing that faults want done besides their verdicts.
-    pub fn poll_deed(&mut self) -> Option<Deed> {
+    /// The next thing that faults want done besides their verdicts. A segment that waits has an event, which is told when it
+    /// leaves.
+    pub fn poll_deed(&mut self) -> Option<(Deed, Option<Event>)> {
         self.deeds.pop_front()
     }
 
@@ -122,6 +124,11 @@ impl Plan {
         }
     }
 
+    /// How the client is accepted before the server is dialled, if a fault wants that. Called at the client's SYN.
+    pub fn accepts_first(&mut self, cx: &mut Cx<'_>, progress: &Progress) -> Option<AcceptFirst> {
+        self.armed.iter_mut().find_map(|armed| armed.accepts_first(cx, progress))
+    }
+
     /// The next action that is due. Called after progress and after timeouts.
     pub fn poll_action(&mut self, cx: &mut Cx<'_>, progress: &Progress) -> Option<Action> {
         self.armed.iter_mut().find_map(|armed| armed.action(cx, progress))
@@ -148,12 +155,14 @@ pub(super) struct Armed {
     acted: bool,
     /// When the action is due within its bounds.
     due: Option<Instant>,
+    /// What a segment has brought about, and when.
+    later: Option<(Instant, Action)>,
 }
 
 impl Armed {
     pub(super) fn new(rule: Arc<Rule>, dice: Rng, place: Turn) -> Self {
         let (trigger, memory) = (Trigger::default(), Memory::default());
-        Self { rule, trigger, dice, place, memory, turned: [false; 2], acted: false, due: None }
+        Self { rule, trigger, dice, place, memory, turned: [false; 2], acted: false, due: None, later: None }
     }
 
     fn so_far(&self, cx: &Cx<'_>, progress: &Progress) -> SoFar {
@@ -170,7 +179,7 @@ impl Armed {
         at: Point,
         seg: &mut Segment,
         progress: &Progress,
-        deeds: &mut VecDeque<Deed>,
+        deeds: &mut VecDeque<(Deed, Option<Event>)>,
     ) -> Verdict {
         if !self.rule.fault.selects(at, seg, progress) {
             return Verdict::Pass;
@@ -192,6 +201,7 @@ impl Armed {
             dice: &mut self.dice,
             memory: &mut self.memory,
             deeds: &mut done,
+            later: &mut self.later,
         };
         let verdict = self.rule.fault.on_segment(&mut moment, seg);
         let did = match verdict {
@@ -204,22 +214,35 @@ impl Armed {
         if let Some(did) = did {
             self.fired(cx, at.leg, at.direction(), did, Some(note));
         }
-        done.iter().for_each(|deed| self.tell(cx, deed));
-        deeds.extend(done);
+        for deed in done {
+            let later = self.tell(cx, &deed);
+            deeds.push_back((deed, later));
+        }
         verdict
     }
 
-    fn tell(&self, cx: &mut Cx<'_>, deed: &Deed) {
-        let (leg, note) = match deed {
-            Deed::Send { leg, segment, .. } => (*leg, Some(SegmentNote::from(&**segment))),
-            Deed::Icmp { leg, .. } => (*leg, None),
-            Deed::Act(action) => return self.tell_action(cx, *action),
-        };
-        self.fired(cx, leg, leg.outward(), Did::Inject, note);
+    /// Tells of a deed now, or gives what is to be told when it is done.
+    fn tell(&self, cx: &mut Cx<'_>, deed: &Deed) -> Option<Event> {
+        match deed {
+            Deed::Send { leg, segment, after } => {
+                let event = self.event(leg.outward(), Did::Inject, Some(SegmentNote::from(&**segment)));
+                if !after.is_zero() {
+                    return Some(event);
+                }
+                cx.for_leg(*leg).emit(event);
+            }
+            Deed::Icmp { leg, .. } => self.fired(cx, *leg, leg.outward(), Did::Inject, None),
+            Deed::Act(action) => self.tell_action(cx, *action),
+        }
+        None
     }
 
     fn tell_action(&self, cx: &mut Cx<'_>, action: Action) {
-        let (Action::Reset { client, server } | Action::Finish { client, server }) = action;
+        let (client, server) = match action {
+            Action::Reset { client, server } | Action::Finish { client, server } => (client, server),
+            // An ICMP error is told by itself, and is no segment.
+            Action::Refuse { icmp } => (icmp.is_none(), false),
+        };
         for (leg, told) in [(Leg::Client, client), (Leg::Server, server)] {
             if told {
                 self.fired(cx, leg, leg.outward(), Did::Inject, None);
@@ -263,7 +286,23 @@ impl Armed {
         open
     }
 
+    fn accepts_first(&mut self, cx: &mut Cx<'_>, progress: &Progress) -> Option<AcceptFirst> {
+        let how = self.rule.fault.accepts_first()?;
+        let so_far = self.so_far(cx, progress);
+        let open = self.trigger.is_open(&self.rule.bounds, so_far);
+        // Only a SYN asks again.
+        self.trigger.rest();
+        if open {
+            self.fired(cx, Leg::Client, Direction::Downstream, Did::Inject, None);
+        }
+        open.then_some(how)
+    }
+
     fn action(&mut self, cx: &mut Cx<'_>, progress: &Progress) -> Option<Action> {
+        if let Some((_, action)) = self.later.take_if(|(at, _)| *at <= cx.now) {
+            self.tell_action(cx, action);
+            return Some(action);
+        }
         self.due = None;
         if self.acted {
             return None;
@@ -285,11 +324,16 @@ impl Armed {
     }
 
     fn poll_timeout(&self) -> Option<Instant> {
-        earliest(self.trigger.poll_timeout(), self.due)
+        earliest(earliest(self.trigger.poll_timeout(), self.due), self.later.map(|(at, _)| at))
     }
 
     fn fired(&self, cx: &mut Cx<'_>, leg: Leg, direction: Direction, did: Did, segment: Option<SegmentNote>) {
+        let event = self.event(direction, did, segment);
+        cx.for_leg(leg).emit(event);
+    }
+
+    fn event(&self, direction: Direction, did: Did, segment: Option<SegmentNote>) -> Event {
         let (rule, fault) = (self.rule.name.clone(), self.rule.kind.name);
-        cx.for_leg(leg).emit(Event::Fired { rule, fault, did, direction, segment });
+        Event::Fired { rule, fault, did, direction, segment }
     }
 }

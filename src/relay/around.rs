@@ -2,11 +2,12 @@
 
 use std::collections::VecDeque;
 
+use super::early::Early;
 use super::flow::{BOTH, Flow, Output, Phase};
 use super::pipe::{Flowing, Pipe};
 use super::settings::Limits;
 use crate::cx::Cx;
-use crate::fault::{Action, Deed, Held, Plan, Point, Verdict, Way};
+use crate::fault::{AcceptFirst, Action, Deed, Held, Plan, Point, Verdict, Way};
 use crate::time::{Duration, Instant, earliest};
 use crate::trace::{Event, Leg};
 use crate::wire::{IcmpNote, Segment};
@@ -15,11 +16,22 @@ use crate::wire::{IcmpNote, Segment};
 #[derive(Debug)]
 pub(super) struct Around {
     plan: Plan,
-    held: Held<(Point, Segment)>,
+    held: Held<Waiting>,
     /// What faults want done to the flow once the segment at hand has been taken.
     acts: VecDeque<Action>,
     /// Upstream and downstream; only if a fault shapes bytes.
     pipes: Option<Box<[Pipe; 2]>>,
+    /// The client was accepted first, and its server has not answered, or has failed.
+    pub(super) early: Option<Early>,
+}
+
+/// A segment that waits for its time.
+#[derive(Debug)]
+struct Waiting {
+    at: Point,
+    segment: Segment,
+    /// What is told when it leaves, if a fault has made it.
+    event: Option<Box<Event>>,
 }
 
 impl Around {
@@ -27,7 +39,7 @@ impl Around {
     pub(super) fn new(mut plan: Plan, limits: &Limits) -> Option<Box<Self>> {
         let pipes = plan.take_shape_dice().map(|dice| Box::new(dice.map(Pipe::new)));
         let held = Held::new(limits.held_segments);
-        (!plan.is_empty()).then(|| Box::new(Self { plan, held, acts: VecDeque::new(), pipes }))
+        (!plan.is_empty()).then(|| Box::new(Self { plan, held, acts: VecDeque::new(), pipes, early: None }))
     }
 
     pub(super) fn poll_timeout(&self) -> Option<Instant> {
@@ -98,19 +110,22 @@ impl Flow {
         let progress = self.progress();
         let around = self.around.as_mut().expect("tested above");
         let verdict = around.plan.on_segment(cx, at, segment, &progress);
-        while let Some(deed) = self.around.as_mut().and_then(|around| around.plan.poll_deed()) {
-            self.perform(cx, deed);
+        while let Some((deed, event)) = self.around.as_mut().and_then(|around| around.plan.poll_deed()) {
+            self.perform(cx, deed, event);
         }
         verdict
     }
 
-    fn perform(&mut self, cx: &mut Cx<'_>, deed: Deed) {
+    fn perform(&mut self, cx: &mut Cx<'_>, deed: Deed, event: Option<Event>) {
         match deed {
             Deed::Send { leg, segment, after } => {
                 let cx = &mut cx.for_leg(leg);
                 match after.is_zero() {
                     true => self.push_segment(cx, leg, *segment),
-                    false => self.hold(cx, Point { leg, way: Way::Out }, after, *segment),
+                    false => {
+                        let at = Point { leg, way: Way::Out };
+                        self.wait(cx, after, Waiting { at, segment: *segment, event: event.map(Box::new) });
+                    }
                 }
             }
             Deed::Icmp { leg, kind, code, mtu, quoted } => {
@@ -131,6 +146,7 @@ impl Flow {
     fn act(&mut self, cx: &mut Cx<'_>, action: Action) {
         match action {
             Action::Reset { client, server } => self.reset(cx, client, server),
+            Action::Refuse { icmp } => self.refuse(cx, icmp),
             Action::Finish { client, server } => {
                 for leg in BOTH.into_iter().filter(|leg| if *leg == Leg::Client { client } else { server }) {
                     // What the far peer still sends it vanishes: a leg that is shut takes no more bytes.
@@ -142,15 +158,23 @@ impl Flow {
     }
 
     fn hold(&mut self, cx: &mut Cx<'_>, at: Point, time: Duration, segment: Segment) {
+        self.wait(cx, time, Waiting { at, segment, event: None });
+    }
+
+    fn wait(&mut self, cx: &mut Cx<'_>, time: Duration, waiting: Waiting) {
         if let Some(around) = &mut self.around {
-            around.held.push(cx, cx.now + time, (at, segment));
+            around.held.push(cx, cx.now + time, waiting);
         }
     }
 
     /// Lets held segments go whose time has come.
     pub(super) fn release_held(&mut self, cx: &mut Cx<'_>) {
-        while let Some((at, segment)) = self.around.as_mut().and_then(|around| around.held.pop_due(cx.now)) {
+        while let Some(waiting) = self.around.as_mut().and_then(|around| around.held.pop_due(cx.now)) {
+            let Waiting { at, segment, event } = waiting;
             let cx = &mut cx.for_leg(at.leg);
+            if let Some(event) = event {
+                cx.emit(*event);
+            }
             match at.way {
                 Way::In => self.take_in(cx, at.leg, segment),
                 Way::Out => self.push_segment(cx, at.leg, segment),
@@ -184,6 +208,12 @@ impl Flow {
         {
             self.act(cx, action);
         }
+    }
+
+    /// How the plan wants the client accepted before the server is dialled, if it does.
+    pub(super) fn accepts_first(&mut self, cx: &mut Cx<'_>) -> Option<AcceptFirst> {
+        let progress = self.progress();
+        self.around.as_mut().and_then(|around| around.plan.accepts_first(cx, &progress))
     }
 
     /// Bytes from the peer of `leg`, where faults shape them. False: nobody does, and they go straight on.
