@@ -13,6 +13,8 @@ use super::Kind;
 pub const KINDS: &[Kind] = &[
     handshake::syn_drop::KIND,
     handshake::syn_ack_delay::KIND,
+    handshake::refuse::KIND,
+    handshake::accept_first::KIND,
     window::zero_window_stall::KIND,
     ack::ack_delay::KIND,
     established::rst_inject::KIND,

@@ -5,9 +5,11 @@
 //! Schedules of the kernel's own timers are compared by [`near`].
 
 mod ack;
+mod answers;
 mod bench;
 mod established;
 mod handshake;
+mod refusal;
 mod same_seed;
 mod stream;
 mod teardown;
@@ -18,8 +20,16 @@ pub(crate) use bench::Proof;
 use crate::Single;
 
 /// All proofs, by topic of the catalogue.
-pub(crate) const PROOFS: [&[Proof]; 6] =
-    [handshake::PROOFS, window::PROOFS, ack::PROOFS, established::PROOFS, teardown::PROOFS, stream::PROOFS];
+pub(crate) const PROOFS: &[&[Proof]] = &[
+    handshake::PROOFS,
+    refusal::PROOFS,
+    answers::PROOFS,
+    window::PROOFS,
+    ack::PROOFS,
+    established::PROOFS,
+    teardown::PROOFS,
+    stream::PROOFS,
+];
 
 pub(crate) const SINGLES: &[Single] =
     &[("the same seed gives the same event log twice", same_seed::same_seed)];
