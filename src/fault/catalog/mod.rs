@@ -16,6 +16,7 @@ pub const KINDS: &[Kind] = &[
     handshake::refuse::KIND,
     handshake::challenge_ack::KIND,
     handshake::accept_first::KIND,
+    handshake::simultaneous_open::KIND,
     handshake::wrong_syn_ack::KIND,
     window::zero_window_stall::KIND,
     ack::ack_delay::KIND,

@@ -3,6 +3,7 @@
 pub(super) mod accept_first;
 pub(super) mod challenge_ack;
 pub(super) mod refuse;
+pub(super) mod simultaneous_open;
 pub(super) mod syn_ack_delay;
 pub(super) mod syn_drop;
 pub(super) mod wrong_syn_ack;
