@@ -17,6 +17,8 @@ pub const KINDS: &[Kind] = &[
     handshake::challenge_ack::KIND,
     handshake::accept_first::KIND,
     handshake::simultaneous_open::KIND,
+    handshake::tfo_blackhole::KIND,
+    handshake::ecn_blackhole::KIND,
     handshake::wrong_syn_ack::KIND,
     window::zero_window_stall::KIND,
     ack::ack_delay::KIND,
