@@ -19,6 +19,7 @@ pub const KINDS: &[Kind] = &[
     handshake::simultaneous_open::KIND,
     handshake::tfo_blackhole::KIND,
     handshake::ecn_blackhole::KIND,
+    handshake::syn_dup::KIND,
     handshake::wrong_syn_ack::KIND,
     window::zero_window_stall::KIND,
     ack::ack_delay::KIND,

@@ -7,5 +7,6 @@ pub(super) mod refuse;
 pub(super) mod simultaneous_open;
 pub(super) mod syn_ack_delay;
 pub(super) mod syn_drop;
+pub(super) mod syn_dup;
 pub(super) mod tfo_blackhole;
 pub(super) mod wrong_syn_ack;
