@@ -28,6 +28,7 @@ pub const KINDS: &[Kind] = &[
     teardown::fin_drop::KIND,
     teardown::half_close_broken::KIND,
     stream::latency::KIND,
+    stream::stall::KIND,
 ];
 
 /// The fault of this name.

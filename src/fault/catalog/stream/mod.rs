@@ -1,3 +1,4 @@
 //! Bytes between the legs, whatever segments they came in: the toxics of Toxiproxy, and what is like them.
 
 pub(super) mod latency;
+pub(super) mod stall;
