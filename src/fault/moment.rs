@@ -95,6 +95,12 @@ pub enum Deed {
     },
     /// Does this to the flow.
     Act(Action),
+    /// Sends SYNs to the server from other ports of the client's address. What answers them is swallowed while the flow lasts;
+    /// then RSTs end them.
+    Begin {
+        /// Source ports and SYNs, at most 64.
+        syns: Vec<(u16, Segment)>,
+    },
 }
 
 /// What one rule remembers of one flow. Empty until the fault puts something in.
@@ -153,6 +159,11 @@ impl Moment<'_> {
         let quoted =
             Box::new(Segment { payload: crate::wire::Payload::empty(), gso_size: 0, ..segment.clone() });
         self.deeds.push(Deed::Icmp { leg: self.at.leg, kind, code, mtu, quoted });
+    }
+
+    /// Begins connections to the server from other ports of the client's address; nobody completes them.
+    pub fn begin(&mut self, syns: Vec<(u16, Segment)>) {
+        self.deeds.push(Deed::Begin { syns });
     }
 
     /// Does something to the flow.

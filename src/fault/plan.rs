@@ -233,6 +233,8 @@ impl Armed {
             }
             Deed::Icmp { leg, .. } => self.fired(cx, *leg, leg.outward(), Did::Inject, None),
             Deed::Act(action) => self.tell_action(cx, *action),
+            // They are segments of no flow.
+            Deed::Begin { .. } => self.fired(cx, Leg::Server, Direction::Upstream, Did::Knob, None),
         }
         None
     }

@@ -1,6 +1,7 @@
 //! What stands around the legs of a flow that has faults: the plan, the segments that it holds, and the bytes that it shapes.
 
 use std::collections::VecDeque;
+use std::net::SocketAddr;
 
 use super::early::Early;
 use super::flow::{BOTH, Flow, Output, Phase};
@@ -10,7 +11,10 @@ use crate::cx::Cx;
 use crate::fault::{AcceptFirst, Action, Deed, Held, Plan, Point, Verdict, Way};
 use crate::time::{Duration, Instant, earliest};
 use crate::trace::{Event, Leg};
-use crate::wire::{IcmpNote, Segment};
+use crate::wire::{Flags, IcmpNote, Segment, SeqNum, Tuple};
+
+/// Connections that faults begin beside one flow, at most.
+const MOST_STRAYS: usize = 64;
 
 /// The plan of a flow, held segments and shaped bytes.
 #[derive(Debug)]
@@ -23,6 +27,8 @@ pub(super) struct Around {
     pipes: Option<Box<[Pipe; 2]>>,
     /// The client was accepted first, and its server has not answered, or has failed.
     pub(super) early: Option<Early>,
+    /// Connections to the server that a fault has begun: as we send, and the number of their SYN.
+    strays: Vec<(Tuple, SeqNum)>,
 }
 
 /// A segment that waits for its time.
@@ -39,7 +45,9 @@ impl Around {
     pub(super) fn new(mut plan: Plan, limits: &Limits) -> Option<Box<Self>> {
         let pipes = plan.take_shape_dice().map(|dice| Box::new(dice.map(Pipe::new)));
         let held = Held::new(limits.held_segments);
-        (!plan.is_empty()).then(|| Box::new(Self { plan, held, acts: VecDeque::new(), pipes, early: None }))
+        (!plan.is_empty()).then(|| {
+            Box::new(Self { plan, held, acts: VecDeque::new(), pipes, early: None, strays: Vec::new() })
+        })
     }
 
     pub(super) fn poll_timeout(&self) -> Option<Instant> {
@@ -140,7 +148,33 @@ impl Flow {
                 }
                 self.unsettled = true;
             }
+            Deed::Begin { syns } => self.begin_strays(syns),
         }
+    }
+
+    fn begin_strays(&mut self, syns: Vec<(u16, Segment)>) {
+        let Some(around) = &mut self.around else { return };
+        for (port, segment) in syns.into_iter().take(MOST_STRAYS) {
+            let tuple = Tuple { src: SocketAddr::new(self.client.ip(), port), dst: self.server };
+            around.strays.push((tuple, segment.seq));
+            self.out.push_back(Output::Segment { tuple, segment });
+        }
+    }
+
+    /// The flow is over, and so are the connections that a fault has begun beside it.
+    pub(super) fn end_strays(&mut self) {
+        let Some(around) = &mut self.around else { return };
+        for (tuple, iss) in around.strays.drain(..) {
+            let segment = Segment { seq: iss + 1, flags: Flags::RST, ..Segment::default() };
+            self.out.push_back(Output::Segment { tuple, segment });
+            // It may be the end of a service that has looked for output already.
+            self.unsettled = true;
+        }
+    }
+
+    /// Where answers to the connections come from that a fault has begun beside this one.
+    pub(super) fn strays(&self) -> impl Iterator<Item = Tuple> {
+        self.around.iter().flat_map(|around| around.strays.iter().map(|(tuple, _)| tuple.reverse()))
     }
 
     fn act(&mut self, cx: &mut Cx<'_>, action: Action) {

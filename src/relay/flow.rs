@@ -333,6 +333,7 @@ impl Flow {
             let upstream_bytes = self.legs.delivered(Leg::Server);
             let downstream_bytes = self.legs.delivered(Leg::Client);
             cx.emit(Event::FlowClosed { outcome, upstream_bytes, downstream_bytes });
+            self.end_strays();
         }
     }
 

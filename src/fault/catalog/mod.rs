@@ -21,6 +21,7 @@ pub const KINDS: &[Kind] = &[
     handshake::ecn_blackhole::KIND,
     handshake::syn_dup::KIND,
     handshake::wrong_syn_ack::KIND,
+    handshake::half_open_flood::KIND,
     window::zero_window_stall::KIND,
     ack::ack_delay::KIND,
     established::rst_inject::KIND,

@@ -69,6 +69,12 @@ pub(super) const PROOFS: &[Proof] = &[
         run: wrong_syn_ack,
     },
     Proof {
+        fault: "half-open-flood",
+        entry: "H27",
+        expected: "n connections in SYN-RECEIVED at the server while the flow lasts, none after it; the client's host says nothing",
+        run: half_open_flood,
+    },
+    Proof {
         fault: "stall",
         entry: "H30",
         expected: "connect() is not late, the greeting comes after the hold of 2 s, at most 400 ms more; keepalive keeps quiet",
@@ -248,6 +254,32 @@ fn wrong_syn_ack() -> String {
         seen.push(format!("{:.0} ms", again * 1000.0));
     }
     format!("RST, and the SYN again after {}", seen.join(" and "))
+}
+
+/// H27: the server keeps what was begun, and repeats its SYN-ACKs, until the flow is over.
+fn half_open_flood() -> String {
+    let mut bench = Bench::new(Family::V4, &["half-open-flood n=12"]);
+    let at_client = lab::sniff::Sniffer::start(&bench.lab.client, "c0");
+    let (mut client, mut server) = bench.pair();
+    echo(&mut client, &mut server);
+    // The server has repeated its SYN-ACKs once by then.
+    assert!(!is_ready(&client, PollFlags::POLLIN, Duration::from_millis(1300)), "it is disturbed");
+    let half_open = |bench: &Bench| bench.server_states().iter().filter(|state| *state == "03").count();
+    assert_eq!(half_open(&bench), 12, "{:?}", bench.server_states());
+    echo(&mut client, &mut server);
+    drop(client);
+    assert_eq!(server.read(&mut [0; 1]).expect("no error"), 0);
+    drop(server);
+    bench.events.wait("end of the flow", |log| log.0.iter().any(|e| e.text("event") == "flow-closed"));
+    let begin = Instant::now();
+    while half_open(&bench) > 0 {
+        assert!(begin.elapsed() < SLACK, "{:?}", bench.server_states());
+        nix::poll::poll(&mut [], 5u8).expect("a pause");
+    }
+    let strangers = at_client.stop().into_iter().filter(|s| s.from.port() >= 61_000 || s.to.port() >= 61_000);
+    assert_eq!(strangers.count(), 0, "the client's host hears of it");
+    assert_eq!(bench.log().fired(), ["half-open-flood server upstream knob"]);
+    "12 in SYN-RECEIVED, also after 1.3 s; none after the flow".to_owned()
 }
 
 /// H30: connected, and the greeting does not come.
