@@ -22,6 +22,9 @@ pub(crate) const SINGLES: &[Single] = &[
     ("fin-drop hides the client's end from the server", fin_drop_upstream),
     ("rst-inject resets both sides at the first byte", rst_inject),
     ("rst-inject to one side leaves the other in silence until it speaks", rst_inject_to_one_side),
+    ("refuse gives the errno of its style, and dials nobody", refuse),
+    ("accept-first connects to a closed port, and waits for an open one", accept_first),
+    ("odd answers to the SYN do not keep Linux from connecting", odd_answers),
     ("a fault that needs the server's segments is refused with the reason", refused),
 ];
 
@@ -195,6 +198,60 @@ fn rst_inject_to_one_side() {
         untold.write_all(b"x").expect("sent");
         let read = untold.read(&mut [0; 1]).expect_err("a reset");
         assert_eq!(errno(&read), "ECONNRESET", "{fault}");
+    }
+}
+
+fn refuse() {
+    for (family, style, expected) in [
+        (Family::V4, "rst", "ECONNREFUSED"),
+        (Family::V4, "icmp-net", "ENETUNREACH"),
+        (Family::V6, "icmp-admin", "EACCES"),
+    ] {
+        let bench = Bench::new(family, &format!("refuse style={style}"));
+        let error = bench.lab.connect(lab::server_at(family)).expect_err("it is refused");
+        assert_eq!(errno(&error), expected, "{style}");
+        assert!(!is_ready_to_accept(&bench.listener, Duration::from_millis(200)), "{style}: no dial");
+    }
+}
+
+fn accept_first() {
+    for (family, on_fail, expected) in [(Family::V4, "rst", "ECONNRESET"), (Family::V6, "fin", "EOF")] {
+        let Bench { lab, listener, events } =
+            Bench::new(family, &format!("accept-first delay=300ms on_fail={on_fail}"));
+        drop(listener);
+        let mut client = lab.connect(lab::server_at(family)).expect("it is accepted first");
+        assert_eq!(lab::drain(&mut client).1, expected);
+        drop(client);
+        events.wait("end of the flow", |log: &Log| log.0.iter().any(|e| e.text("outcome") == "refused-rst"));
+    }
+    let bench = Bench::new(Family::V4, "accept-first delay=300ms");
+    let begin = Instant::now();
+    let (mut client, time) = bench.connect();
+    took("connect", time, Duration::ZERO);
+    client.write_all(b"all there is").expect("sent");
+    client.shutdown(Shutdown::Write).expect("a live socket");
+    let (mut server, _) = lab::accept(&bench.listener).expect("it is dialled");
+    took("accept", begin.elapsed(), Duration::from_millis(300));
+    let (bytes, end) = lab::drain(&mut server);
+    assert_eq!((&bytes[..], &end[..]), (&b"all there is"[..], "EOF"));
+    server.write_all(b"reply").expect("the other direction is open");
+    drop(server);
+    assert_eq!(lab::drain(&mut client), (b"reply".to_vec(), "EOF".to_owned()));
+}
+
+fn odd_answers() {
+    for (family, fault) in [
+        (Family::V4, "challenge-ack"),
+        (Family::V6, "wrong-syn-ack"),
+        (Family::V4, "simultaneous-open"),
+        (Family::V6, "simultaneous-open gap=0"),
+    ] {
+        let bench = Bench::new(family, fault);
+        let (mut client, time) = bench.connect();
+        took(fault, time, Duration::ZERO);
+        let (mut server, _) = lab::accept(&bench.listener).expect("the server accepts");
+        client.write_all(b"ping").expect("sent");
+        server.read_exact(&mut [0; 4]).expect("it arrives");
     }
 }
 
