@@ -102,6 +102,52 @@ fn a_late_syn_ack_is_what_the_connect_takes_longer() {
     }
 }
 
+/// H15, H21, H23, H28 to H30: whatever is odd about the handshake, a connection that comes about loses nothing.
+#[test]
+fn connections_that_come_about_in_odd_ways_are_whole() {
+    for (rule, connected, dialled) in [
+        ("challenge-ack", 7, &[3][..]),
+        ("challenge-ack swallow_rst=true for=1500ms", 2005, &[2001]),
+        ("accept-first", 3, &[1]),
+        ("accept-first delay=2s", 3, &[2001]),
+        ("simultaneous-open", 5, &[1]),
+        ("simultaneous-open gap=300ms", 5, &[1]),
+        ("syn-dup copies=2", 5, &[1, 1, 1]),
+        ("syn-dup copies=2 late=400ms", 5, &[1, 401, 801]),
+        ("wrong-syn-ack", 7, &[1]),
+        ("half-open-flood", 5, &[1]),
+        ("stall hold=3s", 5, &[1]),
+    ] {
+        let mut trio = trio(&[rule], sends(100_000), follows(50_000));
+        trio.run_for(Duration::from_secs(200)).unwrap();
+        assert_eq!(millis(&trio, CLIENT, |event| *event == Event::Established), [connected], "{rule}");
+        assert_eq!(millis(&trio, SERVER, leaves(Flags::SYN)), dialled, "{rule}");
+        all_is_well(&trio);
+        assert!(trio.is_forgotten(), "{rule}");
+    }
+}
+
+/// H17 to H20.
+#[test]
+fn a_refused_client_hears_it_at_once_or_runs_into_its_timeout() {
+    for (rule, end, outcome_told, at) in [
+        ("refuse", End::Reset, Outcome::RefusedRst, 1),
+        ("refuse delay=300ms", End::Reset, Outcome::RefusedRst, 301),
+        ("refuse style=icmp-port delay=2500ms", End::Unreachable, Outcome::RefusedIcmp, 2501),
+        ("refuse style=bad-rst", End::TimedOut, Outcome::Timeout, 0),
+        ("refuse style=silence", End::TimedOut, Outcome::Timeout, 0),
+    ] {
+        let mut trio = trio(&[rule], sends(1), follows(1));
+        trio.run_for(Duration::from_secs(300)).unwrap();
+        assert_eq!(trio.client.host.end, Some(end), "{rule}");
+        assert_eq!(outcome(&trio), Some(outcome_told), "{rule}");
+        let closed = trio.sink.iter().find(|record| matches!(record.event, Event::FlowClosed { .. }));
+        let closed = closed.unwrap().at.as_millis();
+        assert!(at == 0 || closed == at, "{rule}: {closed}");
+        assert!(millis(&trio, SERVER, leaves(Flags::SYN)).is_empty(), "{rule}: nobody is dialled");
+    }
+}
+
 /// E1: the writer waits and probes, then everything arrives; the other direction is not disturbed.
 #[test]
 fn a_stalled_writer_goes_on_after_the_hold_and_loses_nothing() {
@@ -214,7 +260,7 @@ fn rules_that_match_no_flow_change_nothing() {
 /// Whatever faults meet on one flow in bad weather: what arrives is what was sent, and halfopen forgets the flow. `HALFOPEN_SEEDS=FROM-TO` plays other seeds than the first 200.
 #[test]
 fn any_two_faults_in_bad_weather_leave_no_wrong_byte_and_nothing_behind() {
-    const RULES: [&str; 12] = [
+    const RULES: [&str; 27] = [
         "syn-drop share=0.5 first=all",
         "syn-drop for=3s",
         "syn-ack-delay delay=2s jitter=1s",
@@ -227,6 +273,21 @@ fn any_two_faults_in_bad_weather_leave_no_wrong_byte_and_nothing_behind() {
         "rst-inject to=server direction=downstream after_bytes=1",
         "fin-drop first=3",
         "fin-drop direction=upstream share=0.3",
+        "refuse style=silence first=2",
+        "refuse share=0.3 delay=1500ms",
+        "challenge-ack",
+        "challenge-ack swallow_rst=true for=2500ms",
+        "accept-first",
+        "accept-first delay=1500ms on_fail=rst",
+        "simultaneous-open",
+        "simultaneous-open gap=0",
+        "syn-dup copies=3 late=700ms",
+        "syn-dup copies=2",
+        "wrong-syn-ack first=2",
+        "wrong-syn-ack offset=-5 first=all",
+        "half-open-flood n=64",
+        "stall hold=5s after_bytes=1000",
+        "stall direction=upstream hold=3s",
     ];
     meet_in_bad_weather(&RULES);
 }

@@ -158,6 +158,11 @@ impl Film {
             News::Done => self.applications_done += 1,
         }
     }
+
+    /// True if the client was refused and is done: the server will wait for ever.
+    fn has_no_server(&self) -> bool {
+        self.closed && self.applications_done == 1 && self.diary.iter().all(|line| line.who == "client")
+    }
 }
 
 /// Listens until the flow is closed and both applications are done, or it has taken too long.
@@ -170,6 +175,9 @@ fn watch(told: &Receiver<News>, clock: Clock) -> Film {
             end = clock.now() + AFTERMATH;
         }
         film.take(news);
+        if film.has_no_server() {
+            end = end.min(clock.now() + AFTERMATH);
+        }
     }
     film
 }

@@ -135,11 +135,21 @@ pub struct Turn {
     pub nth: u64,
     /// Time from the first SYN of the first of them to that of this one.
     pub since_first: Duration,
+    /// Time from the first SYN of the one before to that of this one; zero for the first.
+    pub since_last: Duration,
 }
 
 /// Counts the flows that each rule has matched. One for each shard; a new set of rules begins anew.
 #[derive(Clone, Debug, Default)]
-pub struct Turns(Vec<Option<(u64, Instant)>>);
+pub struct Turns(Vec<Option<Taken>>);
+
+/// The flows that one rule has matched: how many, and when the first and the last came.
+#[derive(Clone, Copy, Debug)]
+struct Taken {
+    count: u64,
+    first: Instant,
+    last: Instant,
+}
 
 impl Turns {
     /// The turn of a flow that rule number `rule` matches.
@@ -147,9 +157,10 @@ impl Turns {
         if self.0.len() <= rule {
             self.0.resize(rule + 1, None);
         }
-        let (count, first) = self.0[rule].get_or_insert((0, now));
-        *count += 1;
-        Turn { nth: *count, since_first: now.since(*first) }
+        let taken = self.0[rule].get_or_insert(Taken { count: 0, first: now, last: now });
+        taken.count += 1;
+        let since_last = now.since(std::mem::replace(&mut taken.last, now));
+        Turn { nth: taken.count, since_first: now.since(taken.first), since_last }
     }
 }
 
@@ -201,9 +212,9 @@ mod tests {
         let mut turns = Turns::default();
         let mut take = |rule, millis| {
             let turn = turns.take(rule, Instant::from_millis(millis));
-            (turn.nth, turn.since_first.as_millis())
+            (turn.nth, turn.since_first.as_millis(), turn.since_last.as_millis())
         };
-        assert_eq!([take(2, 100), take(2, 150), take(0, 160)], [(1, 0), (2, 50), (1, 0)]);
-        assert_eq!([take(2, 400), take(1, 400), take(0, 500)], [(3, 300), (1, 0), (2, 340)]);
+        assert_eq!([take(2, 100), take(2, 150), take(0, 160)], [(1, 0, 0), (2, 50, 50), (1, 0, 0)]);
+        assert_eq!([take(2, 400), take(1, 400), take(0, 500)], [(3, 300, 250), (1, 0, 0), (2, 340, 340)]);
     }
 }

@@ -50,7 +50,7 @@ pub use error::{Error, nearest};
 pub use hold::Held;
 pub use kind::{Alias, Build, Engine, Kind, Source, Topic};
 pub use loss::{Loss, LossState};
-pub use moment::{Action, Deed, Memory, Moment, Verdict};
+pub use moment::{AcceptFirst, Action, Deed, Memory, Moment, OnFail, Verdict};
 pub use ordinals::Ordinals;
 pub use peer::Peer;
 pub use plan::Plan;
@@ -198,6 +198,11 @@ pub trait Fault: fmt::Debug + Send + Sync {
     /// How long it acts on this flow, where that depends on which of the rule's flows it is. `None`: as long as the bounds say.
     fn lasts(&self, place: Turn) -> Option<Duration> {
         let _ = place;
+        None
+    }
+
+    /// How the client is accepted before the server is dialled; `None` is the honest order. Asked at the client's SYN.
+    fn accepts_first(&self) -> Option<AcceptFirst> {
         None
     }
 

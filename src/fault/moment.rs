@@ -49,6 +49,31 @@ pub enum Action {
     /// From now on nothing passes, either way, and our own TCP is silent: a path that has forgotten the flow. What comes in
     /// still meets the plan.
     Silence,
+    /// Refuses the client before it has a SYN-ACK, as its server (RST) or a router (ICMP) would. A dial is given up.
+    Refuse {
+        /// ICMP type and code, of the family of the flow; `None` is a RST.
+        icmp: Option<(u8, u8)>,
+    },
+}
+
+/// How a client is accepted before its server is dialled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AcceptFirst {
+    /// How long after the client's SYN the server is dialled.
+    pub delay: Duration,
+    /// What the client sees when the dial fails.
+    pub on_fail: OnFail,
+}
+
+/// What a client that was accepted first sees when its server refuses, or never answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnFail {
+    /// FIN. What it still sends is acknowledged and lost.
+    Finish,
+    /// RST.
+    Reset,
+    /// Nothing: the connection stays open, and what it sends is acknowledged and lost.
+    Hang,
 }
 
 /// What a fault does besides its verdict, before the segment goes on.
@@ -78,6 +103,12 @@ pub enum Deed {
     },
     /// Does this to the flow.
     Act(Action),
+    /// Sends SYNs to the server from other ports of the client's address. What answers them is swallowed while the flow lasts;
+    /// then RSTs end them.
+    Begin {
+        /// Source ports and SYNs, at most 64.
+        syns: Vec<(u16, Segment)>,
+    },
 }
 
 /// What one rule remembers of one flow. Empty until the fault puts something in.
@@ -121,6 +152,7 @@ pub struct Moment<'a> {
     /// What this rule remembers of this flow.
     pub memory: &'a mut Memory,
     pub(super) deeds: &'a mut Vec<Deed>,
+    pub(super) later: &'a mut Option<(Instant, Action)>,
 }
 
 impl Moment<'_> {
@@ -137,9 +169,23 @@ impl Moment<'_> {
         self.deeds.push(Deed::Icmp { leg: self.at.leg, kind, code, mtu, quoted });
     }
 
+    /// Begins connections to the server from other ports of the client's address; nobody completes them.
+    pub fn begin(&mut self, syns: Vec<(u16, Segment)>) {
+        self.deeds.push(Deed::Begin { syns });
+    }
+
     /// Does something to the flow.
     pub fn act(&mut self, action: Action) {
         self.deeds.push(Deed::Act(action));
+    }
+
+    /// Does something to the flow after a time, whether or not the bounds are still open then. Until it is done further ones
+    /// are forgotten.
+    pub fn act_after(&mut self, action: Action, after: Duration) {
+        match after.is_zero() {
+            true => self.act(action),
+            false => _ = self.later.get_or_insert((self.now + after, action)),
+        }
     }
 }
 

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use super::moment::{Action, Deed, Memory, Moment, Verdict};
+use super::moment::{AcceptFirst, Action, Deed, Memory, Moment, Verdict};
 use super::rules::Rule;
 use super::trigger::{Bounds, SoFar, Trigger};
 use super::{Point, Progress, Shape, Topic, Turn, Way};
@@ -18,7 +18,8 @@ use crate::wire::{Segment, SegmentNote};
 #[derive(Debug, Default)]
 pub struct Plan {
     armed: Vec<Armed>,
-    deeds: VecDeque<Deed>,
+    /// What is to be done, and what is told when that happens, unless it has been told.
+    deeds: VecDeque<(Deed, Option<Event>)>,
     per_segment: bool,
     /// A fault is outermost.
     outermost: bool,
@@ -119,8 +120,9 @@ impl Plan {
         self.per_segment = false;
     }
 
-    /// The next thing that faults want done besides their verdicts.
-    pub fn poll_deed(&mut self) -> Option<Deed> {
+    /// The next thing that faults want done besides their verdicts. A segment that waits has an event, which is told when it
+    /// leaves.
+    pub fn poll_deed(&mut self) -> Option<(Deed, Option<Event>)> {
         self.deeds.pop_front()
     }
 
@@ -152,6 +154,11 @@ impl Plan {
         }
     }
 
+    /// How the client is accepted before the server is dialled, if a fault wants that. Called at the client's SYN.
+    pub fn accepts_first(&mut self, cx: &mut Cx<'_>, progress: &Progress) -> Option<AcceptFirst> {
+        self.armed.iter_mut().find_map(|armed| armed.accepts_first(cx, progress))
+    }
+
     /// The next action that is due. Called after progress and after timeouts.
     pub fn poll_action(&mut self, cx: &mut Cx<'_>, progress: &Progress) -> Option<Action> {
         self.armed.iter_mut().find_map(|armed| armed.action(cx, progress))
@@ -180,6 +187,8 @@ pub(super) struct Armed {
     acted: bool,
     /// When the action is due within its bounds.
     due: Option<Instant>,
+    /// What a segment has brought about, and when.
+    later: Option<(Instant, Action)>,
 }
 
 impl Armed {
@@ -187,7 +196,18 @@ impl Armed {
         let (trigger, memory) = (Trigger::default(), Memory::default());
         let lasts = rule.fault.lasts(place);
         let bounds = lasts.map(|lasts| Box::new(Bounds { lasts: Some(lasts), ..rule.bounds.clone() }));
-        Self { rule, bounds, trigger, dice, place, memory, turned: [false; 2], acted: false, due: None }
+        Self {
+            rule,
+            bounds,
+            trigger,
+            dice,
+            place,
+            memory,
+            turned: [false; 2],
+            acted: false,
+            due: None,
+            later: None,
+        }
     }
 
     fn so_far(&self, cx: &Cx<'_>, progress: &Progress) -> SoFar {
@@ -204,7 +224,7 @@ impl Armed {
         at: Point,
         seg: &mut Segment,
         progress: &Progress,
-        deeds: &mut VecDeque<Deed>,
+        deeds: &mut VecDeque<(Deed, Option<Event>)>,
     ) -> Verdict {
         if !self.rule.fault.selects(at, seg, progress) {
             return Verdict::Pass;
@@ -227,6 +247,7 @@ impl Armed {
             dice: &mut self.dice,
             memory: &mut self.memory,
             deeds: &mut done,
+            later: &mut self.later,
         };
         let verdict = self.rule.fault.on_segment(&mut moment, seg);
         let did = match verdict {
@@ -240,18 +261,29 @@ impl Armed {
         if let Some(did) = did {
             self.fired(cx, at.leg, at.direction(), did, Some(note));
         }
-        done.iter().for_each(|deed| self.tell(cx, deed));
-        deeds.extend(done);
+        for deed in done {
+            let later = self.tell(cx, &deed);
+            deeds.push_back((deed, later));
+        }
         verdict
     }
 
-    fn tell(&self, cx: &mut Cx<'_>, deed: &Deed) {
-        let (leg, note) = match deed {
-            Deed::Send { leg, segment, .. } => (*leg, Some(SegmentNote::from(&**segment))),
-            Deed::Icmp { leg, .. } => (*leg, None),
-            Deed::Act(action) => return self.tell_action(cx, *action),
-        };
-        self.fired(cx, leg, leg.outward(), Did::Inject, note);
+    /// Tells of a deed now, or gives what is to be told when it is done.
+    fn tell(&self, cx: &mut Cx<'_>, deed: &Deed) -> Option<Event> {
+        match deed {
+            Deed::Send { leg, segment, after } => {
+                let event = self.event(leg.outward(), Did::Inject, Some(SegmentNote::from(&**segment)));
+                if !after.is_zero() {
+                    return Some(event);
+                }
+                cx.for_leg(*leg).emit(event);
+            }
+            Deed::Icmp { leg, .. } => self.fired(cx, *leg, leg.outward(), Did::Inject, None),
+            Deed::Act(action) => self.tell_action(cx, *action),
+            // They are segments of no flow.
+            Deed::Begin { .. } => self.fired(cx, Leg::Server, Direction::Upstream, Did::Knob, None),
+        }
+        None
     }
 
     fn tell_action(&self, cx: &mut Cx<'_>, action: Action) {
@@ -259,6 +291,8 @@ impl Armed {
             Action::Reset { client, server } | Action::Finish { client, server } => {
                 (client, server, Did::Inject)
             }
+            // An ICMP error is told by itself, and is no segment.
+            Action::Refuse { icmp } => (icmp.is_none(), false, Did::Inject),
             Action::Silence => (true, true, Did::Knob),
         };
         for (leg, told) in [(Leg::Client, client), (Leg::Server, server)] {
@@ -305,7 +339,23 @@ impl Armed {
         open
     }
 
+    fn accepts_first(&mut self, cx: &mut Cx<'_>, progress: &Progress) -> Option<AcceptFirst> {
+        let how = self.rule.fault.accepts_first()?;
+        let so_far = self.so_far(cx, progress);
+        let open = self.trigger.is_open(&self.rule.bounds, so_far);
+        // Only a SYN asks again.
+        self.trigger.rest();
+        if open {
+            self.fired(cx, Leg::Client, Direction::Downstream, Did::Inject, None);
+        }
+        open.then_some(how)
+    }
+
     fn action(&mut self, cx: &mut Cx<'_>, progress: &Progress) -> Option<Action> {
+        if let Some((_, action)) = self.later.take_if(|(at, _)| *at <= cx.now) {
+            self.tell_action(cx, action);
+            return Some(action);
+        }
         self.due = None;
         if self.acted {
             return None;
@@ -329,11 +379,16 @@ impl Armed {
     }
 
     fn poll_timeout(&self) -> Option<Instant> {
-        earliest(self.trigger.poll_timeout(), self.due)
+        earliest(earliest(self.trigger.poll_timeout(), self.due), self.later.map(|(at, _)| at))
     }
 
     fn fired(&self, cx: &mut Cx<'_>, leg: Leg, direction: Direction, did: Did, segment: Option<SegmentNote>) {
+        let event = self.event(direction, did, segment);
+        cx.for_leg(leg).emit(event);
+    }
+
+    fn event(&self, direction: Direction, did: Did, segment: Option<SegmentNote>) -> Event {
         let (rule, fault) = (self.rule.name.clone(), self.rule.kind.name);
-        cx.for_leg(leg).emit(Event::Fired { rule, fault, did, direction, segment });
+        Event::Fired { rule, fault, did, direction, segment }
     }
 }

@@ -3,8 +3,8 @@
 use std::net::SocketAddr;
 
 use super::{
-    Action, Circumstances, Deed, Engine, Error, Plan, Point, Progress, Rule, Rules, Shape, Turns, Verdict,
-    Way,
+    AcceptFirst, Action, Circumstances, Deed, Engine, Error, Plan, Point, Progress, Rule, Rules, Shape,
+    Turns, Verdict, Way,
 };
 use crate::cx::Cx;
 use crate::tcp::Knobs;
@@ -108,9 +108,13 @@ impl Flow {
         self.plan.poll_action(&mut Cx::new(self.now, &mut self.log), &self.progress)
     }
 
+    pub(super) fn accepts_first(&mut self) -> Option<AcceptFirst> {
+        self.plan.accepts_first(&mut Cx::new(self.now, &mut self.log), &self.progress)
+    }
+
     /// What faults wanted done besides their verdicts, since the last call.
     pub(super) fn deeds(&mut self) -> Vec<Deed> {
-        std::iter::from_fn(|| self.plan.poll_deed()).collect()
+        std::iter::from_fn(|| self.plan.poll_deed()).map(|(deed, _)| deed).collect()
     }
 
     pub(super) fn shape(&mut self, direction: Direction) -> Shape {

@@ -1,23 +1,28 @@
 //! What stands around the legs of a flow that has faults: the plan, the segments that it holds, and the bytes that it shapes.
 
 use std::collections::VecDeque;
+use std::net::SocketAddr;
 
+use super::early::Early;
 use super::flow::{BOTH, Flow, Output, Phase};
 use super::pipe::{Flowing, Pipe};
 use super::settings::Limits;
 use crate::cx::Cx;
-use crate::fault::{Action, Deed, Held, Plan, Point, Verdict, Way};
+use crate::fault::{AcceptFirst, Action, Deed, Held, Plan, Point, Verdict, Way};
 use crate::time::{Duration, Instant, earliest};
 use crate::trace::{Event, Leg};
-use crate::wire::{IcmpNote, Segment};
+use crate::wire::{Flags, IcmpNote, Segment, SeqNum, Tuple};
+
+/// Connections that faults begin beside one flow, at most.
+const MOST_STRAYS: usize = 64;
 
 /// The plan of a flow, held segments and shaped bytes.
 #[derive(Debug)]
 pub(super) struct Around {
     plan: Plan,
-    held: Held<(Point, Segment)>,
+    held: Held<Waiting>,
     /// Those that wait for later ones to pass: how many more.
-    behind: Held<(Point, Segment, u8)>,
+    behind: Held<(Waiting, u8)>,
     /// What faults want done to the flow once the segment at hand has been taken.
     acts: VecDeque<Action>,
     /// Upstream and downstream; only if a fault shapes bytes.
@@ -30,6 +35,19 @@ pub(super) struct Around {
     unheard: [bool; 2],
     /// When a peer was heard last.
     heard: Instant,
+    /// The client was accepted first, and its server has not answered, or has failed.
+    pub(super) early: Option<Early>,
+    /// Connections to the server that a fault has begun: as we send, and the number of their SYN.
+    strays: Vec<(Tuple, SeqNum)>,
+}
+
+/// A segment that waits for its time.
+#[derive(Debug)]
+struct Waiting {
+    at: Point,
+    segment: Segment,
+    /// What is told when it leaves, if a fault has made it.
+    event: Option<Box<Event>>,
 }
 
 /// How long a flow is kept whose path a fault has cut and whose peers are silent, for it may never hear of their ends. No
@@ -42,8 +60,19 @@ impl Around {
         let pipes = plan.take_shape_dice().map(|dice| Box::new(dice.map(Pipe::new)));
         let (held, behind) = (Held::new(limits.held_segments), Held::new(limits.held_segments));
         (!plan.is_empty()).then(|| {
-            let (acts, heard, unheard) = (VecDeque::new(), Instant::ZERO, [false; 2]);
-            Box::new(Self { plan, held, behind, acts, pipes, silent: false, mute: false, unheard, heard })
+            Box::new(Self {
+                plan,
+                held,
+                behind,
+                acts: VecDeque::new(),
+                pipes,
+                silent: false,
+                mute: false,
+                unheard: [false; 2],
+                heard: Instant::ZERO,
+                early: None,
+                strays: Vec::new(),
+            })
         })
     }
 
@@ -72,9 +101,8 @@ impl Around {
         self.held.is_empty() && self.behind.is_empty()
     }
 
-    fn pop_due(&mut self, now: Instant) -> Option<(Point, Segment)> {
-        let behind = |around: &mut Self| around.behind.pop_due(now).map(|(at, segment, _)| (at, segment));
-        self.held.pop_due(now).or_else(|| behind(self))
+    fn pop_due(&mut self, now: Instant) -> Option<Waiting> {
+        self.held.pop_due(now).or_else(|| self.behind.pop_due(now).map(|(waiting, _)| waiting))
     }
 
     fn pipe(&mut self, leg: Leg) -> Option<&mut Pipe> {
@@ -171,8 +199,8 @@ impl Flow {
         let progress = self.progress();
         let around = self.around.as_mut().expect("tested above");
         let verdict = around.plan.on_segment(cx, at, segment, &progress);
-        while let Some(deed) = self.around.as_mut().and_then(|around| around.plan.poll_deed()) {
-            self.perform(cx, deed);
+        while let Some((deed, event)) = self.around.as_mut().and_then(|around| around.plan.poll_deed()) {
+            self.perform(cx, deed, event);
         }
         verdict
     }
@@ -187,13 +215,16 @@ impl Flow {
         }
     }
 
-    fn perform(&mut self, cx: &mut Cx<'_>, deed: Deed) {
+    fn perform(&mut self, cx: &mut Cx<'_>, deed: Deed, event: Option<Event>) {
         match deed {
             Deed::Send { leg, segment, after } => {
                 let cx = &mut cx.for_leg(leg);
                 match after.is_zero() {
                     true => self.push_segment(cx, leg, *segment),
-                    false => self.hold(cx, Point { leg, way: Way::Out }, after, *segment),
+                    false => {
+                        let at = Point { leg, way: Way::Out };
+                        self.wait(cx, after, Waiting { at, segment: *segment, event: event.map(Box::new) });
+                    }
                 }
             }
             Deed::Icmp { leg, kind, code, mtu, quoted } => {
@@ -208,7 +239,33 @@ impl Flow {
                 }
                 self.unsettled = true;
             }
+            Deed::Begin { syns } => self.begin_strays(syns),
         }
+    }
+
+    fn begin_strays(&mut self, syns: Vec<(u16, Segment)>) {
+        let Some(around) = &mut self.around else { return };
+        for (port, segment) in syns.into_iter().take(MOST_STRAYS) {
+            let tuple = Tuple { src: SocketAddr::new(self.client.ip(), port), dst: self.server };
+            around.strays.push((tuple, segment.seq));
+            self.out.push_back(Output::Segment { tuple, segment });
+        }
+    }
+
+    /// The flow is over, and so are the connections that a fault has begun beside it.
+    pub(super) fn end_strays(&mut self) {
+        let Some(around) = &mut self.around else { return };
+        for (tuple, iss) in around.strays.drain(..) {
+            let segment = Segment { seq: iss + 1, flags: Flags::RST, ..Segment::default() };
+            self.out.push_back(Output::Segment { tuple, segment });
+            // It may be the end of a service that has looked for output already.
+            self.unsettled = true;
+        }
+    }
+
+    /// Where answers to the connections come from that a fault has begun beside this one.
+    pub(super) fn strays(&self) -> impl Iterator<Item = Tuple> {
+        self.around.iter().flat_map(|around| around.strays.iter().map(|(tuple, _)| tuple.reverse()))
     }
 
     fn act(&mut self, cx: &mut Cx<'_>, action: Action) {
@@ -222,6 +279,7 @@ impl Flow {
                 self.unsettled = true;
             }
             Action::Reset { client, server } => self.reset(cx, client, server),
+            Action::Refuse { icmp } => self.refuse(cx, icmp),
             Action::Finish { client, server } => {
                 for leg in BOTH.into_iter().filter(|leg| if *leg == Leg::Client { client } else { server }) {
                     // What the far peer still sends it vanishes: a leg that is shut takes no more bytes.
@@ -233,8 +291,12 @@ impl Flow {
     }
 
     fn hold(&mut self, cx: &mut Cx<'_>, at: Point, time: Duration, segment: Segment) {
+        self.wait(cx, time, Waiting { at, segment, event: None });
+    }
+
+    fn wait(&mut self, cx: &mut Cx<'_>, time: Duration, waiting: Waiting) {
         if let Some(around) = &mut self.around {
-            around.held.push(cx, cx.now + time, (at, segment));
+            around.held.push(cx, cx.now + time, waiting);
         }
     }
 
@@ -246,31 +308,35 @@ impl Flow {
 
     fn put_behind(&mut self, cx: &mut Cx<'_>, at: Point, segments: u8, most: Duration, segment: Segment) {
         if let Some(around) = &mut self.around {
-            around.behind.push(cx, cx.now + most, (at, segment, segments));
+            around.behind.push(cx, cx.now + most, (Waiting { at, segment, event: None }, segments));
         }
     }
 
     /// A segment has passed here: one that waited for it, and for no more, goes on behind it.
     fn pass_by(&mut self, cx: &mut Cx<'_>, at: Point) {
         let Some(around) = self.around.as_mut().filter(|around| !around.behind.is_empty()) else { return };
-        let released = around.behind.take(|(point, _, left)| {
-            *left = left.saturating_sub(u8::from(*point == at));
+        let released = around.behind.take(|(waiting, left)| {
+            *left = left.saturating_sub(u8::from(waiting.at == at));
             *left == 0
         });
-        for (at, segment, _) in released {
-            self.let_go(cx, at, segment);
+        for (waiting, _) in released {
+            self.let_go(cx, waiting);
         }
     }
 
     /// Lets held segments go whose time has come.
     pub(super) fn release_held(&mut self, cx: &mut Cx<'_>) {
-        while let Some((at, segment)) = self.around.as_mut().and_then(|around| around.pop_due(cx.now)) {
-            self.let_go(cx, at, segment);
+        while let Some(waiting) = self.around.as_mut().and_then(|around| around.pop_due(cx.now)) {
+            self.let_go(cx, waiting);
         }
     }
 
-    fn let_go(&mut self, cx: &mut Cx<'_>, at: Point, segment: Segment) {
+    fn let_go(&mut self, cx: &mut Cx<'_>, waiting: Waiting) {
+        let Waiting { at, segment, event } = waiting;
         let cx = &mut cx.for_leg(at.leg);
+        if let Some(event) = event {
+            cx.emit(*event);
+        }
         match at.way {
             Way::In => self.take_in(cx, at.leg, segment),
             Way::Out => self.push_segment(cx, at.leg, segment),
@@ -313,6 +379,12 @@ impl Flow {
         {
             self.act(cx, action);
         }
+    }
+
+    /// How the plan wants the client accepted before the server is dialled, if it does.
+    pub(super) fn accepts_first(&mut self, cx: &mut Cx<'_>) -> Option<AcceptFirst> {
+        let progress = self.progress();
+        self.around.as_mut().and_then(|around| around.plan.accepts_first(cx, &progress))
     }
 
     /// Bytes from the peer of `leg`, where faults shape them. False: nobody does, and they go straight on.

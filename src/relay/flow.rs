@@ -7,6 +7,7 @@
 //! | file | what |
 //! |---|---|
 //! | `opening` | from the first SYN to the client's SYN-ACK: one dial, refusals, giving up |
+//! | `early` | the same where a fault accepts the client before the server is dialled |
 //! | `seam` | what an event of one leg means for the other |
 //! | `around` | the plan, and segments that it holds |
 
@@ -64,6 +65,8 @@ pub(super) enum Phase {
     Dialling,
     /// The dial ended in silence: the client's own timer decides.
     Silent,
+    /// A fault has accepted the client already; the server leg dials, or will.
+    Early,
     /// The server has answered; the client has its SYN-ACK and the server waits for its ACK.
     Accepting,
     /// Both handshakes are complete.
@@ -273,10 +276,11 @@ impl Flow {
             && BOTH.iter().all(|leg| self.legs[*leg].is_gone())
     }
 
-    /// True until the client's handshake is complete.
+    /// True until both handshakes are complete.
     #[must_use]
     pub const fn is_half_open(&self) -> bool {
-        matches!(self.phase, Phase::Waiting | Phase::Dialling | Phase::Silent | Phase::Accepting)
+        use Phase::{Accepting, Dialling, Early, Silent, Waiting};
+        matches!(self.phase, Waiting | Dialling | Silent | Early | Accepting)
     }
 
     /// True once [`Event::FlowClosed`] is told; what is left only answers late segments.
@@ -339,6 +343,7 @@ impl Flow {
             let upstream_bytes = self.legs.delivered(Leg::Server);
             let downstream_bytes = self.legs.delivered(Leg::Client);
             cx.emit(Event::FlowClosed { outcome, upstream_bytes, downstream_bytes });
+            self.end_strays();
         }
     }
 
@@ -354,7 +359,7 @@ impl Flow {
             Link::Tcp(tcp) if !tcp.closed => {
                 other.set_ip(carried(segment.ip, hops));
                 tcp.conn.on_segment(cx, segment);
-                if self.phase == Phase::Accepting {
+                if matches!(self.phase, Phase::Accepting | Phase::Early) {
                     // What completes the handshake may carry data.
                     self.serve_events(cx, leg, self.server.ip());
                 }

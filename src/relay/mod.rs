@@ -1,6 +1,7 @@
 //! The relay: flows, their two legs, and the seam between them.
 
 mod around;
+mod early;
 pub mod flow;
 mod leg;
 mod neighbours;

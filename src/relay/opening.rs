@@ -47,7 +47,13 @@ impl Flow {
     fn on_syn(&mut self, cx: &mut Cx<'_>, segment: &Segment) {
         self.syn = SynInfo::of(segment);
         match self.phase {
-            Phase::Waiting => self.dial(cx),
+            Phase::Waiting => match self.accepts_first(cx) {
+                Some(how) => self.accept_early(cx, how),
+                None => {
+                    self.phase = Phase::Dialling;
+                    self.dial(cx);
+                }
+            },
             Phase::Dialling => {
                 if let Some(conn) = self.legs[Leg::Server].conn_mut() {
                     conn.resend_syn();
@@ -79,8 +85,8 @@ impl Flow {
         }
     }
 
-    fn dial(&mut self, cx: &mut Cx<'_>) {
-        self.phase = Phase::Dialling;
+    /// Makes the server leg.
+    pub(super) fn dial(&mut self, cx: &mut Cx<'_>) {
         let settings = &self.settings;
         self.legs[Leg::Server] = match settings.uplink {
             Uplink::Socket => {
@@ -108,6 +114,11 @@ impl Flow {
             }
             None => (self.own_offer(), IpMeta::default()),
         };
+        self.accept_client(cx, reply, ip);
+    }
+
+    /// Makes the client leg: its SYN-ACK offers `reply`.
+    pub(super) fn accept_client(&mut self, cx: &mut Cx<'_>, reply: SynOptions, ip: IpMeta) {
         let tuple = Tuple { src: self.server, dst: self.client };
         let cx = &mut cx.for_leg(Leg::Client);
         let conn = Connection::accept(cx, &self.settings.tcp, tuple, &self.syn, reply, ip);
@@ -115,9 +126,22 @@ impl Flow {
     }
 
     /// What Linux would offer: everything that the client did. The link is as wide as the client says.
-    fn own_offer(&self) -> SynOptions {
+    pub(super) fn own_offer(&self) -> SynOptions {
         let syn = self.syn.options;
         SynOptions { window_scale: syn.window_scale.map(|_| SCALE), ecn: false, ..syn }
+    }
+
+    /// A fault refuses the client, by ICMP or by RST. Too late once it has its SYN-ACK.
+    pub(super) fn refuse(&mut self, cx: &mut Cx<'_>, icmp: Option<(u8, u8)>) {
+        if !matches!(self.phase, Phase::Waiting | Phase::Dialling | Phase::Silent) {
+            return;
+        }
+        self.hang_up(cx);
+        match icmp {
+            Some((kind, code)) => self.refuse_by_icmp(cx, kind, code, self.server.ip()),
+            None => self.refuse_by_rst(cx),
+        }
+        self.unsettled = true;
     }
 
     /// The server refused with a RST.
@@ -140,9 +164,16 @@ impl Flow {
     }
 
     fn refused(&mut self, cx: &mut Cx<'_>, outcome: Outcome) {
-        self.legs.free(Leg::Server);
+        self.free_dial();
         self.expires = Instant::FAR;
         self.tell_closed(cx, outcome);
+    }
+
+    /// Frees the server leg, but for a socket whose last command is still to be fetched.
+    fn free_dial(&mut self) {
+        if !self.has_socket() {
+            self.legs.free(Leg::Server);
+        }
     }
 
     /// The kernel gave up without an answer. The client's own timer decides; its SYNs do not start a second dial.
@@ -153,27 +184,39 @@ impl Flow {
 
     /// The client reset its own attempt: the server hears of it, with the number that it would have been.
     fn cancel(&mut self, cx: &mut Cx<'_>) {
+        self.hang_up(cx);
+        self.give_up(cx, Outcome::Aborted);
+    }
+
+    /// Gives up the dial. A server that was asked hears of it, with the number that it would have been.
+    pub(super) fn hang_up(&mut self, cx: &mut Cx<'_>) {
         if let Some(numbers) = self.legs[Leg::Server].conn().and_then(Connection::numbers) {
             let rst = Segment { seq: numbers.snd_nxt, flags: Flags::RST, ..Segment::default() };
             self.send_out(cx, Leg::Server, rst);
         }
-        self.give_up(cx, Outcome::Aborted);
+        self.abort_dial();
+    }
+
+    fn abort_dial(&mut self) {
+        match &mut self.legs[Leg::Server] {
+            Link::Socket(socket) => socket.abort(),
+            _ => self.legs.free(Leg::Server),
+        }
     }
 
     /// The client has stopped sending SYNs, or it is late enough to forget a flow that only waited to answer with a RST, or for
     /// a peer that does not finish.
     pub(super) fn expire(&mut self, cx: &mut Cx<'_>) {
+        if self.phase == Phase::Early {
+            return self.dial_on(cx);
+        }
         self.give_up(cx, Outcome::Timeout);
     }
 
     fn give_up(&mut self, cx: &mut Cx<'_>, outcome: Outcome) {
         self.expires = Instant::FAR;
         self.tell_closed(cx, outcome);
-        match &mut self.legs[Leg::Server] {
-            // Its last command is still to be fetched.
-            Link::Socket(socket) => socket.abort(),
-            _ => self.legs.free(Leg::Server),
-        }
+        self.abort_dial();
         self.legs.free(Leg::Client);
     }
 
@@ -187,8 +230,8 @@ impl Flow {
             Phase::Waiting | Phase::Dialling | Phase::Silent => segment.seq != self.isn,
             Phase::Accepting => false,
             // A late copy of this connection's own SYN opens nothing.
-            Phase::Open | Phase::Ended if segment.seq == self.isn => false,
-            Phase::Open | Phase::Ended => match &self.legs[Leg::Client] {
+            Phase::Early | Phase::Open | Phase::Ended if segment.seq == self.isn => false,
+            Phase::Early | Phase::Open | Phase::Ended => match &self.legs[Leg::Client] {
                 Link::Gone => true,
                 Link::Tcp(tcp) => {
                     let seq = segment.seq + (self.syn.seq - self.isn.0).0;

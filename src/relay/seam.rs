@@ -104,6 +104,7 @@ impl Flow {
             (Phase::Dialling, Leg::Server, Event::Reset) => self.refuse_by_rst(cx),
             (Phase::Dialling, Leg::Server, Event::TimedOut) => self.fall_silent(),
             (Phase::Accepting, Leg::Client, Event::Established) => self.complete(cx),
+            (Phase::Early, leg, event) if self.on_early_event(cx, leg, event) => {}
             (Phase::Accepting, Leg::Client, Event::TimedOut) => {
                 // The server's own SYN-ACKs have run out by now as well: it hears nothing, as without us.
                 self.outcome.get_or_insert(Outcome::Aborted);
@@ -113,10 +114,7 @@ impl Flow {
             (_, _, Event::FinReceived) if !self.is_half_open() => {
                 // What completed the handshake may have carried data and this FIN as well.
                 self.relay_from(cx, leg);
-                if !self.shaped_end(cx, leg) {
-                    let other = leg.other();
-                    self.legs[other].shutdown(&mut cx.for_leg(other));
-                }
+                self.pass_end(cx, leg);
             }
             (phase, _, Event::Reset) => {
                 let half_open = phase == Phase::Accepting && leg == Leg::Client;
@@ -127,7 +125,13 @@ impl Flow {
                 self.outcome.get_or_insert(Outcome::Timeout);
                 self.legs[leg.other()].abort(&mut cx.for_leg(leg.other()));
             }
-            (_, _, Event::KeepaliveProbe) => self.legs[leg.other()].probe(),
+            (_, _, Event::KeepaliveProbe) if !self.has_only_a_client() => self.legs[leg.other()].probe(),
+            // Who accepted the client first answers for a server that is not there.
+            (_, _, Event::KeepaliveProbe) => {
+                if let Some(conn) = self.legs[leg].conn_mut() {
+                    conn.answer_probe();
+                }
+            }
             (_, _, Event::ProbeAnswered) => {
                 if let Some(conn) = self.legs[leg.other()].conn_mut() {
                     conn.answer_probe();
@@ -138,22 +142,37 @@ impl Flow {
     }
 
     /// The client's handshake is complete: the server hears of it, and bytes flow.
-    fn complete(&mut self, cx: &mut Cx<'_>) {
+    pub(super) fn complete(&mut self, cx: &mut Cx<'_>) {
         self.phase = Phase::Open;
-        self.established = Some(cx.now);
+        let accepted_first = self.around.as_mut().is_some_and(|around| around.early.take().is_some());
+        self.established.get_or_insert(cx.now);
         // The client's ACK may have come with its first bytes, and even with its FIN.
         self.relay_from(cx, Leg::Client);
         self.relay_from(cx, Leg::Server);
-        let (server, client) = self.legs.pair(Leg::Server);
-        if let Some(conn) = server.conn_mut() {
+        if let Some(conn) = self.legs[Leg::Server].conn_mut() {
             conn.uncork();
-            // A server that opened at the same time may have finished already.
-            if conn.state() == State::CloseWait {
-                client.shutdown(&mut cx.for_leg(Leg::Client));
+        }
+        // A server that opened at the same time may have finished already, and so may a client that was accepted first. The
+        // FIN of any other client is still to be told.
+        for leg in BOTH.into_iter().filter(|leg| *leg == Leg::Server || accepted_first) {
+            if self.legs[leg].conn().is_some_and(|conn| conn.state() == State::CloseWait) {
+                self.pass_end(cx, leg);
             }
         }
         // Now, for the first bytes may have come in the same batch.
         self.apply_plan(cx);
+    }
+
+    /// The peer of `leg` has finished, and so does our end of the other leg.
+    pub(super) fn pass_end(&mut self, cx: &mut Cx<'_>, leg: Leg) {
+        if !self.shaped_end(cx, leg) {
+            let other = leg.other();
+            self.legs[other].shutdown(&mut cx.for_leg(other));
+        }
+        if self.has_only_a_client() {
+            // There is no server that could.
+            self.legs[leg].shutdown(&mut cx.for_leg(leg));
+        }
     }
 
     /// Without us the bytes before a RST would be with the receiver already. Here they may still wait for the congestion
@@ -190,7 +209,7 @@ impl Flow {
         if self.expires == Instant::FAR && self.is_orphaned() {
             self.expires = cx.now + ORPHANED;
         }
-        if matches!(self.phase, Phase::Accepting | Phase::Open)
+        if matches!(self.phase, Phase::Early | Phase::Accepting | Phase::Open)
             && BOTH.iter().all(|leg| self.legs[*leg].is_over())
         {
             self.tell_closed(cx, Outcome::Ok);

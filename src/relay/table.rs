@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use foldhash::fast::FixedState;
-use hashbrown::HashTable;
+use hashbrown::{HashMap, HashTable};
 use slab::Slab;
 
 use super::flow::{Caps, Flow, Output};
@@ -77,6 +77,8 @@ pub struct Table {
     /// Flows that were dropped while their socket was open.
     orphans: Vec<FlowKey>,
     neighbours: Neighbours,
+    /// Where answers come from to connections that faults have begun and nobody completes. At most `limits.half_open`.
+    strays: HashMap<Tuple, FlowId, FixedState>,
 }
 
 #[derive(Debug)]
@@ -87,6 +89,8 @@ struct Entry {
     half_open: bool,
     lingering: bool,
     queued: u32,
+    /// Its strays are noted.
+    strays: bool,
 }
 
 /// A slot and a leg, in four bytes; the addresses are in the flow.
@@ -127,6 +131,7 @@ impl Table {
             queued: 0,
             orphans: Vec::new(),
             neighbours,
+            strays: HashMap::with_hasher(FixedState::with_seed(hash_seed)),
         }
     }
 
@@ -186,7 +191,15 @@ impl Table {
             None if segment.has(Flags::SYN) && !segment.flags.any(Flags::ACK | Flags::RST | Flags::FIN) => {
                 self.admit(cx, tuple, segment)
             }
-            None => Route::Foreign,
+            None => match self.strays.get(&tuple) {
+                None => Route::Foreign,
+                Some(flow) => {
+                    // The client's host, which has no such connection, would answer by a RST.
+                    let reason = "answers a connection that a fault has begun";
+                    cx.for_flow(*flow).emit(Event::Discarded { reason });
+                    Route::Dropped
+                }
+            },
         }
     }
 
@@ -246,6 +259,11 @@ impl Table {
             self.remove(cx, key);
             return None;
         }
+        let strays = entry.flow.strays().next().is_some();
+        if strays != entry.strays {
+            self.note_strays(cx, key);
+        }
+        let entry = self.entry(key)?;
         let deadline = entry.flow.poll_timeout();
         if deadline.is_none() {
             entry.flow.relax();
@@ -276,7 +294,27 @@ impl Table {
         self.touched.clear();
         self.lingering_order.clear();
         self.neighbours.clear();
+        self.strays.clear();
         (self.half_open, self.lingering, self.queued) = (0, 0, 0);
+    }
+
+    /// Notes the connections that a fault has begun beside a flow, or forgets them. What is beyond the limit is not noted: its
+    /// answers reach the client's host, which ends it.
+    fn note_strays(&mut self, cx: &mut Cx<'_>, key: FlowKey) {
+        let Some(entry) = self.entries.get_mut(key.slot as usize) else { return };
+        let id = entry.flow.id();
+        entry.strays = entry.flow.strays().next().is_some();
+        if !entry.strays {
+            self.strays.retain(|_, flow| *flow != id);
+            return;
+        }
+        for stray in entry.flow.strays() {
+            if self.half_open + self.strays.len() >= self.settings.limits.half_open {
+                cx.for_flow(id).emit(Event::LimitHit { limit: "limits.half_open" });
+                break;
+            }
+            self.strays.insert(stray, id);
+        }
     }
 
     fn entry(&mut self, key: FlowKey) -> Option<&mut Entry> {
@@ -335,8 +373,14 @@ impl Table {
         let plan = self.rules.plan(id, tuple.src, tuple.dst, &circumstances, &mut self.neighbours.turns);
         let flow = Flow::new(cx, &self.settings, id, tuple, syn, plan);
         self.half_open += 1;
-        let slot =
-            self.entries.insert(Entry { flow, touched: false, half_open: true, lingering: false, queued: 0 });
+        let slot = self.entries.insert(Entry {
+            flow,
+            touched: false,
+            half_open: true,
+            lingering: false,
+            queued: 0,
+            strays: false,
+        });
         let slot = u32::try_from(slot).expect("limits.flows and limits.lingering are at most 2^24");
         for leg in self.indexed() {
             let hash = self.hasher.hash_one(self.entries[slot as usize].flow.arriving(*leg));
@@ -365,6 +409,9 @@ impl Table {
             }
         }
         let entry = self.entries.remove(key.slot as usize);
+        if entry.strays {
+            self.strays.retain(|_, flow| *flow != entry.flow.id());
+        }
         if entry.flow.has_socket() {
             self.orphans.push(key);
         }

@@ -14,6 +14,8 @@ use crate::wire::{Flags, IpMeta, Segment, Tuple, WindowScale};
 
 /// How often an application with a read rate reads.
 const READ_EVERY: Duration = Duration::from_millis(10);
+/// The option with which a client asks for a cookie (RFC 7413 §4.1.1).
+const FAST_OPEN_COOKIE_REQUEST: [u8; 2] = [34, 2];
 /// SYNs before the host gives up, as `tcp_syn_retries` 6 and `tcp_syn_linear_timeouts` 4 give.
 const SYNS: u32 = 11;
 
@@ -97,6 +99,8 @@ pub struct Host {
     eof: bool,
     shut: bool,
     closed: bool,
+    /// Its next SYN asks for ECN and TCP Fast Open.
+    asks: bool,
     watch: Watch,
     /// The first rule of TCP or of its promise to the application that was broken.
     pub broken: Option<String>,
@@ -142,6 +146,7 @@ impl Host {
             eof: false,
             shut: false,
             closed: false,
+            asks: false,
             watch: Watch::new(tuple.is_ipv6()),
             broken: None,
             corrupted: false,
@@ -174,6 +179,11 @@ impl Host {
     pub fn start(&mut self, cx: &mut Cx<'_>) {
         self.conn = Some(Connection::connect(cx, &self.config, self.tuple, self.syn, IpMeta::default()));
         self.syn_timer = Some((cx.now + syn_wait(1), 1));
+    }
+
+    /// Its first SYN asks for ECN and for a cookie of TCP Fast Open. As with Linux, a SYN that comes again does not.
+    pub fn ask_for_extensions(&mut self) {
+        self.asks = true;
     }
 
     /// A segment arrives.
@@ -228,7 +238,7 @@ impl Host {
         if let Some(segment) = self.stray.pop_front() {
             return Some(segment);
         }
-        let Some(segment) = self.conn.as_mut()?.poll_transmit(cx, caps) else {
+        let Some(mut segment) = self.conn.as_mut()?.poll_transmit(cx, caps) else {
             // Only now, for the last words of a connection may be a RST.
             self.conn.take_if(|_| self.closed);
             return None;
@@ -236,6 +246,10 @@ impl Host {
         cx.segment_out(&segment);
         if let Err(rule) = self.watch.sent(&segment) {
             self.breaks(rule);
+        }
+        if segment.has(Flags::SYN) && std::mem::take(&mut self.asks) {
+            segment.flags = segment.flags | Flags::ECE | Flags::CWR;
+            segment.options.unknown.extend(FAST_OPEN_COOKIE_REQUEST);
         }
         Some(segment)
     }

@@ -18,6 +18,9 @@ pub fn perform(rules: Rules, play: Play) -> Result<Vec<Record>, String> {
     let (client, server) = applications(play);
     let setup = Setup { seed: rules.seed(), client, server, ..Setup::default() };
     let mut trio = Trio::new(setup, rules, Vec::new());
+    if play == Play::Extensions {
+        trio.client.host.ask_for_extensions();
+    }
     trio.run_for(SHOWN)?;
     trio.close();
     Ok(trio.sink)
@@ -29,7 +32,7 @@ fn applications(play: Play) -> (App, App) {
     let client = |send, chunk, close| App { send, chunk, pause, close, ..App::default() };
     let server = |send, close| App { send, close, ..App::default() };
     match play {
-        Play::Talk => (client(100, 100, Close::WhenSent), server(2000, Close::AfterPeer)),
+        Play::Talk | Play::Extensions => (client(100, 100, Close::WhenSent), server(2000, Close::AfterPeer)),
         Play::ServerCloses => (client(100, 100, Close::AfterPeer), server(2000, Close::WhenSent)),
         Play::TwoWrites => (client(150, 50, Close::WhenSent), server(2000, Close::AfterPeer)),
         Play::Upload => (client(60_000, 20_000, Close::WhenSent), server(2000, Close::AfterPeer)),

@@ -147,6 +147,9 @@ impl<S: Sink> Trio<S> {
 
     fn carry_out(&mut self, output: Output) {
         match output {
+            // The hosts have one connection; what a fault begins beside it is lost.
+            Output::Segment { tuple, .. }
+                if ![tuple, tuple.reverse()].contains(&self.client.host.tuple()) => {}
             Output::Segment { tuple, segment } => {
                 let leg = if tuple.dst == self.client.host.tuple().src { Leg::Client } else { Leg::Server };
                 let now = self.now;

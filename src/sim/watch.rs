@@ -62,7 +62,8 @@ impl Watch {
     /// The rule that it breaks.
     pub fn sent(&mut self, segment: &Segment) -> Result<(), String> {
         if segment.has(Flags::RST) {
-            self.reset = true;
+            // One without ACK answers a segment of another connection, and ends none (RFC 9293 §3.10.7.3).
+            self.reset |= segment.has(Flags::ACK);
             return Ok(());
         }
         if self.reset {

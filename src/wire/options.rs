@@ -76,6 +76,16 @@ impl Options {
         options
     }
 
+    /// The kinds of the unknown options, in their order.
+    pub fn unknown_kinds(&self) -> impl Iterator<Item = u8> {
+        let mut rest = &self.unknown[..];
+        std::iter::from_fn(move || {
+            let (kind, len) = (*rest.first()?, *rest.get(1)?);
+            rest = rest.get(usize::from(len).max(2)..).unwrap_or_default();
+            Some(kind)
+        })
+    }
+
     /// Takes one whole option with its kind and length bytes.
     fn take(&mut self, option: &[u8]) {
         match *option {
@@ -189,6 +199,16 @@ mod tests {
 
     fn block(left: u32, right: u32) -> SackBlock {
         SackBlock { left: SeqNum(left), right: SeqNum(right) }
+    }
+
+    #[test]
+    fn unknown_options_are_told_by_their_kinds() {
+        let options = Options::parse(&[34, 2, 1, 2, 4, 5, 180, 254, 4, 2, 4, 30, 3, 34]);
+        assert_eq!(options.unknown_kinds().collect::<Vec<_>>(), [34, 254, 30]);
+        let mut torn = Options::default();
+        torn.unknown.extend([34, 0, 9, 200, 7]);
+        assert_eq!(torn.unknown_kinds().collect::<Vec<_>>(), [34, 9], "whatever a fault has put in");
+        assert_eq!(Options::default().unknown_kinds().count(), 0);
     }
 
     #[test]

@@ -27,6 +27,9 @@ pub(crate) const SINGLES: &[Single] = &[
     ("idle-timeout resets who speaks next, client and server", idle_timeout),
     ("bandwidth lets the server's bytes pass at the rate and stops it", bandwidth),
     ("latency holds the server's bytes back", latency),
+    ("refuse gives the errno of its style, and dials nobody", refuse),
+    ("accept-first connects to a closed port, and waits for an open one", accept_first),
+    ("odd answers to the SYN do not keep Linux from connecting", odd_answers),
     ("a fault that needs the server's segments is refused with the reason", refused),
 ];
 
@@ -277,6 +280,60 @@ fn latency() {
     server.write_all(&[7; 100_000]).expect("taken");
     client.read_exact(&mut [0; 100_000]).expect("all arrives");
     took("a reply", begin.elapsed(), Duration::from_millis(300));
+}
+
+fn refuse() {
+    for (family, style, expected) in [
+        (Family::V4, "rst", "ECONNREFUSED"),
+        (Family::V4, "icmp-net", "ENETUNREACH"),
+        (Family::V6, "icmp-admin", "EACCES"),
+    ] {
+        let bench = Bench::new(family, &format!("refuse style={style}"));
+        let error = bench.lab.connect(lab::server_at(family)).expect_err("it is refused");
+        assert_eq!(errno(&error), expected, "{style}");
+        assert!(!is_ready_to_accept(&bench.listener, Duration::from_millis(200)), "{style}: no dial");
+    }
+}
+
+fn accept_first() {
+    for (family, on_fail, expected) in [(Family::V4, "rst", "ECONNRESET"), (Family::V6, "fin", "EOF")] {
+        let Bench { lab, listener, events } =
+            Bench::new(family, &format!("accept-first delay=300ms on_fail={on_fail}"));
+        drop(listener);
+        let mut client = lab.connect(lab::server_at(family)).expect("it is accepted first");
+        assert_eq!(lab::drain(&mut client).1, expected);
+        drop(client);
+        events.wait("end of the flow", |log: &Log| log.0.iter().any(|e| e.text("outcome") == "refused-rst"));
+    }
+    let bench = Bench::new(Family::V4, "accept-first delay=300ms");
+    let begin = Instant::now();
+    let (mut client, time) = bench.connect();
+    took("connect", time, Duration::ZERO);
+    client.write_all(b"all there is").expect("sent");
+    client.shutdown(Shutdown::Write).expect("a live socket");
+    let (mut server, _) = lab::accept(&bench.listener).expect("it is dialled");
+    took("accept", begin.elapsed(), Duration::from_millis(300));
+    let (bytes, end) = lab::drain(&mut server);
+    assert_eq!((&bytes[..], &end[..]), (&b"all there is"[..], "EOF"));
+    server.write_all(b"reply").expect("the other direction is open");
+    drop(server);
+    assert_eq!(lab::drain(&mut client), (b"reply".to_vec(), "EOF".to_owned()));
+}
+
+fn odd_answers() {
+    for (family, fault) in [
+        (Family::V4, "challenge-ack"),
+        (Family::V6, "wrong-syn-ack"),
+        (Family::V4, "simultaneous-open"),
+        (Family::V6, "simultaneous-open gap=0"),
+    ] {
+        let bench = Bench::new(family, fault);
+        let (mut client, time) = bench.connect();
+        took(fault, time, Duration::ZERO);
+        let (mut server, _) = lab::accept(&bench.listener).expect("the server accepts");
+        client.write_all(b"ping").expect("sent");
+        server.read_exact(&mut [0; 4]).expect("it arrives");
+    }
 }
 
 fn refused() {

@@ -8,6 +8,7 @@ use socket2::{Domain, Socket, Type};
 use crate::engine::Clock;
 use crate::fault::Play;
 use crate::report::text::duration;
+use crate::setup::namespace;
 use crate::time::{Duration, Instant};
 
 /// Something that an application noticed.
@@ -111,6 +112,9 @@ pub(super) fn client(
     let socket = Socket::new(Domain::for_address(from), Type::STREAM, None);
     let connect = |socket: Socket| {
         socket.bind(&from.into())?;
+        if play == Play::Extensions {
+            namespace::ask_for_extensions(&socket)?;
+        }
         socket.connect(&to.into())?;
         let stream = TcpStream::from(socket);
         stream.set_read_timeout(Some(PATIENCE))?;
@@ -133,7 +137,7 @@ pub(super) fn client(
 
 fn client_speaks(play: Play, stream: &mut TcpStream, diary: &mut Diary<impl FnMut(Line)>) -> Option<()> {
     match play {
-        Play::Talk => {
+        Play::Talk | Play::Extensions => {
             diary.write(stream, REQUEST)?;
             diary.read(stream, REPLY)?;
             diary.think()?;
@@ -190,7 +194,7 @@ pub(super) fn server(play: Play, listener: &TcpListener, diary: &mut Diary<impl 
 
 fn server_speaks(play: Play, stream: &mut TcpStream, diary: &mut Diary<impl FnMut(Line)>) -> Option<()> {
     match play {
-        Play::Talk => {
+        Play::Talk | Play::Extensions => {
             diary.read(stream, REQUEST)?;
             diary.write(stream, REPLY)?;
             diary.read_to_end(stream)?;

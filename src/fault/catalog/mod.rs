@@ -24,6 +24,15 @@ pub const KINDS: &[Kind] = &[
     handshake::wscale_strip::KIND,
     handshake::mss_rewrite::KIND,
     handshake::pmtu_blackhole::KIND,
+    handshake::refuse::KIND,
+    handshake::challenge_ack::KIND,
+    handshake::accept_first::KIND,
+    handshake::simultaneous_open::KIND,
+    handshake::tfo_blackhole::KIND,
+    handshake::ecn_blackhole::KIND,
+    handshake::syn_dup::KIND,
+    handshake::wrong_syn_ack::KIND,
+    handshake::half_open_flood::KIND,
     window::zero_window_stall::KIND,
     ack::ack_delay::KIND,
     established::rst_inject::KIND,
@@ -48,6 +57,7 @@ pub const KINDS: &[Kind] = &[
     stream::reset_peer::KIND,
     stream::slicer::KIND,
     stream::limit_data::KIND,
+    stream::stall::KIND,
 ];
 
 /// The fault of this name.

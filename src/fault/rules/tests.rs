@@ -79,7 +79,9 @@ fn a_rule_may_ask_about_neighbours_and_counts_the_flows_that_it_matches() {
                     continue;
                 }
             };
-            assert_eq!(turn, Turn { nth, since_first: Duration::from_millis(100 * (number - first)) });
+            let since_first = Duration::from_millis(100 * (number - first));
+            let since_last = Duration::from_millis(if nth == 1 { 0 } else { 100 });
+            assert_eq!(turn, Turn { nth, since_first, since_last });
         }
     }
     assert!((1..10).contains(&siblings), "{siblings}");

@@ -344,3 +344,41 @@ fn new_rules_count_the_flows_that_are_already_open() {
     bench.arrive(tuple(4), syn());
     assert_eq!(bench.opened(), ["", "", "a", "b"]);
 }
+
+/// H27: nobody but the server knows of connections that a fault begins, and they go with the flow.
+#[test]
+fn answers_to_connections_that_a_fault_has_begun_are_swallowed_while_the_flow_lasts() {
+    let mut bench = Bench::new(Limits { half_open: 6, ..Limits::default() });
+    let rule = crate::fault::Rule::build("half-open-flood n=8".parse().unwrap()).unwrap();
+    let rules = Rules::new(1, crate::fault::Engine::Tun, vec![rule]).unwrap();
+    bench.table.set_rules(Arc::new(rules));
+    let flow = tuple(1);
+    bench.arrive(flow, segment(Flags::SYN, 100, 0));
+    let up = bench.sent(flow).seq + 1;
+    bench.arrive(flow.reverse(), segment(Flags::SYN | Flags::ACK, 900, up.0));
+    let begun: Vec<(Tuple, Segment)> =
+        bench.sent.iter().filter(|(to, _)| ![flow, flow.reverse()].contains(to)).cloned().collect();
+    assert_eq!(begun.len(), 8);
+    assert!(
+        begun
+            .iter()
+            .all(|(to, syn)| to.dst == flow.dst && to.src.ip() == flow.src.ip() && syn.flags == Flags::SYN)
+    );
+    // One of the six is the flow itself.
+    assert_eq!(bench.limits_hit(), ["limits.half_open"]);
+    let mut answers = || {
+        let answer = |(to, syn): &(Tuple, Segment)| {
+            bench.arrive(to.reverse(), segment(Flags::SYN | Flags::ACK, 500, syn.seq.0 + 1))
+        };
+        let routes: Vec<Route> = begun.iter().map(answer).collect();
+        [Route::Dropped, Route::Foreign].map(|route| routes.iter().filter(|found| **found == route).count())
+    };
+    assert_eq!(answers(), [5, 3], "beyond the limit the client's host ends them");
+    bench.arrive(flow, segment(Flags::RST, 101, 0));
+    let ended = |(to, syn): &(Tuple, Segment)| {
+        let rst = bench.sent.iter().find(|(tuple, _)| tuple == to).map(|(_, rst)| (rst.flags, rst.seq));
+        rst == Some((Flags::RST, syn.seq + 1))
+    };
+    assert!(begun.iter().all(ended), "{:?}", bench.sent);
+    assert!(bench.table.is_empty() && bench.table.strays.is_empty());
+}

@@ -39,7 +39,7 @@ use crate::setup::listeners::LoopbackPorts;
 use crate::setup::netlink::{Family, Netlink};
 
 use handover::{Channel, Message};
-pub use stage::stage;
+pub use stage::{ask_for_extensions, stage};
 pub use supervise::Running;
 use supervise::Signals;
 

@@ -2,9 +2,13 @@
 
 use std::io;
 use std::net::IpAddr;
+use std::os::fd::AsFd;
+
+use nix::sys::socket::{setsockopt, sockopt};
 
 use crate::engine::tun::Device;
 use crate::setup::netlink::{Family, Netlink, Route, Rule, RuleAction};
+use crate::setup::sysctl;
 
 use super::{Error, network, users};
 
@@ -44,4 +48,11 @@ pub fn stage(client: IpAddr, server: IpAddr) -> Result<Device, Error> {
     };
     configure().map_err(|e: io::Error| users::refused("configure the network", e))?;
     Ok(device)
+}
+
+/// Lets the first SYN of a socket on the stage ask for ECN and for a cookie of TCP Fast Open, which is not the default.
+pub fn ask_for_extensions(socket: &impl AsFd) -> io::Result<()> {
+    sysctl::write("net/ipv4/tcp_ecn", "1")?;
+    setsockopt(socket, sockopt::TcpFastOpenConnect, &true)?;
+    Ok(())
 }

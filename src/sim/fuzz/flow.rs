@@ -192,6 +192,13 @@ impl Run {
     }
 
     fn hear(&mut self, tuple: Tuple, segment: &Segment) {
+        let stray =
+            tuple.dst == self.flow.arriving(Leg::Server).src && tuple != self.flow.arriving(Leg::Client);
+        if stray && !self.honest {
+            // A fault has begun it beside the flow, from another port of the client.
+            assert_eq!(tuple.src.ip(), self.flow.arriving(Leg::Client).src.ip());
+            return;
+        }
         let leg = if tuple == self.flow.arriving(Leg::Client).reverse() { Leg::Client } else { Leg::Server };
         assert_eq!(tuple, self.flow.arriving(leg).reverse());
         let peer = &mut self.peers[leg as usize];

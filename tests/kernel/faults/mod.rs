@@ -5,11 +5,13 @@
 //! Schedules of the kernel's own timers are compared by [`near`].
 
 mod ack;
+mod answers;
 mod bench;
 mod established;
 mod handshake;
 mod options;
 mod queue;
+mod refusal;
 mod same_seed;
 mod segments;
 mod stream;
@@ -23,10 +25,12 @@ use crate::Single;
 /// All proofs, a file each.
 pub(crate) const PROOFS: &[&[Proof]] = &[
     ack::PROOFS,
+    answers::PROOFS,
     established::PROOFS,
     handshake::PROOFS,
     options::PROOFS,
     queue::PROOFS,
+    refusal::PROOFS,
     segments::PROOFS,
     stream::PROOFS,
     teardown::PROOFS,

@@ -6,4 +6,5 @@ pub(super) mod limit_data;
 pub(super) mod reset_peer;
 pub(super) mod slicer;
 pub(super) mod slow_close;
+pub(super) mod stall;
 pub(super) mod timeout;
