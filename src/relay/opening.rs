@@ -57,14 +57,16 @@ impl Flow {
     pub(super) fn hear(&mut self, now: Instant, segment: &Segment) {
         let opening = matches!(self.phase, Phase::Waiting | Phase::Dialling | Phase::Silent);
         if opening && segment.has(Flags::SYN) && !segment.has(Flags::ACK) && segment.seq == self.syn.seq {
-            let interval = now.since(self.last_syn);
+            let interval = now.since(self.last_syn).as_millis();
+            self.syn_interval = u32::try_from(interval).unwrap_or(u32::MAX);
             self.last_syn = now;
-            self.expires = now + self.patience(interval);
+            self.expires = now + self.patience();
         }
     }
 
-    /// How long after a SYN, which came `interval` after the one before, the client counts as gone.
-    fn patience(&self, interval: Duration) -> Duration {
+    /// How long after a SYN the client counts as gone.
+    fn patience(&self) -> Duration {
+        let interval = Duration::from_millis(self.syn_interval.into());
         match self.settings.uplink {
             Uplink::Transparent => PATIENCE.max(interval * 3),
             // Nothing is dialled, because a fault loses the SYNs.
@@ -77,6 +79,7 @@ impl Flow {
 
     fn dial(&mut self, cx: &mut Cx<'_>) {
         self.phase = Phase::Dialling;
+        self.expires = cx.now + self.patience();
         let settings = &self.settings;
         self.legs[Leg::Server] = match settings.uplink {
             Uplink::Socket => {
