@@ -73,6 +73,19 @@ impl Plan {
     }
 }
 
+impl Plan {
+    /// `6 runs, time scale 0.01 (stuck-reader), seed 42`.
+    pub(super) fn told(&self) -> String {
+        let scaled: Vec<&str> =
+            self.runs.iter().filter(|run| run.scaled).map(|run| run.name.as_str()).collect();
+        let scale = match self.time_scale {
+            1.0 => String::new(),
+            factor => format!("time scale {factor} ({}), ", scaled.join(", ")),
+        };
+        format!("{} runs, {scale}seed {}", 1 + self.runs.len(), self.seed)
+    }
+}
+
 impl Planned {
     /// The command line of the run.
     pub(super) fn words(&self, args: &Args, plan: &Plan, halfopen: &Path, directory: &Path) -> Vec<OsString> {
