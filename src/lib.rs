@@ -13,7 +13,7 @@
 //! | [`fault`] | rules, plans and the catalogue: misbehaviour around a connection |
 //! | [`relay`] | the seam between the two legs of a flow |
 //! | [`measure`], [`report`] | counts and latencies, ladders and summaries: all made from events |
-//! | `sim` | two hosts, lossy links and scripted peers in virtual time; for tests (feature `sim`) |
+//! | `sim` | two hosts, lossy links and scripted peers in virtual time; for tests, and the ladders of `halfopen faults` (feature `sim`) |
 //! | `engine` | how packets reach the relay: the device, the loop, the clock, the kernel sockets of `exec` |
 //! | `setup` | links, routes, rules, namespaces: plan, apply, undo |
 //! | `config` | from text to meaning: files, environment, options |

@@ -40,6 +40,15 @@ impl Leg {
         }
     }
 
+    /// The direction of what goes to this leg's peer.
+    #[must_use]
+    pub const fn outward(self) -> Direction {
+        match self {
+            Self::Client => Direction::Downstream,
+            Self::Server => Direction::Upstream,
+        }
+    }
+
     /// `client` or `server`.
     #[must_use]
     pub const fn name(self) -> &'static str {

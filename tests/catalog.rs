@@ -1,7 +1,7 @@
 //! The catalogue is complete: each fault has what help, config and documentation are made from. A failure names the missing
 //! piece.
 
-use halfopen::fault::{AttributeDoc, BOUNDS, KINDS, Kind, MATCH, Rule, RuleSpec, Unit, Value};
+use halfopen::fault::{BOUNDS, KINDS, Kind, MATCH, Rule, RuleSpec, Value};
 
 /// Fails with everything that is missing, not only the first piece.
 fn complete(missing: Vec<String>) {
@@ -29,11 +29,7 @@ fn every_fault_has_texts_source_engine_and_an_example_that_builds() {
         );
         lacks("what the application sees, as a sentence", !kind.sees.ends_with('.'));
         lacks("an engine", kind.engines.is_empty());
-        lacks(
-            "a source number such as H1",
-            !kind.source.id.starts_with(['H', 'E', 'T'])
-                || !kind.source.id[1..].parse::<u8>().is_ok_and(|n| n > 0),
-        );
+        lacks("a source number such as H1", !is_entry(kind.source.id));
         lacks("an incident", kind.source.incident.is_empty());
         lacks("an example of itself", !kind.example.starts_with(kind.name));
         if let Err(error) = rule(kind.example) {
@@ -42,8 +38,26 @@ fn every_fault_has_texts_source_engine_and_an_example_that_builds() {
         if let Err(error) = rule(kind.name) {
             lacks(&format!("defaults that build: {error}"), true);
         }
+        if let Err(error) = rule(kind.scene.rule) {
+            lacks(&format!("a scene that builds: {error}"), true);
+        }
+        for alias in kind.also {
+            lacks(&format!("a number for {}", alias.name), !is_entry(alias.id));
+            match rule(alias.rule) {
+                Ok(rule) => {
+                    lacks(&format!("a rule of its own kind for {}", alias.id), rule.kind.name != kind.name)
+                }
+                Err(error) => lacks(&format!("a rule for {} that builds: {error}", alias.id), true),
+            }
+        }
     }
     complete(missing);
+}
+
+/// H1 to H30, E1 to E30, T1 to T20 are the entries of the catalogue; X stands for Toxiproxy's toxics.
+fn is_entry(id: &str) -> bool {
+    let number = id.get(1..).and_then(|number| number.parse::<u8>().ok());
+    id.starts_with(['H', 'E', 'T', 'X']) && number.is_some_and(|n| (1..=30).contains(&n))
 }
 
 #[test]
@@ -59,23 +73,23 @@ fn every_attribute_has_unit_default_and_the_meaning_of_zero() {
             }
         };
         lacks("a default", needs_default && doc.default.is_empty());
-        lacks("the meaning of zero", takes_zero(doc) && doc.zero.is_empty());
+        lacks("the meaning of zero", doc.unit.takes_zero() && doc.zero.is_empty());
         lacks("a sentence about it", !doc.doc.ends_with(['.', ')']));
         lacks("a unit", doc.unit.name().is_empty() || doc.unit.range().is_empty());
     }
     complete(missing);
 }
 
-fn takes_zero(doc: &AttributeDoc) -> bool {
-    matches!(doc.unit, Unit::Duration { .. } | Unit::Bytes | Unit::Share)
-}
-
 #[test]
 fn names_are_unique_and_bounds_exist() {
     let mut missing = Vec::new();
     for (i, kind) in KINDS.iter().enumerate() {
-        if KINDS[..i].iter().any(|other| other.name == kind.name || other.source.id == kind.source.id) {
-            missing.push(format!("{}: a name and a number of its own", kind.name));
+        let entries =
+            |kind: &Kind| kind.also.iter().map(|alias| alias.id).chain([kind.source.id]).collect::<Vec<_>>();
+        let own = entries(kind);
+        let taken = |other: &Kind| entries(other).iter().any(|id| own.contains(id));
+        if KINDS[..i].iter().any(|other| other.name == kind.name || taken(other)) {
+            missing.push(format!("{}: a name and numbers of its own", kind.name));
         }
         for bound in kind.bounds.iter().filter(|name| BOUNDS.iter().all(|doc| doc.name != **name)) {
             missing.push(format!("{}: the bound {bound}", kind.name));
@@ -116,4 +130,39 @@ fn every_fault_has_a_file_and_a_ladder_of_its_name() {
     };
     let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
     complete(KINDS.iter().flat_map(files).filter(|path| !root.join(path).exists()).collect());
+}
+
+/// `fault: "NAME"` and its `expected: "…"` in the kernel tests.
+fn proofs() -> Vec<(String, String)> {
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+    let directory = std::fs::read_dir(root.join("tests/kernel/faults")).expect("the kernel tests are there");
+    let files =
+        directory.map(|entry| std::fs::read_to_string(entry.expect("listed").path()).expect("a text"));
+    let quoted = |text: &str| text.split('"').nth(1).unwrap_or_default().to_owned();
+    let of_file = |text: String| {
+        let parts = text.split("Proof {").skip(1).filter(|proof| proof.trim_start().starts_with("fault: "));
+        let parts = parts.map(|proof| {
+            let (_, expected) = proof.split_once("expected:").unwrap_or_default();
+            (quoted(proof), quoted(expected))
+        });
+        parts.collect::<Vec<_>>()
+    };
+    files.flat_map(of_file).collect()
+}
+
+#[test]
+fn every_fault_is_proven_against_the_kernel_and_the_table_of_truth_knows_it() {
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+    let truth = std::fs::read_to_string(root.join("docs/truth.md")).expect("the table is there");
+    let proofs = proofs();
+    let unproven = KINDS.iter().filter(|kind| proofs.iter().all(|(fault, _)| fault != kind.name));
+    let unproven = unproven.map(|kind| format!("{}: a proof in tests/kernel/faults", kind.name));
+    let row = |fault: &str, expected: &str| {
+        truth.lines().any(|line| line.starts_with(&format!("| `{fault}` |")) && line.contains(expected))
+    };
+    let untold = proofs.iter().filter(|(fault, expected)| !row(fault, expected));
+    let untold = untold.map(|(fault, expected)| {
+        format!("docs/truth.md: {fault}: {expected}\n    hint: UPDATE=1 cargo test --test kernel")
+    });
+    complete(unproven.chain(untold).collect());
 }

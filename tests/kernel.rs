@@ -6,7 +6,7 @@
 
 #[path = "kernel/close.rs"]
 mod close;
-#[path = "kernel/faults.rs"]
+#[path = "kernel/faults/mod.rs"]
 mod faults;
 #[path = "kernel/handshake.rs"]
 mod handshake;
@@ -19,6 +19,8 @@ mod setup;
 mod stream;
 #[path = "kernel/transparent.rs"]
 mod transparent;
+#[path = "kernel/truth.rs"]
+mod truth;
 
 use std::process::ExitCode;
 
@@ -46,7 +48,11 @@ fn main() -> ExitCode {
         eprintln!("error: {why}");
         return ExitCode::FAILURE;
     }
-    libtest_mimic::run(&args, trials()).exit_code()
+    let conclusion = libtest_mimic::run(&args, trials());
+    if !args.list && !conclusion.has_failed() {
+        truth::update();
+    }
+    conclusion.exit_code()
 }
 
 fn trials() -> Vec<Trial> {
@@ -59,7 +65,14 @@ fn trials() -> Vec<Trial> {
         ("faults", &[], faults::SINGLES),
         ("hostile", &[], hostile::SINGLES),
     ];
-    areas.into_iter().flat_map(|(area, rows, singles)| trials_of(area, rows, singles)).collect()
+    let all = areas.into_iter().flat_map(|(area, rows, singles)| trials_of(area, rows, singles));
+    let proofs = faults::PROOFS.iter().flat_map(|proofs| proofs.iter()).map(|proof| {
+        Trial::test(format!("faults: {} ({}): {}", proof.fault, proof.entry, proof.expected), move || {
+            truth::observe(proof, (proof.run)());
+            Ok::<(), Failed>(())
+        })
+    });
+    all.chain(proofs).collect()
 }
 
 fn trials_of(area: &str, rows: &'static [Row], singles: &'static [Single]) -> Vec<Trial> {

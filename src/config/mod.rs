@@ -12,6 +12,7 @@ pub mod raw;
 mod resolve;
 mod rules;
 mod scale;
+mod schema;
 pub mod units;
 
 pub use error::{Place, Problem};
@@ -19,6 +20,7 @@ pub use load::{Layers, OptionValue, Request, load};
 pub use presets::Preset;
 pub use resolve::{Machine, Settings};
 pub use scale::{Scaled, Scaling};
+pub use schema::schema;
 pub use units::Loopback;
 
 #[cfg(test)]

@@ -106,6 +106,9 @@ pub struct Limits {
     pub out_of_order_ranges: usize,
     /// Segments held back by faults, per flow; one more is lost. At least 1, default 1024.
     pub held_segments: usize,
+    /// Addresses that rules remember for `match.sibling`, `reused`, `stamp_behind` and `crowd`, each; beyond it the oldest
+    /// is forgotten. 1 - 2^24, default 65536.
+    pub neighbours: usize,
     /// Events waiting to be written; further ones are lost and counted. At least 1024, default 65536.
     pub events: usize,
     /// UDP flows (DNS and others) relayed at once by `exec`. At least 1, default 1024.
@@ -191,6 +194,7 @@ impl Default for Limits {
             bytes: Size(relay.bytes),
             out_of_order_ranges: tcp::Config::default().out_of_order_ranges,
             held_segments: relay.held_segments,
+            neighbours: relay.neighbours,
             events: 65_536,
             udp_flows: 1_024,
         }

@@ -119,6 +119,7 @@ fn relay_settings(raw: &raw::Raw) -> relay::Settings {
         bytes,
         out_of_order_ranges,
         held_segments,
+        neighbours,
         events: _,
         udp_flows: _,
     } = raw.limits;
@@ -138,7 +139,7 @@ fn relay_settings(raw: &raw::Raw) -> relay::Settings {
     };
     relay::Settings {
         tcp: Arc::new(tcp),
-        limits: relay::Limits { flows, half_open, lingering, bytes: bytes.0, held_segments },
+        limits: relay::Limits { flows, half_open, lingering, bytes: bytes.0, held_segments, neighbours },
         uplink: match raw.intercept.mode {
             Mode::Gateway => relay::Uplink::Transparent,
             Mode::Exec => relay::Uplink::Socket,
@@ -202,6 +203,7 @@ impl Check<'_> {
         self.range("limits.bytes", limits.bytes.0, (1 << 20, u64::MAX), "1MiB or more");
         self.range("limits.out_of_order_ranges", limits.out_of_order_ranges, (1, 65_536), "1 to 65536");
         self.range("limits.held_segments", limits.held_segments, some, "1 or more");
+        self.range("limits.neighbours", limits.neighbours, slots, "1 to 16777216");
         self.range("limits.events", limits.events, (1024, usize::MAX), "1024 or more");
         self.range("limits.udp_flows", limits.udp_flows, some, "1 or more");
         self.range("engine.shards", engine.shards, (0, 64), "0 to 64");
@@ -280,7 +282,7 @@ mod tests {
 
     #[test]
     fn values_out_of_range_are_all_told() {
-        let toml = "[intercept]\nports = [80]\n[tcp]\nbuffer = 4095\nretries = 0\nrto_min = '11m'\n[limits]\nflows = 0\n[engine]\nshards = 65\n";
+        let toml = "[intercept]\nports = [80]\n[tcp]\nbuffer = 4095\nretries = 0\nrto_min = '11m'\n[limits]\nflows = 0\nneighbours = 0\n[engine]\nshards = 65\n";
         assert_eq!(
             resolve(toml).unwrap_err(),
             "c.toml:4: tcp.buffer = 4095: out of range; allowed: 4KiB to 1GiB\n\
@@ -288,7 +290,8 @@ mod tests {
              c.toml:6: tcp.rto_min = \"11m\": is above tcp.rto_max, which is 2m; lower it, or raise tcp.rto_max\n\
              c.toml:5: tcp.retries = 0: out of range; allowed: 1 to 100\n\
              c.toml:8: limits.flows = 0: out of range; allowed: 1 to 16777216\n\
-             c.toml:10: engine.shards = 65: out of range; allowed: 0 to 64\n"
+             c.toml:9: limits.neighbours = 0: out of range; allowed: 1 to 16777216\n\
+             c.toml:11: engine.shards = 65: out of range; allowed: 0 to 64\n"
         );
         assert!(
             resolve("intercept.ports = [80]\ntcp = { buffer = 4096, retries = 1, rto_max = '10m' }").is_ok()

@@ -237,7 +237,7 @@ mod tests {
         let options = ["fin-drop direction=sideways", "fin-drop all"];
         assert_eq!(
             told(toml, &options, Mode::Gateway).unwrap_err(),
-            r#"c.toml:2: rule[1].fault: unknown fault "fin-dorp"; known: syn-drop, syn-ack-delay, zero-window-stall, ack-delay, rst-inject, fin-drop
+            r#"c.toml:2: rule[1].fault: unknown fault "fin-dorp"; `halfopen faults` lists them
   hint: did you mean "fin-drop"?
 c.toml:4: rule[2].match.server = "10.0.0.0/99": "10.0.0.0/99" is neither an address nor a network; allowed: "any", an address or a network, such as "10.0.0.0/8:5432", ":80-89" or "[fd00::/8]:443"
 c.toml:7: rule[3].fault.syn-drop.first = "lots": not a count; allowed: "all" or a count from 1

@@ -37,6 +37,15 @@ impl Error {
         }
     }
 
+    /// An unknown fault; there are too many to list them.
+    pub(super) fn unknown_fault(name: &str, known: &[&str]) -> Self {
+        let error = Self::key("fault", format!("unknown fault \"{name}\"; `halfopen faults` lists them"));
+        match nearest(name, known) {
+            Some(near) => error.hint(format!("did you mean \"{near}\"?")),
+            None => error,
+        }
+    }
+
     pub(super) fn hint(self, hint: impl Into<String>) -> Self {
         Self { hint: Some(hint.into()), ..self }
     }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::Fault;
 use super::attributes::{AttributeDoc, Reader};
 use super::error::Error;
+use super::scene::Scene;
 use super::trigger::{BOUNDS, Bounds};
 
 /// The phase of a connection that a fault belongs to; also its folder in the catalogue.
@@ -21,9 +22,28 @@ pub enum Topic {
     Established,
     /// FIN to the end.
     Teardown,
+    /// Bytes between the legs.
+    Stream,
 }
 
 impl Topic {
+    /// All of them, in the order of a connection's life.
+    pub const ALL: [Self; 6] =
+        [Self::Handshake, Self::Window, Self::Ack, Self::Established, Self::Teardown, Self::Stream];
+
+    /// The name as a heading.
+    #[must_use]
+    pub const fn title(self) -> &'static str {
+        match self {
+            Self::Handshake => "Handshake",
+            Self::Window => "Windows",
+            Self::Ack => "Acknowledgements",
+            Self::Established => "The open connection",
+            Self::Teardown => "The end of a connection",
+            Self::Stream => "Bytes between the legs",
+        }
+    }
+
     /// The name, as in the folder.
     #[must_use]
     pub const fn name(self) -> &'static str {
@@ -33,6 +53,7 @@ impl Topic {
             Self::Ack => "ack",
             Self::Established => "established",
             Self::Teardown => "teardown",
+            Self::Stream => "stream",
         }
     }
 }
@@ -60,10 +81,21 @@ impl Engine {
 /// Where a fault is known from.
 #[derive(Clone, Copy, Debug)]
 pub struct Source {
-    /// Its number in the catalogue: H for handshake, E for established, T for teardown.
+    /// Its number in the catalogue: H for handshake, E for established, T for teardown, X for a toxic of Toxiproxy.
     pub id: &'static str,
     /// Where it happened to somebody.
     pub incident: &'static str,
+}
+
+/// Another entry of the catalogue that is this fault with certain attributes.
+#[derive(Clone, Copy, Debug)]
+pub struct Alias {
+    /// The entry's number.
+    pub id: &'static str,
+    /// What the entry is called.
+    pub name: &'static str,
+    /// The rule that is this entry.
+    pub rule: &'static str,
 }
 
 /// Makes a fault from its attributes.
@@ -93,6 +125,10 @@ pub struct Kind {
     pub scales: &'static [&'static str],
     /// Where it is known from.
     pub source: Source,
+    /// Further entries of the catalogue that it serves.
+    pub also: &'static [Alias],
+    /// What shows it best.
+    pub scene: Scene,
     /// What the application sees.
     pub sees: &'static str,
     /// Makes the fault from its attributes. It may set bounds that follow from them.

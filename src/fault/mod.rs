@@ -4,46 +4,61 @@
 //! When a flow's first SYN arrives, [`Rules::plan`] gives it a [`Plan`] with the rules that match:
 //!
 //! ```text
-//!   segment ──▶ Fault::selects ──▶ bounds and dice ──▶ Fault::on_segment ──▶ Verdict   ┐
-//!   leg     ──▶ Fault::turn    ──▶ bounds          ──▶ Knobs                           ├ Event::Fired
-//!   flow    ──▶ Fault::action  ──▶ bounds          ──▶ Action                          ┘
+//!   segment ──▶ Fault::selects ──▶ bounds and dice ──▶ Fault::on_segment ──▶ Verdict, Deed ┐
+//!   leg     ──▶ Fault::turn    ──▶ bounds          ──▶ Knobs                               ├ Event::Fired
+//!   bytes   ──▶ Fault::shape   ──▶ bounds          ──▶ Shape                               │
+//!   flow    ──▶ Fault::action  ──▶ bounds          ──▶ Action                              ┘
 //! ```
 //!
-//! A fault keeps no state, so one value serves all flows; counts, times and dice belong to the plan. Decisions come from the
-//! seed, the flow's number, the rule's place and the order of segments, never from another flow or rule.
+//! A fault keeps no state, so one value serves all flows; counts, times, dice and [`Memory`] belong to the plan. Decisions come
+//! from the seed, the flow's number, the rule's place and the order of segments, never from another flow or rule. Only the
+//! choice of flows may look at neighbours ([`Circumstances`]), at when they came and went.
 //! To add a fault: one file in `catalog/`, one line in [`KINDS`], one golden ladder.
 
 pub mod attributes;
 mod catalog;
+mod circumstances;
+mod entries;
 mod error;
 mod hold;
 mod kind;
+mod loss;
+mod moment;
 mod ordinals;
 mod peer;
 mod plan;
 mod rules;
+mod scene;
+mod shape;
 mod spec;
+mod spread;
 #[cfg(test)]
 mod testing;
 mod trigger;
 
 use std::fmt;
 
-use crate::rng::Rng;
 use crate::tcp::Knobs;
-use crate::time::{Duration, Instant};
-use crate::trace::{Did, Direction, Leg};
-use crate::wire::Segment;
-pub use attributes::{AttributeDoc, Attributes, Unit, Value};
+use crate::time::Instant;
+use crate::trace::{Direction, Leg};
+use crate::wire::{Numbers, Segment};
+pub use attributes::{AttributeDoc, Attributes, Directions, Unit, Value};
 pub use catalog::{KINDS, kind};
+pub use circumstances::{Asked, Circumstances, Neighbourhood, Turn, Turns};
+pub use entries::{ENTRIES, Entry, served};
 pub use error::{Error, nearest};
 pub use hold::Held;
-pub use kind::{Build, Engine, Kind, Source, Topic};
+pub use kind::{Alias, Build, Engine, Kind, Source, Topic};
+pub use loss::{Loss, LossState};
+pub use moment::{Action, Deed, Memory, Moment, Verdict};
 pub use ordinals::Ordinals;
 pub use peer::Peer;
 pub use plan::Plan;
 pub use rules::{MATCH, Match, Rule, Rules};
+pub use scene::{Play, Scene};
+pub use shape::{Limit, Shape, Slice};
 pub use spec::RuleSpec;
+pub use spread::{Distribution, Spread};
 pub use trigger::{BOUNDS, Bounds};
 
 /// Whether a segment comes from the leg's peer or goes to it.
@@ -75,31 +90,6 @@ impl Point {
     }
 }
 
-/// What a plan says of a segment. A rewrite changes the segment in place and passes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verdict {
-    /// Goes on.
-    Pass,
-    /// Vanishes.
-    Drop,
-    /// Goes on after this time, past the rest of the plan.
-    Hold(Duration),
-    /// Goes on, followed by this many copies.
-    Duplicate(u8),
-}
-
-/// What a plan wants done to the flow.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Action {
-    /// RST with exact numbers to these peers. A peer that is not reset sees silence until it speaks, then RST.
-    Reset {
-        /// To the client.
-        client: bool,
-        /// To the server.
-        server: bool,
-    },
-}
-
 /// How far a flow has come; what bounds are measured against.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Progress {
@@ -113,6 +103,30 @@ pub struct Progress {
     pub downstream_bytes: u64,
     /// The server leg is a kernel socket (exec): its segments cannot be touched.
     pub server_is_socket: bool,
+    /// The numbers of the client leg, once it has some.
+    pub client: Option<Numbers>,
+    /// The numbers of the server leg, once it has some.
+    pub server: Option<Numbers>,
+}
+
+impl Progress {
+    /// Payload bytes received in this direction, in order.
+    #[must_use]
+    pub const fn bytes(&self, direction: Direction) -> u64 {
+        match direction {
+            Direction::Upstream => self.upstream_bytes,
+            Direction::Downstream => self.downstream_bytes,
+        }
+    }
+
+    /// The numbers of a leg, for segments that must be believed.
+    #[must_use]
+    pub const fn numbers(&self, leg: Leg) -> Option<Numbers> {
+        match leg {
+            Leg::Client => self.client,
+            Leg::Server => self.server,
+        }
+    }
 }
 
 /// What a fault does. When it does so is up to the bounds of its rule.
@@ -132,10 +146,16 @@ pub trait Fault: fmt::Debug + Send + Sync {
         false
     }
 
-    /// Acts on a selected segment within the bounds, the `nth` from 1. `None` leaves it alone.
-    fn on_segment(&self, nth: u64, dice: &mut Rng, seg: &mut Segment) -> Option<Did> {
-        let _ = (nth, dice, seg);
-        None
+    /// Acts on a selected segment within the bounds.
+    fn on_segment(&self, moment: &mut Moment<'_>, seg: &mut Segment) -> Verdict {
+        let _ = (moment, seg);
+        Verdict::Pass
+    }
+
+    /// True if it must meet each segment as it is on the wire: super-segments are cut before it sees them, and both legs send
+    /// single segments. This costs most of the speed of a bulk transfer.
+    fn per_segment(&self) -> bool {
+        false
     }
 
     /// Turns knobs of this leg; false if it does not touch this leg.
@@ -144,8 +164,20 @@ pub trait Fault: fmt::Debug + Send + Sync {
         false
     }
 
-    /// What it does once, when its bounds are met.
+    /// Shapes the bytes between the legs; false if it does not touch this direction.
+    fn shape(&self, direction: Direction, shape: &mut Shape) -> bool {
+        let _ = (direction, shape);
+        false
+    }
+
+    /// What it does once, when its bounds are met and it is due.
     fn action(&self) -> Option<Action> {
         None
+    }
+
+    /// When, within its bounds, the action is due; `None` is not yet. Asked after each segment of the flow.
+    fn due(&self, memory: &Memory) -> Option<Instant> {
+        let _ = memory;
+        Some(Instant::ZERO)
     }
 }

@@ -1,10 +1,12 @@
 //! The faults of one flow at work.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
+use super::moment::{Action, Deed, Memory, Moment, Verdict};
 use super::rules::Rule;
 use super::trigger::{SoFar, Trigger};
-use super::{Action, Point, Progress, Topic, Verdict};
+use super::{Point, Progress, Shape, Topic, Turn};
 use crate::cx::Cx;
 use crate::rng::Rng;
 use crate::tcp::Knobs;
@@ -16,11 +18,26 @@ use crate::wire::{Segment, SegmentNote};
 #[derive(Debug, Default)]
 pub struct Plan {
     armed: Vec<Armed>,
+    deeds: VecDeque<Deed>,
+    per_segment: bool,
+    /// The dice of the shapes, if a fault shapes bytes.
+    shape_dice: Option<[Rng; 2]>,
 }
 
+/// The place of the shapes' dice among those of a flow; rules count from 0.
+const SHAPES: usize = 0x8000;
+
 impl Plan {
-    pub(super) fn new(armed: Vec<Armed>) -> Self {
-        Self { armed }
+    /// `dice` are those of a place among the rules.
+    pub(super) fn new(armed: Vec<Armed>, dice: impl Fn(usize) -> Rng) -> Self {
+        let any = |test: fn(&Armed) -> bool| armed.iter().any(test);
+        let per_segment = any(|armed| armed.rule.fault.per_segment());
+        let shapes = any(|armed| {
+            let both = [Direction::Upstream, Direction::Downstream];
+            both.into_iter().any(|direction| armed.rule.fault.shape(direction, &mut Shape::default()))
+        });
+        let shape_dice = shapes.then(|| [dice(SHAPES), dice(SHAPES + 1)]);
+        Self { armed, deeds: VecDeque::new(), per_segment, shape_dice }
     }
 
     /// True without faults.
@@ -29,14 +46,31 @@ impl Plan {
         self.armed.is_empty()
     }
 
+    /// True if a fault must meet each segment as it is on the wire.
+    #[must_use]
+    pub const fn is_per_segment(&self) -> bool {
+        self.per_segment
+    }
+
+    /// The dice of both directions, upstream first, if a fault shapes bytes.
+    pub const fn take_shape_dice(&mut self) -> Option<[Rng; 2]> {
+        self.shape_dice.take()
+    }
+
     /// Names of the rules that match this flow, for [`Event::FlowOpened`].
     #[must_use]
     pub fn rules(&self) -> Vec<Arc<str>> {
         self.armed.iter().map(|armed| armed.rule.name.clone()).collect()
     }
 
+    /// Which of the flows of each of its rules this flow is, in the order of [`Self::rules`].
+    #[must_use]
+    pub fn turns(&self) -> Vec<Turn> {
+        self.armed.iter().map(|armed| armed.place).collect()
+    }
+
     /// Judges one segment and may rewrite it. Emits [`Event::Fired`]. The first fault that does not let the segment pass
-    /// decides; those after it do not see it.
+    /// decides; those after it do not see it. What is to be done besides is fetched by [`Self::poll_deed`].
     pub fn on_segment(
         &mut self,
         cx: &mut Cx<'_>,
@@ -44,23 +78,39 @@ impl Plan {
         seg: &mut Segment,
         progress: &Progress,
     ) -> Verdict {
+        let mut whole = Verdict::Pass;
         for armed in &mut self.armed {
-            let verdict = armed.on_segment(cx, at, seg, progress);
-            if verdict != Verdict::Pass {
-                return verdict;
+            match armed.on_segment(cx, at, seg, progress, &mut self.deeds) {
+                Verdict::Pass => {}
+                Verdict::Rewrite => whole = Verdict::Rewrite,
+                verdict => return verdict,
             }
         }
-        Verdict::Pass
+        whole
+    }
+
+    /// The next thing that faults want done besides their verdicts.
+    pub fn poll_deed(&mut self) -> Option<Deed> {
+        self.deeds.pop_front()
     }
 
     /// The knobs of a leg as they should be now. Called after progress and after timeouts. Where two rules turn the same
     /// knob, the later one wins.
     pub fn knobs(&mut self, cx: &mut Cx<'_>, leg: Leg, progress: &Progress) -> Knobs {
-        let mut knobs = Knobs::default();
+        let mut knobs = Knobs { single_segments: self.per_segment, ..Knobs::default() };
         for armed in &mut self.armed {
             armed.turn(cx, leg, &mut knobs, progress);
         }
         knobs
+    }
+
+    /// The shape of a direction as it should be now.
+    pub fn shape(&mut self, cx: &mut Cx<'_>, direction: Direction, progress: &Progress) -> Shape {
+        let mut shape = Shape::default();
+        for armed in &mut self.armed {
+            armed.shape(cx, direction, &mut shape, progress);
+        }
+        shape
     }
 
     /// Instead of [`Self::knobs`] for a leg that has no TCP of ours, or none any more: its time bounds wake nobody.
@@ -77,10 +127,10 @@ impl Plan {
         self.armed.iter_mut().find_map(|armed| armed.action(cx, progress))
     }
 
-    /// When to ask again for knobs and actions, if a time bound is running.
+    /// When to ask again for knobs, shapes and actions, if a time bound is running.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
-        self.armed.iter().fold(None, |next, armed| earliest(next, armed.trigger.poll_timeout()))
+        self.armed.iter().fold(None, |next, armed| earliest(next, armed.poll_timeout()))
     }
 }
 
@@ -90,13 +140,20 @@ pub(super) struct Armed {
     rule: Arc<Rule>,
     trigger: Trigger,
     dice: Rng,
-    /// A knob is turned, or the action is done.
+    place: Turn,
+    memory: Memory,
+    /// A knob of this leg, or the shape of what enters by it, is turned.
+    turned: [bool; 2],
+    /// The action is done.
     acted: bool,
+    /// When the action is due within its bounds.
+    due: Option<Instant>,
 }
 
 impl Armed {
-    pub(super) fn new(rule: Arc<Rule>, dice: Rng) -> Self {
-        Self { rule, trigger: Trigger::default(), dice, acted: false }
+    pub(super) fn new(rule: Arc<Rule>, dice: Rng, place: Turn) -> Self {
+        let (trigger, memory) = (Trigger::default(), Memory::default());
+        Self { rule, trigger, dice, place, memory, turned: [false; 2], acted: false, due: None }
     }
 
     fn so_far(&self, cx: &Cx<'_>, progress: &Progress) -> SoFar {
@@ -107,7 +164,14 @@ impl Armed {
         SoFar::new(cx.now, base, progress, self.rule.fault.direction())
     }
 
-    fn on_segment(&mut self, cx: &mut Cx<'_>, at: Point, seg: &mut Segment, progress: &Progress) -> Verdict {
+    fn on_segment(
+        &mut self,
+        cx: &mut Cx<'_>,
+        at: Point,
+        seg: &mut Segment,
+        progress: &Progress,
+        deeds: &mut VecDeque<Deed>,
+    ) -> Verdict {
         if !self.rule.fault.selects(at, seg, progress) {
             return Verdict::Pass;
         }
@@ -118,34 +182,89 @@ impl Armed {
             return Verdict::Pass;
         };
         let note = SegmentNote::from(&*seg);
-        let Some(did) = self.rule.fault.on_segment(nth, &mut self.dice, seg) else { return Verdict::Pass };
-        self.fired(cx, at.leg, at.direction(), did, Some(note));
-        match did {
-            Did::Drop => Verdict::Drop,
-            Did::Hold(time) => Verdict::Hold(time),
-            Did::Duplicate(copies) => Verdict::Duplicate(copies),
-            Did::Rewrite | Did::Inject | Did::Knob | Did::Release => Verdict::Pass,
+        let mut done = Vec::new();
+        let mut moment = Moment {
+            nth,
+            now: cx.now,
+            at,
+            progress,
+            place: self.place,
+            dice: &mut self.dice,
+            memory: &mut self.memory,
+            deeds: &mut done,
+        };
+        let verdict = self.rule.fault.on_segment(&mut moment, seg);
+        let did = match verdict {
+            Verdict::Pass => None,
+            Verdict::Rewrite => Some(Did::Rewrite),
+            Verdict::Drop => Some(Did::Drop),
+            Verdict::Hold(time) => Some(Did::Hold(time)),
+            Verdict::Duplicate(copies) => Some(Did::Duplicate(copies)),
+        };
+        if let Some(did) = did {
+            self.fired(cx, at.leg, at.direction(), did, Some(note));
+        }
+        done.iter().for_each(|deed| self.tell(cx, deed));
+        deeds.extend(done);
+        verdict
+    }
+
+    fn tell(&self, cx: &mut Cx<'_>, deed: &Deed) {
+        let (leg, note) = match deed {
+            Deed::Send { leg, segment, .. } => (*leg, Some(SegmentNote::from(&**segment))),
+            Deed::Icmp { leg, .. } => (*leg, None),
+            Deed::Act(action) => return self.tell_action(cx, *action),
+        };
+        self.fired(cx, leg, leg.outward(), Did::Inject, note);
+    }
+
+    fn tell_action(&self, cx: &mut Cx<'_>, action: Action) {
+        let (Action::Reset { client, server } | Action::Finish { client, server }) = action;
+        for (leg, told) in [(Leg::Client, client), (Leg::Server, server)] {
+            if told {
+                self.fired(cx, leg, leg.outward(), Did::Inject, None);
+            }
         }
     }
 
     fn turn(&mut self, cx: &mut Cx<'_>, leg: Leg, knobs: &mut Knobs, progress: &Progress) {
         let mut turned = *knobs;
-        if !self.rule.fault.turn(leg, &mut turned) {
-            return;
-        }
-        let so_far = self.so_far(cx, progress);
-        let open = self.trigger.is_open(&self.rule.bounds, so_far);
-        if open {
+        if self.rule.fault.turn(leg, &mut turned)
+            && self.is_open(cx, leg, leg, self.rule.fault.direction(), progress)
+        {
             *knobs = turned;
-        }
-        if open != self.acted {
-            self.acted = open;
-            let did = if open { Did::Knob } else { Did::Release };
-            self.fired(cx, leg, self.rule.fault.direction(), did, None);
         }
     }
 
+    fn shape(&mut self, cx: &mut Cx<'_>, direction: Direction, shape: &mut Shape, progress: &Progress) {
+        let mut shaped = *shape;
+        if self.rule.fault.shape(direction, &mut shaped)
+            && self.is_open(cx, direction.enters(), direction.leaves(), direction, progress)
+        {
+            *shape = shaped;
+        }
+    }
+
+    /// True within the bounds; tells of the change, as seen on the leg `shown`.
+    fn is_open(
+        &mut self,
+        cx: &mut Cx<'_>,
+        leg: Leg,
+        shown: Leg,
+        direction: Direction,
+        progress: &Progress,
+    ) -> bool {
+        let so_far = self.so_far(cx, progress);
+        let open = self.trigger.is_open(&self.rule.bounds, so_far);
+        if open != std::mem::replace(&mut self.turned[leg as usize], open) {
+            let did = if open { Did::Knob } else { Did::Release };
+            self.fired(cx, shown, direction, did, None);
+        }
+        open
+    }
+
     fn action(&mut self, cx: &mut Cx<'_>, progress: &Progress) -> Option<Action> {
+        self.due = None;
         if self.acted {
             return None;
         }
@@ -154,15 +273,19 @@ impl Armed {
         if !self.trigger.is_open(&self.rule.bounds, so_far) {
             return None;
         }
+        let due = self.rule.fault.due(&self.memory)?;
+        if due > cx.now {
+            self.due = Some(due);
+            return None;
+        }
         self.acted = true;
-        let Action::Reset { client, server } = action;
-        if client {
-            self.fired(cx, Leg::Client, Direction::Downstream, Did::Inject, None);
-        }
-        if server {
-            self.fired(cx, Leg::Server, Direction::Upstream, Did::Inject, None);
-        }
+        self.trigger.rest();
+        self.tell_action(cx, action);
         Some(action)
+    }
+
+    fn poll_timeout(&self) -> Option<Instant> {
+        earliest(self.trigger.poll_timeout(), self.due)
     }
 
     fn fired(&self, cx: &mut Cx<'_>, leg: Leg, direction: Direction, did: Did, segment: Option<SegmentNote>) {

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use super::attributes::{AttributeDoc, Attributes, Reader, Unit};
+use super::circumstances::{Asked, Circumstances, NEIGHBOURS, Neighbourhood, Turns};
 use super::error::Error;
 use super::plan::{Armed, Plan};
 use super::{Bounds, Engine, Fault, Kind, Ordinals, Peer, RuleSpec, catalog};
@@ -41,6 +42,10 @@ pub const MATCH: &[AttributeDoc] = &[
         zero: "no flow",
         doc: "Only this share of the flows, by the seeded dice of this rule and flow.",
     },
+    NEIGHBOURS[0],
+    NEIGHBOURS[1],
+    NEIGHBOURS[2],
+    NEIGHBOURS[3],
 ];
 
 /// Which flows a rule is about: all that fulfil all of these.
@@ -54,6 +59,8 @@ pub struct Match {
     pub flows: Ordinals,
     /// Share of the flows, from 0 to 1.
     pub share: f64,
+    /// What must be true of the flows around it.
+    pub neighbours: Neighbourhood,
 }
 
 impl Match {
@@ -65,11 +72,21 @@ impl Match {
             server: reader.peer("server")?.unwrap_or_default(),
             flows: reader.ordinals("flows")?.unwrap_or_else(Ordinals::any),
             share: reader.share("share")?.unwrap_or(1.0),
+            neighbours: Neighbourhood::read(&reader)?,
         })
     }
 
-    fn contains(&self, flow: FlowId, client: SocketAddr, server: SocketAddr) -> bool {
-        self.flows.contains(flow.0) && self.client.contains(client) && self.server.contains(server)
+    fn contains(
+        &self,
+        flow: FlowId,
+        client: SocketAddr,
+        server: SocketAddr,
+        circumstances: &Circumstances,
+    ) -> bool {
+        self.flows.contains(flow.0)
+            && self.client.contains(client)
+            && self.server.contains(server)
+            && self.neighbours.contains(circumstances)
     }
 }
 
@@ -95,7 +112,7 @@ impl Rule {
     pub fn build(spec: RuleSpec) -> Result<Self, Error> {
         let Some(kind) = catalog::kind(&spec.fault) else {
             let names: Vec<&str> = catalog::KINDS.iter().map(|k| k.name).collect();
-            return Err(Error::unknown("fault", "fault", &spec.fault, &names));
+            return Err(Error::unknown_fault(&spec.fault, &names));
         };
         let matches = Match::read(&spec.matches).map_err(|e| e.under("match"))?;
         let (fault, bounds) = read(kind, &spec.attributes).map_err(|e| e.under(kind.name).under("fault"))?;
@@ -139,6 +156,7 @@ fn read(kind: &'static Kind, given: &Attributes) -> Result<(Arc<dyn Fault>, Boun
         .collect();
     let mut bounds = Bounds::read(&given, &docs)?;
     let fault = (kind.build)(&Reader::new(&given, &docs), &mut bounds)?;
+    bounds.check(&Reader::new(&given, &docs))?;
     Ok((fault, bounds))
 }
 
@@ -203,16 +221,35 @@ impl Rules {
         &self.rules
     }
 
-    /// The faults of a new flow.
+    /// What the rules ask of neighbours.
     #[must_use]
-    pub fn plan(&self, flow: FlowId, client: SocketAddr, server: SocketAddr) -> Plan {
-        let matching =
-            self.rules.iter().enumerate().filter(|(_, rule)| rule.matches.contains(flow, client, server));
+    pub fn asked(&self) -> Asked {
+        let mut asked = Asked::default();
+        self.rules.iter().for_each(|rule| rule.matches.neighbours.ask(&mut asked));
+        asked
+    }
+
+    /// The faults of a new flow. `turns` counts it for the rules that match it.
+    #[must_use]
+    pub fn plan(
+        &self,
+        flow: FlowId,
+        client: SocketAddr,
+        server: SocketAddr,
+        circumstances: &Circumstances,
+        turns: &mut Turns,
+    ) -> Plan {
+        let matching = self
+            .rules
+            .iter()
+            .enumerate()
+            .filter(|(_, rule)| rule.matches.contains(flow, client, server, circumstances));
         let armed = matching.filter_map(|(index, rule)| {
             let mut dice = Rng::for_rule(self.seed, flow.0, index);
-            dice.chance(rule.matches.share).then(|| Armed::new(rule.clone(), dice))
+            let chosen = dice.chance(rule.matches.share);
+            chosen.then(|| Armed::new(rule.clone(), dice, turns.take(index, circumstances.now)))
         });
-        Plan::new(armed.collect())
+        Plan::new(armed.collect(), |place| Rng::for_rule(self.seed, flow.0, place))
     }
 }
 

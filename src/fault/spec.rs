@@ -133,7 +133,7 @@ mod tests {
         fn any_value_is_taken_or_refused(which in 0usize..1000, value in "[0-9a-zA-Z.,:/\\[\\]é -]{0,12}") {
             let kind = &crate::fault::KINDS[which % crate::fault::KINDS.len()];
             let docs = kind.documented();
-            let (match_doc, doc) = (&crate::fault::MATCH[which % 4], &docs[which % docs.len()]);
+            let (match_doc, doc) = (&crate::fault::MATCH[which % crate::fault::MATCH.len()], &docs[which % docs.len()]);
             let spec = RuleSpec {
                 name: None,
                 matches: Attributes::from([(match_doc.name.to_owned(), value.as_str().into())]),

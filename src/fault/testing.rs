@@ -2,11 +2,14 @@
 
 use std::net::SocketAddr;
 
-use super::{Action, Engine, Error, Plan, Point, Progress, Rule, Rules, Verdict, Way};
+use super::{
+    Action, Circumstances, Deed, Engine, Error, Plan, Point, Progress, Rule, Rules, Shape, Turns, Verdict,
+    Way,
+};
 use crate::cx::Cx;
 use crate::tcp::Knobs;
 use crate::time::Instant;
-use crate::trace::{Event, FlowId, Leg, Record};
+use crate::trace::{Direction, Event, FlowId, Leg, Record};
 use crate::wire::{Flags, Segment};
 
 pub(super) const CLIENT: &str = "10.0.0.1:40000";
@@ -49,7 +52,8 @@ impl Flow {
 
     pub(super) fn numbered(rules: &Rules, number: u64) -> Self {
         let addr = |text: &str| text.parse::<SocketAddr>().unwrap();
-        let plan = rules.plan(FlowId(number), addr(CLIENT), addr(SERVER));
+        let (alone, turns) = (Circumstances::default(), &mut Turns::default());
+        let plan = rules.plan(FlowId(number), addr(CLIENT), addr(SERVER), &alone, turns);
         Self { plan, progress: Progress::default(), now: Instant::ZERO, log: Vec::new() }
     }
 
@@ -71,10 +75,11 @@ impl Flow {
         self.plan.on_segment(&mut Cx::new(self.now, &mut self.log), at, seg, &self.progress)
     }
 
-    /// The verdict as a letter: P, D, H or 2.
+    /// The verdict as a letter: P, R, D, H or 2.
     pub(super) fn letter(&mut self, leg: Leg, way: Way, seg: &Segment) -> char {
         match self.judge(Point { leg, way }, &mut seg.clone()) {
             Verdict::Pass => 'P',
+            Verdict::Rewrite => 'R',
             Verdict::Drop => 'D',
             Verdict::Hold(_) => 'H',
             Verdict::Duplicate(_) => '2',
@@ -87,6 +92,15 @@ impl Flow {
 
     pub(super) fn action(&mut self) -> Option<Action> {
         self.plan.poll_action(&mut Cx::new(self.now, &mut self.log), &self.progress)
+    }
+
+    /// What faults wanted done besides their verdicts, since the last call.
+    pub(super) fn deeds(&mut self) -> Vec<Deed> {
+        std::iter::from_fn(|| self.plan.poll_deed()).collect()
+    }
+
+    pub(super) fn shape(&mut self, direction: Direction) -> Shape {
+        self.plan.shape(&mut Cx::new(self.now, &mut self.log), direction, &self.progress)
     }
 
     pub(super) fn timeout(&self) -> Option<Instant> {

@@ -1,7 +1,8 @@
 //! Bounds: when a fault acts. They are the same for all faults; a kind says which of them it takes.
 //!
 //! `after` and `after_bytes` open the fault (both, if both are given), `for` closes it again, counted from its first chance to
-//! act. Within that time `nth` or `first` choose among the segments that the fault is about, and `share` rolls the dice for each.
+//! act; with `every` it opens again and again. With `at` they count from a moment of the run, the same for all flows. Within that
+//! time `nth` or `first` choose among the segments that the fault is about, and `share` rolls the dice for each.
 
 use super::Progress;
 use super::attributes::{AttributeDoc, Attributes, Reader, Unit};
@@ -48,7 +49,23 @@ pub const BOUNDS: &[AttributeDoc] = &[
         unit: Unit::Duration { max_secs: 86_400 },
         default: "",
         zero: "never acts",
-        doc: "Acts only for this long, counted from its first chance to act.",
+        doc: "Acts only for this long, counted from its first chance to act, or from `at`.",
+    },
+    AttributeDoc {
+        name: "at",
+        unit: Unit::Duration { max_secs: 2_592_000 },
+        default: "",
+        zero: "from the start of the run",
+        doc: "Acts only from this time of the run on, on flows old and new alike; `for` and `every` count from there, not \
+              from the flow. `after` and `after_bytes` are asked of each flow besides.",
+    },
+    AttributeDoc {
+        name: "every",
+        unit: Unit::Duration { max_secs: 86_400 },
+        default: "",
+        zero: "refused, as is all below 1ms",
+        doc: "Acts at the start of every period of this length, each time as long as `for` (or `hold`) says, which must be shorter. \
+              `first` and `nth` count on from period to period.",
     },
     AttributeDoc {
         name: "share",
@@ -59,6 +76,9 @@ pub const BOUNDS: &[AttributeDoc] = &[
               (`match.share` is the share of the flows.)",
     },
 ];
+
+/// A shorter period would wake a flow without a pause.
+const SHORTEST_PERIOD: Duration = Duration::from_millis(1);
 
 /// When a fault acts.
 #[derive(Clone, Debug, PartialEq)]
@@ -73,13 +93,26 @@ pub struct Bounds {
     pub after: Duration,
     /// How long it acts; `None` is to the end of the flow.
     pub lasts: Option<Duration>,
+    /// Time since the start of the run before it acts; `lasts` and `every` count from there.
+    pub at: Option<Duration>,
+    /// Period after which it acts again, longer than `lasts` and at least 1 ms.
+    pub every: Option<Duration>,
     /// Share of the segments.
     pub share: f64,
 }
 
 impl Default for Bounds {
     fn default() -> Self {
-        Self { first: None, nth: None, after_bytes: 0, after: Duration::ZERO, lasts: None, share: 1.0 }
+        Self {
+            first: None,
+            nth: None,
+            after_bytes: 0,
+            after: Duration::ZERO,
+            lasts: None,
+            at: None,
+            every: None,
+            share: 1.0,
+        }
     }
 }
 
@@ -95,6 +128,8 @@ impl Bounds {
                 "after_bytes" => bounds.after_bytes = reader.bytes("after_bytes")?.unwrap_or(0),
                 "after" => bounds.after = reader.duration("after")?.unwrap_or_default(),
                 "for" => bounds.lasts = reader.duration("for")?,
+                "at" => bounds.at = reader.duration("at")?,
+                "every" => bounds.every = reader.duration("every")?,
                 "share" => bounds.share = reader.share("share")?.unwrap_or(1.0),
                 other => unreachable!("the bound {other} has no reader"),
             }
@@ -105,6 +140,31 @@ impl Bounds {
             );
         }
         Ok(bounds)
+    }
+
+    /// Refuses a timeline on which the fault never or always acts. Called when the fault has set what follows from its own
+    /// attributes, as `hold` of `zero-window-stall` does.
+    pub(super) fn check(&self, reader: &Reader<'_>) -> Result<(), Error> {
+        let told = |time: Duration| humantime::format_duration(time).to_string();
+        let wrong = |name: &str, why: &str| Err(reader.wrong(name, why));
+        match (self.every, self.lasts) {
+            (Some(every), _) if every < SHORTEST_PERIOD => return wrong("every", "shorter than 1ms"),
+            (Some(_), None) => return wrong("every", "needs `for`: how long of each period it acts"),
+            (Some(_), Some(lasts)) if lasts.is_zero() => return wrong("every", "never acts: it lasts 0"),
+            (Some(every), Some(lasts)) if lasts >= every => {
+                return wrong("every", &format!("no pause: each time it lasts {}", told(lasts)));
+            }
+            _ => {}
+        }
+        match (self.at, self.lasts) {
+            (Some(_), Some(lasts)) if lasts.is_zero() => wrong("at", "never acts: it lasts 0"),
+            (Some(at), Some(lasts)) if self.every.is_none() && self.after >= at + lasts => {
+                let why =
+                    format!("never acts: when it ends no flow is {} old, as `after` says", told(self.after));
+                wrong("at", &why)
+            }
+            _ => Ok(()),
+        }
     }
 
     fn counts(&self, nth: u64) -> bool {
@@ -146,12 +206,13 @@ pub(super) struct Trigger {
 }
 
 impl Trigger {
-    /// True between `after` and the end of `for`.
+    /// True between `after` or `at` and the end of `for`, again and again with `every`.
     pub(super) fn is_open(&mut self, bounds: &Bounds, so_far: SoFar) -> bool {
         self.wake = None;
         let Some(base) = so_far.base else { return false };
+        let at = bounds.at.map(|at| Instant::ZERO + at);
         if self.started.is_none() {
-            let due = base + bounds.after;
+            let due = (base + bounds.after).max(at.unwrap_or_default());
             if so_far.bytes < bounds.after_bytes {
                 return false;
             }
@@ -160,10 +221,17 @@ impl Trigger {
                 return false;
             }
         }
-        let started = *self.started.get_or_insert(so_far.now);
+        let chance = *self.started.get_or_insert(so_far.now);
         let Some(lasts) = bounds.lasts else { return true };
-        let open = so_far.now < started + lasts;
-        self.wake = open.then_some(started + lasts);
+        // With `at` a flow may come into the middle of a period.
+        let since = so_far.now.since(at.unwrap_or(chance)).as_nanos();
+        let (lasts, every) =
+            (lasts.as_nanos(), bounds.every.map(|every| every.max(SHORTEST_PERIOD).as_nanos()));
+        let since = every.map_or(since, |every| since % every);
+        let open = since < lasts;
+        let edge = if open { Some(lasts) } else { every };
+        let left = edge.map(|edge| u64::try_from(edge - since).unwrap_or(u64::MAX));
+        self.wake = left.map(|left| so_far.now + Duration::from_nanos(left));
         open
     }
 
@@ -265,6 +333,109 @@ mod tests {
         assert_eq!(look(5999), (true, Some(Instant::from_millis(6000))));
         assert_eq!(look(6000), (false, None));
         assert_eq!(look(9000), (false, None), "it does not come back");
+    }
+
+    /// Whether it is open at these milliseconds, and when it wants to be asked again.
+    fn looks(text: &[(&str, &str)], base: u64, at: &[u64]) -> Vec<(bool, Option<u64>)> {
+        let (bounds, mut trigger) = (read(text).unwrap(), Trigger::default());
+        let base = Some(Instant::from_millis(base));
+        let look = |millis: &u64| {
+            let so_far = SoFar { now: Instant::from_millis(*millis), base, bytes: 0 };
+            (trigger.is_open(&bounds, so_far), trigger.poll_timeout().map(Instant::as_millis))
+        };
+        at.iter().map(look).collect()
+    }
+
+    #[test]
+    fn every_opens_at_the_start_of_each_period_counted_from_the_first_chance() {
+        let bounds = [("after", "2s"), ("every", "10s"), ("for", "3s")];
+        assert_eq!(
+            looks(&bounds, 1000, &[1000, 3000, 5999, 6000, 12_999, 13_000, 15_999, 16_000, 33_500]),
+            [
+                (false, Some(3000)),
+                (true, Some(6000)),
+                (true, Some(6000)),
+                (false, Some(13_000)),
+                (false, Some(13_000)),
+                (true, Some(16_000)),
+                (true, Some(16_000)),
+                (false, Some(23_000)),
+                (true, Some(36_000)),
+            ]
+        );
+    }
+
+    #[test]
+    fn at_is_a_moment_of_the_run_for_old_and_new_flows_alike() {
+        let bounds = [("at", "10s"), ("for", "3s")];
+        let old = looks(&bounds, 1000, &[1000, 9999, 10_000, 12_999, 13_000, 60_000]);
+        let (wait, open, over) = ((false, Some(10_000)), (true, Some(13_000)), (false, None));
+        assert_eq!(old, [wait, wait, open, open, over, over]);
+        assert_eq!(looks(&bounds, 12_000, &[12_000, 12_999, 13_000]), [open, open, over], "in the middle");
+        assert_eq!(looks(&bounds, 13_000, &[13_000]), [over], "too late");
+        assert_eq!(looks(&[("at", "10s")], 60_000, &[60_000]), [(true, None)], "without an end");
+        let grown = looks(&[("at", "10s"), ("for", "3s"), ("after", "2s")], 9500, &[10_000, 11_500, 13_000]);
+        assert_eq!(grown, [(false, Some(11_500)), open, over], "old enough only in the middle");
+    }
+
+    #[test]
+    fn at_and_every_make_periods_of_the_run() {
+        let bounds = [("at", "10s"), ("every", "5s"), ("for", "1s")];
+        for base in [0, 9000] {
+            assert_eq!(
+                looks(&bounds, base, &[9000, 10_000, 11_000, 15_500, 16_000]),
+                [
+                    (false, Some(10_000)),
+                    (true, Some(11_000)),
+                    (false, Some(15_000)),
+                    (true, Some(16_000)),
+                    (false, Some(20_000)),
+                ]
+            );
+        }
+        assert_eq!(looks(&bounds, 23_000, &[23_000]), [(false, Some(25_000))], "younger than all that");
+    }
+
+    #[test]
+    fn segments_are_counted_on_from_period_to_period() {
+        assert_eq!(hits(&[("every", "300ms"), ("for", "100ms")]), [1, 4, 7, 10]);
+        assert_eq!(hits(&[("every", "300ms"), ("for", "100ms"), ("first", "2")]), [1, 4]);
+        assert_eq!(hits(&[("at", "1250ms"), ("for", "200ms")]), [4, 5]);
+    }
+
+    #[test]
+    fn a_timeline_that_never_or_always_acts_is_refused() {
+        let checked = |text: &[(&str, &str)]| {
+            let given: Attributes = text.iter().map(|(k, v)| ((*k).to_owned(), (*v).into())).collect();
+            let bounds = Bounds::read(&given, BOUNDS).unwrap();
+            bounds.check(&Reader::new(&given, BOUNDS)).map_err(|e| e.to_string())
+        };
+        for (text, problem) in [
+            (&[("every", "5s")][..], "every = \"5s\": needs `for`: how long of each period it acts"),
+            (&[("every", "0"), ("for", "1s")], "every = \"0\": shorter than 1ms"),
+            (&[("every", "999us"), ("for", "1us")], "every = \"999us\": shorter than 1ms"),
+            (&[("every", "5s"), ("for", "0")], "every = \"5s\": never acts: it lasts 0"),
+            (&[("every", "5s"), ("for", "5s")], "every = \"5s\": no pause: each time it lasts 5s"),
+            (&[("every", "5s"), ("for", "1m")], "every = \"5s\": no pause: each time it lasts 1m"),
+            (&[("at", "5s"), ("for", "0")], "at = \"5s\": never acts: it lasts 0"),
+            (
+                &[("at", "5s"), ("for", "1s"), ("after", "6s")],
+                "at = \"5s\": never acts: when it ends no flow is 6s old, as `after` says",
+            ),
+        ] {
+            let error = checked(text).unwrap_err();
+            assert_eq!(error.split_once("; allowed: 0 to ").map(|(told, _)| told), Some(problem));
+        }
+        for fine in [
+            &[("at", "5s")][..],
+            &[("at", "0"), ("for", "1s")],
+            &[("every", "5s"), ("for", "4999ms")],
+            &[("at", "5s"), ("for", "1s"), ("after", "5999ms")],
+            &[("at", "5s"), ("for", "1s"), ("every", "2s"), ("after", "6s")],
+            &[("for", "0")],
+        ] {
+            assert_eq!(checked(fine), Ok(()), "{fine:?}");
+        }
     }
 
     #[test]

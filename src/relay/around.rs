@@ -1,47 +1,147 @@
-//! What stands around the legs of a flow that has faults: the plan, and the segments that it holds.
+//! What stands around the legs of a flow that has faults: the plan, the segments that it holds, and the bytes that it shapes.
 
-use super::flow::{BOTH, Flow, Phase};
+use std::collections::VecDeque;
+
+use super::flow::{BOTH, Flow, Output, Phase};
+use super::pipe::{Flowing, Pipe};
 use super::settings::Limits;
 use crate::cx::Cx;
-use crate::fault::{Action, Held, Plan, Point, Verdict, Way};
+use crate::fault::{Action, Deed, Held, Plan, Point, Verdict, Way};
 use crate::time::{Duration, Instant, earliest};
-use crate::wire::Segment;
+use crate::trace::{Event, Leg};
+use crate::wire::{IcmpNote, Segment};
 
-/// The plan of a flow, and held segments.
+/// The plan of a flow, held segments and shaped bytes.
 #[derive(Debug)]
 pub(super) struct Around {
     plan: Plan,
     held: Held<(Point, Segment)>,
+    /// What faults want done to the flow once the segment at hand has been taken.
+    acts: VecDeque<Action>,
+    /// Upstream and downstream; only if a fault shapes bytes.
+    pipes: Option<Box<[Pipe; 2]>>,
 }
 
 impl Around {
     /// `None` for an empty plan: a flow without faults pays one test per segment.
-    pub(super) fn new(plan: Plan, limits: &Limits) -> Option<Box<Self>> {
-        (!plan.is_empty()).then(|| Box::new(Self { plan, held: Held::new(limits.held_segments) }))
+    pub(super) fn new(mut plan: Plan, limits: &Limits) -> Option<Box<Self>> {
+        let pipes = plan.take_shape_dice().map(|dice| Box::new(dice.map(Pipe::new)));
+        let held = Held::new(limits.held_segments);
+        (!plan.is_empty()).then(|| Box::new(Self { plan, held, acts: VecDeque::new(), pipes }))
     }
 
     pub(super) fn poll_timeout(&self) -> Option<Instant> {
-        earliest(self.plan.poll_timeout(), self.held.poll_timeout())
+        let pipes = self.pipes.iter().flat_map(|pipes| pipes.iter());
+        let pipes = pipes.fold(None, |next, pipe| earliest(next, pipe.poll_timeout()));
+        earliest(earliest(self.plan.poll_timeout(), self.held.poll_timeout()), pipes)
     }
 
-    /// True if no held segment waits.
+    /// True if nothing waits here.
     pub(super) fn is_idle(&self) -> bool {
         self.held.is_empty()
+    }
+
+    fn pipe(&mut self, leg: Leg) -> Option<&mut Pipe> {
+        self.pipes.as_mut().map(|pipes| &mut pipes[leg as usize])
     }
 }
 
 impl Flow {
-    /// Asks the plan about a segment.
-    pub(super) fn judge(&mut self, cx: &mut Cx<'_>, at: Point, segment: &mut Segment) -> Verdict {
+    /// A segment from the peer of `leg` meets the plan.
+    pub(super) fn meet(&mut self, cx: &mut Cx<'_>, leg: Leg, segment: Segment) {
+        if self.around.as_ref().is_some_and(|around| around.plan.is_per_segment()) {
+            for single in segment.split() {
+                self.meet_one(cx, leg, single);
+            }
+        } else {
+            self.meet_one(cx, leg, segment);
+        }
+    }
+
+    fn meet_one(&mut self, cx: &mut Cx<'_>, leg: Leg, mut segment: Segment) {
+        cx.segment_in(&segment);
+        let at = Point { leg, way: Way::In };
+        match self.judge(cx, at, &mut segment) {
+            Verdict::Pass | Verdict::Rewrite => {}
+            Verdict::Drop => return,
+            Verdict::Hold(time) => return self.hold(cx, at, time, segment),
+            Verdict::Duplicate(copies) => {
+                for _ in 0..copies {
+                    self.take_in(cx, leg, segment.clone());
+                }
+            }
+        }
+        self.take_in(cx, leg, segment);
+    }
+
+    /// Sends a segment to the peer of `leg`, if the plan lets it.
+    pub(super) fn send_out(&mut self, cx: &mut Cx<'_>, leg: Leg, mut segment: Segment) {
+        let cx = &mut cx.for_leg(leg);
+        let at = Point { leg, way: Way::Out };
+        let copies = match self.judge(cx, at, &mut segment) {
+            Verdict::Pass | Verdict::Rewrite => 0,
+            Verdict::Drop => return,
+            Verdict::Hold(time) => return self.hold(cx, at, time, segment),
+            Verdict::Duplicate(copies) => copies,
+        };
+        for _ in 0..copies {
+            self.push_segment(cx, leg, segment.clone());
+        }
+        self.push_segment(cx, leg, segment);
+    }
+
+    /// Asks the plan about a segment, and does what it wants done besides.
+    fn judge(&mut self, cx: &mut Cx<'_>, at: Point, segment: &mut Segment) -> Verdict {
         if self.around.is_none() {
             return Verdict::Pass;
         }
         let progress = self.progress();
         let around = self.around.as_mut().expect("tested above");
-        around.plan.on_segment(cx, at, segment, &progress)
+        let verdict = around.plan.on_segment(cx, at, segment, &progress);
+        while let Some(deed) = self.around.as_mut().and_then(|around| around.plan.poll_deed()) {
+            self.perform(cx, deed);
+        }
+        verdict
     }
 
-    pub(super) fn hold(&mut self, cx: &mut Cx<'_>, at: Point, time: Duration, segment: Segment) {
+    fn perform(&mut self, cx: &mut Cx<'_>, deed: Deed) {
+        match deed {
+            Deed::Send { leg, segment, after } => {
+                let cx = &mut cx.for_leg(leg);
+                match after.is_zero() {
+                    true => self.push_segment(cx, leg, *segment),
+                    false => self.hold(cx, Point { leg, way: Way::Out }, after, *segment),
+                }
+            }
+            Deed::Icmp { leg, kind, code, mtu, quoted } => {
+                cx.for_leg(leg).emit(Event::Icmp { kind, code, sent: true });
+                let tuple = self.arriving(leg);
+                let note = IcmpNote { from: tuple.dst.ip(), quoted: tuple, seq: quoted.seq, kind, code, mtu };
+                self.out.push_back(Output::Icmp { note, quoted });
+            }
+            Deed::Act(action) => {
+                if let Some(around) = &mut self.around {
+                    around.acts.push_back(action);
+                }
+                self.unsettled = true;
+            }
+        }
+    }
+
+    fn act(&mut self, cx: &mut Cx<'_>, action: Action) {
+        match action {
+            Action::Reset { client, server } => self.reset(cx, client, server),
+            Action::Finish { client, server } => {
+                for leg in BOTH.into_iter().filter(|leg| if *leg == Leg::Client { client } else { server }) {
+                    // What the far peer still sends it vanishes: a leg that is shut takes no more bytes.
+                    self.legs[leg].shutdown(&mut cx.for_leg(leg));
+                }
+                self.unsettled = true;
+            }
+        }
+    }
+
+    fn hold(&mut self, cx: &mut Cx<'_>, at: Point, time: Duration, segment: Segment) {
         if let Some(around) = &mut self.around {
             around.held.push(cx, cx.now + time, (at, segment));
         }
@@ -76,12 +176,98 @@ impl Flow {
                 None => around.plan.rest(leg),
             }
         }
-        while let Some(action) =
-            self.around.as_mut().and_then(|around| around.plan.poll_action(cx, &progress))
+        self.flow_on(cx);
+        while let Some(action) = self
+            .around
+            .as_mut()
+            .and_then(|around| around.acts.pop_front().or_else(|| around.plan.poll_action(cx, &progress)))
         {
-            match action {
-                Action::Reset { client, server } => self.reset(cx, client, server),
+            self.act(cx, action);
+        }
+    }
+
+    /// Bytes from the peer of `leg`, where faults shape them. False: nobody does, and they go straight on.
+    pub(super) fn shaped(&mut self, cx: &mut Cx<'_>, leg: Leg) -> bool {
+        if self.around.as_ref().is_none_or(|around| around.pipes.is_none()) {
+            return false;
+        }
+        self.shape(cx, leg);
+        while let Some(data) = self.legs[leg].recv(&mut cx.for_leg(leg)) {
+            if let Some(pipe) = self.around.as_mut().and_then(|around| around.pipe(leg)) {
+                pipe.push(cx.now, data);
             }
+        }
+        self.pour(cx, leg);
+        true
+    }
+
+    /// The peer of `leg` has finished. False: nobody shapes its bytes, and its FIN goes straight on.
+    pub(super) fn shaped_end(&mut self, cx: &mut Cx<'_>, leg: Leg) -> bool {
+        let Some(pipe) = self.around.as_mut().and_then(|around| around.pipe(leg)) else { return false };
+        pipe.close(cx.now);
+        self.pour(cx, leg);
+        true
+    }
+
+    /// True while shaped bytes wait to leave by `leg`.
+    pub(super) fn is_flowing_to(&self, leg: Leg) -> bool {
+        let pipes = self.around.as_ref().and_then(|around| around.pipes.as_ref());
+        pipes.is_some_and(|pipes| !pipes[leg.other() as usize].is_idle())
+    }
+
+    /// Shaped bytes that wait between the legs after they came in by `leg`, and how many more may come.
+    pub(super) fn in_pipe(&self, leg: Leg) -> (u32, Option<u32>) {
+        let pipes = self.around.as_ref().and_then(|around| around.pipes.as_ref());
+        pipes.map_or((0, None), |pipes| (pipes[leg as usize].bytes(), pipes[leg as usize].room()))
+    }
+
+    fn shape(&mut self, cx: &mut Cx<'_>, leg: Leg) {
+        let progress = self.progress();
+        if let Some(around) = &mut self.around {
+            let shape = around.plan.shape(cx, leg.other().outward(), &progress);
+            if let Some(pipe) = around.pipe(leg) {
+                pipe.set_shape(shape);
+            }
+        }
+    }
+
+    /// Lets shaped bytes go whose time has come.
+    fn flow_on(&mut self, cx: &mut Cx<'_>) {
+        if self.around.as_ref().is_none_or(|around| around.pipes.is_none()) || self.is_half_open() {
+            return;
+        }
+        for leg in BOTH {
+            self.shape(cx, leg);
+            self.pour(cx, leg);
+        }
+    }
+
+    fn pour(&mut self, cx: &mut Cx<'_>, leg: Leg) {
+        let to = leg.other();
+        if self.legs[to].is_gone() {
+            if let Some(pipe) = self.around.as_mut().and_then(|around| around.pipe(leg)) {
+                pipe.clear();
+            }
+            return;
+        }
+        let other_ended = self.legs[to].has_finished();
+        while let Some(flowing) = self
+            .around
+            .as_mut()
+            .and_then(|around| around.pipe(leg))
+            .and_then(|pipe| pipe.pop(cx.now, other_ended))
+        {
+            match flowing {
+                Flowing::Data(data) => self.legs[to].send(data),
+                Flowing::Fin => self.legs[to].shutdown(&mut cx.for_leg(to)),
+                Flowing::Limit { reset: true } => {
+                    self.act(cx, Action::Reset { client: true, server: true });
+                }
+                Flowing::Limit { reset: false } => {
+                    self.act(cx, Action::Finish { client: true, server: true });
+                }
+            }
+            self.unsettled = true;
         }
     }
 }

@@ -19,8 +19,8 @@ use super::leg::Link;
 use super::settings::Settings;
 use super::socket_leg::{SocketCommand, SocketEvent};
 use crate::cx::Cx;
-use crate::fault::{Plan, Point, Progress, Verdict, Way};
-use crate::tcp::{IcmpError, SynInfo, TxCaps, reset_for};
+use crate::fault::{Plan, Progress};
+use crate::tcp::{Connection, IcmpError, SynInfo, TxCaps, reset_for};
 use crate::time::{Instant, earliest};
 use crate::trace::{Event, FlowId, Leg, Outcome};
 use crate::wire::{Flags, IcmpNote, IpMeta, Segment, Tuple};
@@ -178,24 +178,18 @@ impl Flow {
     }
 
     /// A segment from the peer of `leg`.
-    pub fn on_segment(&mut self, cx: &mut Cx<'_>, leg: Leg, mut segment: Segment) {
+    pub fn on_segment(&mut self, cx: &mut Cx<'_>, leg: Leg, segment: Segment) {
         let cx = &mut cx.for_flow(self.id);
         let cx = &mut cx.for_leg(leg);
-        cx.segment_in(&segment);
         if leg == Leg::Client {
             self.hear(cx.now, &segment);
         }
-        match self.judge(cx, Point { leg, way: Way::In }, &mut segment) {
-            Verdict::Pass => {}
-            Verdict::Drop => return,
-            Verdict::Hold(time) => return self.hold(cx, Point { leg, way: Way::In }, time, segment),
-            Verdict::Duplicate(copies) => {
-                for _ in 0..copies {
-                    self.take_in(cx, leg, segment.clone());
-                }
-            }
+        if self.around.is_none() {
+            cx.segment_in(&segment);
+            self.take_in(cx, leg, segment);
+        } else {
+            self.meet(cx, leg, segment);
         }
-        self.take_in(cx, leg, segment);
     }
 
     /// An ICMP error that quotes a segment which left by `leg`.
@@ -385,22 +379,6 @@ impl Flow {
         self.send_out(cx, leg, reset_for(segment));
     }
 
-    /// Sends a segment to the peer of `leg`, if the plan lets it.
-    pub(super) fn send_out(&mut self, cx: &mut Cx<'_>, leg: Leg, mut segment: Segment) {
-        let cx = &mut cx.for_leg(leg);
-        let at = Point { leg, way: Way::Out };
-        let copies = match self.judge(cx, at, &mut segment) {
-            Verdict::Pass => 0,
-            Verdict::Drop => return,
-            Verdict::Hold(time) => return self.hold(cx, at, time, segment),
-            Verdict::Duplicate(copies) => copies,
-        };
-        for _ in 0..copies {
-            self.push_segment(cx, leg, segment.clone());
-        }
-        self.push_segment(cx, leg, segment);
-    }
-
     pub(super) fn push_segment(&mut self, cx: &mut Cx<'_>, leg: Leg, segment: Segment) {
         cx.segment_out(&segment);
         self.out.push_back(Output::Segment { tuple: self.arriving(leg).reverse(), segment });
@@ -448,6 +426,8 @@ impl Flow {
             upstream_bytes: self.legs[Leg::Client].byte_counts().0,
             downstream_bytes: self.legs[Leg::Server].byte_counts().0,
             server_is_socket: self.settings.uplink == super::Uplink::Socket,
+            client: self.legs[Leg::Client].conn().and_then(Connection::numbers),
+            server: self.legs[Leg::Server].conn().and_then(Connection::numbers),
         }
     }
 }

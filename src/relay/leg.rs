@@ -166,6 +166,15 @@ impl Link {
         }
     }
 
+    /// True once the peer has finished, or is gone.
+    pub(super) fn has_finished(&self) -> bool {
+        match self {
+            Self::Gone => true,
+            Self::Tcp(tcp) => tcp.conn.peer_has_finished(),
+            Self::Socket(socket) => socket.has_finished(),
+        }
+    }
+
     /// Bytes received from the peer in order, and delivered to it, so far.
     pub(super) fn byte_counts(&self) -> (u64, u64) {
         match self {

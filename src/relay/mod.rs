@@ -3,7 +3,9 @@
 mod around;
 pub mod flow;
 mod leg;
+mod neighbours;
 mod opening;
+mod pipe;
 mod seam;
 pub mod settings;
 pub mod socket_leg;

@@ -152,9 +152,9 @@ impl Flow {
 
     /// The client reset its own attempt: the server hears of it, with the number that it would have been.
     fn cancel(&mut self, cx: &mut Cx<'_>) {
-        if let Some(conn) = self.legs[Leg::Server].conn() {
-            let (seq, _) = conn.numbers();
-            self.send_out(cx, Leg::Server, Segment { seq, flags: Flags::RST, ..Segment::default() });
+        if let Some(numbers) = self.legs[Leg::Server].conn().and_then(Connection::numbers) {
+            let rst = Segment { seq: numbers.snd_nxt, flags: Flags::RST, ..Segment::default() };
+            self.send_out(cx, Leg::Server, rst);
         }
         self.give_up(cx, Outcome::Aborted);
     }

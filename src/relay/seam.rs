@@ -51,6 +51,9 @@ impl Flow {
         if self.is_half_open() {
             return;
         }
+        if self.shaped(cx, leg) {
+            return;
+        }
         let (from, to) = self.legs.pair(leg);
         if let Some(offset) = from.urgent_received() {
             to.set_urgent(offset);
@@ -66,9 +69,11 @@ impl Flow {
             return;
         }
         let moved = self.legs.delivered(leg.other());
+        let (piped, most) = self.in_pipe(leg);
         let (link, other) = self.legs.pair(leg);
-        let room = u64::from(buffer).min(FIRST_BUFFER + 2 * moved);
-        link.set_receive_space((room as u32).saturating_sub(other.queued()));
+        let room = u64::from(buffer).min(FIRST_BUFFER + 2 * moved) as u32;
+        let room = room.saturating_sub(other.queued().saturating_add(piped));
+        link.set_receive_space(room.min(most.unwrap_or(u32::MAX)));
     }
 
     /// Serves all events of a leg and counts them. `reporter` is who speaks in an ICMP refusal.
@@ -105,8 +110,10 @@ impl Flow {
             (_, _, Event::FinReceived) if !self.is_half_open() => {
                 // What completed the handshake may have carried data and this FIN as well.
                 self.relay_from(cx, leg);
-                let other = leg.other();
-                self.legs[other].shutdown(&mut cx.for_leg(other));
+                if !self.shaped_end(cx, leg) {
+                    let other = leg.other();
+                    self.legs[other].shutdown(&mut cx.for_leg(other));
+                }
             }
             (phase, _, Event::Reset) => {
                 let half_open = phase == Phase::Accepting && leg == Leg::Client;
@@ -151,6 +158,7 @@ impl Flow {
     fn pass_reset(&mut self, cx: &mut Cx<'_>) {
         if let Some(leg) = self.reset_passes_to
             && !self.legs[leg].has_sendable()
+            && !self.is_flowing_to(leg)
         {
             self.reset_passes_to = None;
             self.legs[leg].abort(&mut cx.for_leg(leg));

@@ -55,10 +55,21 @@ pub struct Limits {
     pub bytes: u64,
     /// `limits.held_segments`: segments of one flow that its faults hold back. One more is lost, and TCP sends it again.
     pub held_segments: usize,
+    /// `limits.neighbours`: servers, clients and pairs of addresses of which rules know what the flows around a new one
+    /// do, each kind by itself; see [`crate::fault::Circumstances`]. Beyond it the one that was noted longest ago is
+    /// forgotten.
+    pub neighbours: usize,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { flows: 65_536, half_open: 16_384, lingering: 65_536, bytes: 256 << 20, held_segments: 1024 }
+        Self {
+            flows: 65_536,
+            half_open: 16_384,
+            lingering: 65_536,
+            bytes: 256 << 20,
+            held_segments: 1024,
+            neighbours: 65_536,
+        }
     }
 }

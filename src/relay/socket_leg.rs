@@ -200,7 +200,7 @@ impl SocketLeg {
 
     /// Queues bytes for the server.
     pub fn send(&mut self, data: Bytes) {
-        if self.gone || self.vanished || data.is_empty() {
+        if self.gone || self.vanished || self.shutdown || data.is_empty() {
             return;
         }
         let start = self.written;
@@ -282,6 +282,12 @@ impl SocketLeg {
     #[must_use]
     pub const fn byte_counts(&self) -> (u64, u64) {
         (self.taken, self.sent)
+    }
+
+    /// True once the server's end of file has come, or the socket is closed.
+    #[must_use]
+    pub const fn has_finished(&self) -> bool {
+        self.eof || self.gone
     }
 
     /// True when the socket is closed and its last command has been fetched.

@@ -13,6 +13,7 @@ use hashbrown::HashTable;
 use slab::Slab;
 
 use super::flow::{Caps, Flow, Output};
+use super::neighbours::Neighbours;
 use super::settings::{Settings, Uplink};
 use super::socket_leg::SocketEvent;
 use crate::cx::Cx;
@@ -75,6 +76,7 @@ pub struct Table {
     queued: u64,
     /// Flows that were dropped while their socket was open.
     orphans: Vec<FlowKey>,
+    neighbours: Neighbours,
 }
 
 #[derive(Debug)]
@@ -109,6 +111,7 @@ impl Table {
     /// An empty table. `hash_seed` should differ from run to run, so that nobody can choose addresses that collide.
     #[must_use]
     pub fn new(settings: Arc<Settings>, rules: Arc<Rules>, ids: FlowIds, hash_seed: u64) -> Self {
+        let neighbours = Neighbours::new(rules.asked(), settings.limits.neighbours);
         Self {
             settings,
             rules,
@@ -123,11 +126,15 @@ impl Table {
             lingering: 0,
             queued: 0,
             orphans: Vec::new(),
+            neighbours,
         }
     }
 
-    /// Rules for flows from now on.
+    /// Rules for flows from now on. Their turns are counted from 1; what they ask of neighbours that the rules before them
+    /// did not ask is unknown of flows that have come and gone.
     pub fn set_rules(&mut self, rules: Arc<Rules>) {
+        let open = self.entries.iter().filter(|(_, entry)| !entry.lingering);
+        self.neighbours.ask(rules.asked(), open.map(|(_, entry)| entry.flow.arriving(Leg::Client)));
         self.rules = rules;
     }
 
@@ -164,7 +171,7 @@ impl Table {
         match self.find(tuple) {
             Some((key, Leg::Client)) if self.flow(key).is_superseded_by(segment) => {
                 self.flow_mut(key).tell_closed(cx, Outcome::Aborted);
-                self.remove(key);
+                self.remove(cx, key);
                 self.admit(cx, tuple, segment)
             }
             Some((key, leg)) => {
@@ -236,7 +243,7 @@ impl Table {
         let entry = self.entry(key)?;
         entry.touched = false;
         if entry.flow.is_done() {
-            self.remove(key);
+            self.remove(cx, key);
             return None;
         }
         let deadline = entry.flow.poll_timeout();
@@ -244,6 +251,7 @@ impl Table {
             entry.flow.relax();
         }
         let flow = &entry.flow;
+        let tuple = flow.arriving(Leg::Client);
         let (queued, half_open, lingering) = (flow.held(), flow.is_half_open(), flow.is_lingering());
         let queued_before = std::mem::replace(&mut entry.queued, queued);
         let half_open_before = std::mem::replace(&mut entry.half_open, half_open);
@@ -251,6 +259,7 @@ impl Table {
         self.queued = self.queued + u64::from(queued) - u64::from(queued_before);
         self.half_open = self.half_open + usize::from(half_open) - usize::from(half_open_before);
         if lingering && !lingering_before {
+            self.neighbours.on_end(cx, tuple);
             self.linger(cx, key);
         }
         deadline
@@ -266,6 +275,7 @@ impl Table {
         self.index.clear();
         self.touched.clear();
         self.lingering_order.clear();
+        self.neighbours.clear();
         (self.half_open, self.lingering, self.queued) = (0, 0, 0);
     }
 
@@ -321,7 +331,8 @@ impl Table {
             return Route::Dropped;
         }
         let id = self.ids.next();
-        let plan = self.rules.plan(id, tuple.src, tuple.dst);
+        let circumstances = self.neighbours.on_open(cx, tuple, syn);
+        let plan = self.rules.plan(id, tuple.src, tuple.dst, &circumstances, &mut self.neighbours.turns);
         let flow = Flow::new(cx, &self.settings, id, tuple, syn, plan);
         self.half_open += 1;
         let slot =
@@ -345,7 +356,7 @@ impl Table {
         }
     }
 
-    fn remove(&mut self, key: FlowKey) {
+    fn remove(&mut self, cx: &mut Cx<'_>, key: FlowKey) {
         for leg in self.indexed() {
             let hash = self.hasher.hash_one(self.flow(key).arriving(*leg));
             let wanted = LegSlot::new(key.slot, *leg);
@@ -356,6 +367,9 @@ impl Table {
         let entry = self.entries.remove(key.slot as usize);
         if entry.flow.has_socket() {
             self.orphans.push(key);
+        }
+        if !entry.lingering {
+            self.neighbours.on_end(cx, entry.flow.arriving(Leg::Client));
         }
         self.queued -= u64::from(entry.queued);
         self.half_open -= usize::from(entry.half_open);
@@ -373,7 +387,7 @@ impl Table {
         while self.lingering > limit || self.lingering_order.len() > 2 * limit + 64 {
             let Some(oldest) = self.lingering_order.pop_front() else { break };
             if self.entry(oldest).is_some() {
-                self.remove(oldest);
+                self.remove(cx, oldest);
             }
         }
     }

@@ -106,6 +106,7 @@ fn app(rng: &mut Rng) -> App {
     App {
         send,
         chunk: pick(rng, &[1 + send as u32 / 50, 100_000, 1460]),
+        wait: Duration::ZERO,
         pause: Duration::from_micros(pick(rng, &[0, 0, 500, 60_000])),
         send_buffer: pick(rng, &[5_000, 100_000]),
         read_rate: rng.chance(0.25).then(|| 20_000 + rng.below(1_000_000)),

@@ -24,6 +24,8 @@ pub struct App {
     pub send: u64,
     /// Bytes per write.
     pub chunk: u32,
+    /// Time before the first write.
+    pub wait: Duration,
     /// Time between two writes.
     pub pause: Duration,
     /// Most bytes that wait in the socket for their acknowledgement.
@@ -51,6 +53,7 @@ impl Default for App {
         Self {
             send: 0,
             chunk: 16 << 10,
+            wait: Duration::ZERO,
             pause: Duration::ZERO,
             send_buffer: 256 << 10,
             read_rate: None,
@@ -131,7 +134,7 @@ impl Host {
             established: false,
             syn_timer: None,
             stray: VecDeque::new(),
-            next_write: Instant::ZERO,
+            next_write: Instant::ZERO + app.wait,
             next_read: Instant::ZERO,
             unread: 0,
             eof: false,

@@ -4,6 +4,7 @@
 //! - [`host`]: an application on top of a [`crate::tcp::Connection`], and the invariants that every host must keep;
 //! - [`world`]: two hosts and the cables between them; [`trio`]: the same with a [`crate::relay`] in the middle;
 //! - [`fuzz`]: what the fuzz targets run;
+//! - [`scene`]: what shows a fault, for ladders;
 //! - [`watch`]: what must hold of every TCP at all times; [`chance`]: random worlds;
 //! - [`script`]: segment scripts in the notation of [`crate::wire::notation`].
 
@@ -11,6 +12,7 @@ pub mod chance;
 pub mod fuzz;
 pub mod host;
 pub mod link;
+pub mod scene;
 pub mod script;
 pub mod trio;
 pub mod watch;

@@ -313,6 +313,10 @@ impl Connection {
 
     /// The next segment to send, if any. Call until `None` after each input.
     pub fn poll_transmit(&mut self, cx: &mut Cx<'_>, caps: TxCaps) -> Option<Segment> {
+        if self.is_mute() {
+            self.replies.clear();
+            return None;
+        }
         if let Some(mut seg) = self.replies.pop_front() {
             seg.ip = IpMeta { ttl: self.ip_out.ttl, tos: self.ip_out.tos & !3 };
             return Some(seg);
@@ -334,7 +338,11 @@ impl Connection {
                 s.rto_at = Some(now + wait);
                 (s.syn_ack(now), (s.ours.sent > 1).then_some(Resend::Rto))
             }
-            Phase::Open(open) => open.poll_transmit(now, caps)?,
+            Phase::Open(open) => {
+                let next = open.poll_transmit(now, caps);
+                open.silent = open.knobs.mute && next.is_none();
+                next?
+            }
             Phase::TimeWait(wait) => (wait.poll_transmit(now)?, None),
             Phase::Closed => return None,
         };
@@ -346,6 +354,11 @@ impl Connection {
         self.settle(cx);
         self.tell_state(cx);
         Some(seg)
+    }
+
+    /// True if a knob keeps everything from leaving.
+    const fn is_mute(&self) -> bool {
+        matches!(&self.phase, Phase::Open(open) if open.silent)
     }
 
     fn resends(&self) -> u32 {
@@ -367,6 +380,7 @@ impl Connection {
     pub fn poll_timeout(&self) -> Option<Instant> {
         match &self.phase {
             Phase::SynReceived(s) => s.rto_at,
+            Phase::Open(open) if open.knobs.mute => None,
             // An ACK that may not leave yet needs no timer; it would be due for ever.
             Phase::Open(open) if self.corked => open.send.poll_timeout(),
             Phase::Open(open) => open.poll_timeout(),

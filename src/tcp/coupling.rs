@@ -2,9 +2,10 @@
 
 use super::conn::{Connection, Phase};
 use super::knobs::Knobs;
+use super::state::PeerFin;
 use super::syn::SynOptions;
 use crate::trace::Resend;
-use crate::wire::{IpMeta, Segment, SeqNum, Tuple};
+use crate::wire::{IpMeta, Numbers, Segment, SeqNum, Tuple};
 
 impl Connection {
     /// Bytes queued and not yet acknowledged by the peer, sent or not.
@@ -37,6 +38,16 @@ impl Connection {
         match &self.phase {
             Phase::Open(open) => open.send.unsent() > 0 && open.send.usable() > 0,
             _ => false,
+        }
+    }
+
+    /// True once the peer's FIN has been received, after all its data.
+    #[must_use]
+    pub fn peer_has_finished(&self) -> bool {
+        match &self.phase {
+            Phase::Open(open) => open.recv.fin != PeerFin::None,
+            Phase::SynSent(_) | Phase::SynReceived(_) => false,
+            Phase::TimeWait(_) | Phase::Closed => true,
         }
     }
 
@@ -118,16 +129,20 @@ impl Connection {
         }
     }
 
-    /// (SND.NXT, RCV.NXT): the exact numbers of an injected segment.
+    /// The exact numbers for an injected segment; `None` once closed.
     #[must_use]
-    pub fn numbers(&self) -> (SeqNum, SeqNum) {
-        match &self.phase {
-            Phase::SynSent(s) => (s.ours.iss + 1, SeqNum::default()),
-            Phase::SynReceived(s) => (s.ours.iss + 1, s.peer.seq + 1),
-            Phase::Open(open) => (open.send.nxt(), open.recv.nxt()),
-            Phase::TimeWait(wait) => wait.numbers(),
-            Phase::Closed => Default::default(),
-        }
+    pub fn numbers(&self) -> Option<Numbers> {
+        let (snd_una, snd_nxt, rcv_nxt) = match &self.phase {
+            Phase::SynSent(s) => (s.ours.iss, s.ours.iss + 1, SeqNum::default()),
+            Phase::SynReceived(s) => (s.ours.iss, s.ours.iss + 1, s.peer.seq + 1),
+            Phase::Open(open) => (open.send.seq(open.send.una), open.send.nxt(), open.recv.nxt()),
+            Phase::TimeWait(wait) => {
+                let (snd_nxt, rcv_nxt) = wait.numbers();
+                (snd_nxt, snd_nxt, rcv_nxt)
+            }
+            Phase::Closed => return None,
+        };
+        Some(Numbers { snd_una, snd_nxt, rcv_nxt })
     }
 
     /// TTL and traffic class of the peer's latest segment.

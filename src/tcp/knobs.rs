@@ -23,13 +23,13 @@ pub enum AckKnob {
     /// Quick at the start, every second full segment, else after 40 ms.
     #[default]
     Natural,
-    /// Every pure ACK waits this long, never quick and never on outgoing data before that. With `every_other` the second
-    /// full segment still draws an ACK at once.
+    /// Every pure ACK waits this long, never quick and never on outgoing data before that, unless `every` full segments wait
+    /// for it.
     Delay {
         /// How long.
         delay: Duration,
-        /// Whether a second full segment ends the wait.
-        every_other: bool,
+        /// How many full segments end the wait; RFC 9293 asks for 2. `None`: only time does.
+        every: Option<u32>,
     },
 }
 
@@ -42,4 +42,6 @@ pub struct Knobs {
     pub ack: AckKnob,
     /// Send single segments only, never super-segments.
     pub single_segments: bool,
+    /// Send what is ready to be sent, and then nothing, and run no timer: the path behind this leg is dead.
+    pub mute: bool,
 }

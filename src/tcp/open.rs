@@ -35,6 +35,8 @@ pub(super) struct Open {
     pub(super) knobs: Knobs,
     /// When a segment out of the window was last answered (RFC 5961 §7).
     pub(super) last_invalid: Option<Instant>,
+    /// What was to be sent before [`Knobs::mute`] is sent, and nothing leaves any more.
+    pub(super) silent: bool,
     /// A keepalive probe of ours is unanswered.
     pub(super) probing: bool,
     /// Answers to keepalive probes owed now.
@@ -70,7 +72,18 @@ impl Open {
         let ecn = Ecn { on: agreed.ecn, ..Ecn::default() };
         let peer = peer.options;
         let (knobs, last_invalid) = (Knobs::default(), None);
-        Self { send, recv, clock, ecn, peer, knobs, last_invalid, probing: false, answer_probe: false }
+        Self {
+            send,
+            recv,
+            clock,
+            ecn,
+            peer,
+            knobs,
+            last_invalid,
+            silent: false,
+            probing: false,
+            answer_probe: false,
+        }
     }
 
     pub(super) const fn state(&self) -> State {
@@ -84,6 +97,7 @@ impl Open {
     pub(super) fn set_knobs(&mut self, knobs: Knobs) {
         if knobs != self.knobs {
             self.knobs = knobs;
+            self.silent &= knobs.mute;
             self.recv.set_knobs(knobs);
         }
     }

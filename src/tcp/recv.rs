@@ -240,8 +240,10 @@ impl Recv {
                     self.debt.at.get_or_insert(now + DELAYED_ACK);
                 }
             }
-            AckKnob::Delay { delay, every_other } => {
-                self.debt.now |= every_other && second;
+            AckKnob::Delay { delay, every } => {
+                let waiting = self.nxt - self.acked;
+                let many = |n: u32| waiting > u64::from(n.saturating_sub(1)) * u64::from(self.debt.full);
+                self.debt.now |= every.is_some_and(many);
                 self.debt.at.get_or_insert(now + delay);
             }
         }

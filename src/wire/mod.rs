@@ -25,7 +25,7 @@ pub use notation::SegmentNote;
 pub use options::{Options, SackBlock, Timestamps};
 pub use payload::{Payload, join_small};
 pub use segment::{Flags, IpMeta, Segment, Tuple};
-pub use seq::SeqNum;
+pub use seq::{Numbers, SeqNum};
 pub use vnet::VnetHdr;
 pub use window::{RawWindow, WindowScale};
 

@@ -155,6 +155,32 @@ impl Segment {
         }
     }
 
+    /// The single segments that a super-segment stands for, as the sender's device would cut it: FIN and PSH on the last, CWR
+    /// on the first. A single segment comes back as it is.
+    pub fn split(self) -> impl Iterator<Item = Self> {
+        let size = match self.gso_size {
+            0 => u32::MAX,
+            size => u32::from(size),
+        };
+        let last = self.segs() - 1;
+        (0..=last).map(move |i| {
+            let from = i * if last == 0 { 0 } else { size };
+            let payload = self.payload.slice(from, from.saturating_add(size));
+            let mut flags = self.flags;
+            if i > 0 {
+                flags = flags.without(Flags::CWR);
+            }
+            if i < last {
+                flags = flags.without(Flags::FIN | Flags::PSH);
+            }
+            let urgent = u32::from(self.urgent).saturating_sub(from) as u16;
+            if urgent == 0 {
+                flags = flags.without(Flags::URG);
+            }
+            Self { seq: self.seq + from, flags, urgent, payload, gso_size: 0, ..self.clone() }
+        })
+    }
+
     /// True if all bits of `flags` are set.
     #[must_use]
     pub const fn has(&self, flags: Flags) -> bool {

@@ -65,6 +65,17 @@ impl fmt::Display for SeqNum {
     }
 }
 
+/// Where one end of a connection stands, in the names of RFC 9293 §3.3.1.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Numbers {
+    /// SND.UNA: the oldest number that the peer has not acknowledged.
+    pub snd_una: SeqNum,
+    /// SND.NXT: the next number that this end sends.
+    pub snd_nxt: SeqNum,
+    /// RCV.NXT: the next number that this end expects; zero in SYN-SENT.
+    pub rcv_nxt: SeqNum,
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

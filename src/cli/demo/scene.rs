@@ -1,7 +1,6 @@
-//! Which play shows which fault best.
+//! Which play shows a fault: the scene of its kind, or the user's own rule in its place.
 
-use super::script::Play;
-use crate::fault::Kind;
+use crate::fault::{Kind, Play};
 use crate::time::Duration;
 
 /// A fault (or none) and what the two applications do.
@@ -16,16 +15,6 @@ pub(super) struct Scene {
 /// The most that a scene may last.
 pub(super) const LONGEST: Duration = Duration::from_secs(12);
 
-/// For each fault the play in which it matters, and a rule whose times suit a demonstration.
-const SCENES: [(&str, &str, Play); 6] = [
-    ("syn-drop", "syn-drop first=2", Play::Talk),
-    ("syn-ack-delay", "syn-ack-delay delay=1200ms", Play::Talk),
-    ("zero-window-stall", "zero-window-stall after_bytes=16KiB hold=1500ms", Play::Upload),
-    ("ack-delay", "ack-delay delay=200ms every_other=false", Play::TwoWrites),
-    ("rst-inject", "rst-inject to=both after_bytes=1", Play::Talk),
-    ("fin-drop", "fin-drop direction=downstream first=all", Play::ServerCloses),
-];
-
 impl Scene {
     /// A connection without any fault.
     pub(super) fn healthy() -> Self {
@@ -34,10 +23,8 @@ impl Scene {
 
     /// The scene of a fault; `rule` may be its name alone or a rule of the user's.
     pub(super) fn of(kind: &Kind, rule: &str) -> Self {
-        let scene = SCENES.iter().find(|(name, ..)| *name == kind.name);
-        let (default, play) = scene.map_or((kind.example, Play::Talk), |(_, rule, play)| (rule, *play));
-        let rule = if rule == kind.name { default } else { rule };
-        Self { rule: rule.to_owned(), play }
+        let rule = if rule == kind.name { kind.scene.rule } else { rule };
+        Self { rule: rule.to_owned(), play: kind.scene.play }
     }
 }
 
@@ -58,10 +45,7 @@ mod tests {
     }
 
     #[test]
-    fn every_scene_belongs_to_a_fault_and_a_rule_of_the_users_replaces_its_own() {
-        for (name, ..) in SCENES {
-            assert!(crate::fault::kind(name).is_some(), "{name}");
-        }
+    fn a_rule_of_the_users_replaces_that_of_the_scene() {
         let kind = crate::fault::kind("fin-drop").unwrap();
         let scene = Scene::of(kind, "fin-drop first=1");
         assert_eq!((scene.rule.as_str(), scene.play), ("fin-drop first=1", Play::ServerCloses));

@@ -6,21 +6,9 @@ use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use socket2::{Domain, Socket, Type};
 
 use crate::engine::Clock;
+use crate::fault::Play;
 use crate::report::text::duration;
 use crate::time::{Duration, Instant};
-
-/// What the applications do.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Play {
-    /// Request, reply; the client closes its direction, gets the rest of the reply, and the server closes.
-    Talk,
-    /// Request, reply; the server closes, and the client waits for end-of-file.
-    ServerCloses,
-    /// The client writes a request in two small pieces.
-    TwoWrites,
-    /// The client sends more than fits any window at the start.
-    Upload,
-}
 
 /// Something that an application noticed.
 #[derive(Debug)]
@@ -38,6 +26,9 @@ const UPLOAD: usize = 128 << 10;
 /// What an application thinks between two steps, so that these do not run into each other in the picture: longer than the
 /// kernel delays an ACK (40 ms).
 const THOUGHT: Duration = Duration::from_millis(60);
+/// The pause of [`Play::Pause`].
+const PAUSE: Duration = Duration::from_millis(1200);
+const GREETING: usize = 50;
 /// How long an application waits for anything. Past the third retransmission of a segment (1.5 s).
 const PATIENCE: Duration = Duration::from_millis(2000);
 
@@ -94,9 +85,13 @@ impl<F: FnMut(Line)> Diary<F> {
         self.tell("write", result, |()| format!("{bytes} bytes taken"))
     }
 
-    /// Nobody unparks these threads, so that it is a pause.
     fn think(&mut self) -> Option<()> {
-        std::thread::park_timeout(THOUGHT);
+        self.wait(THOUGHT)
+    }
+
+    /// Nobody unparks these threads, so that it is a pause.
+    fn wait(&mut self, time: Duration) -> Option<()> {
+        std::thread::park_timeout(time);
         Some(())
     }
 
@@ -160,6 +155,22 @@ fn client_speaks(play: Play, stream: &mut TcpStream, diary: &mut Diary<impl FnMu
             diary.close_sending(stream)?;
             diary.read_to_end(stream)
         }
+        Play::Download => {
+            diary.write(stream, REQUEST)?;
+            diary.read_to_end(stream)
+        }
+        Play::Pause => {
+            diary.write(stream, REQUEST)?;
+            diary.read(stream, REPLY)?;
+            diary.wait(PAUSE)?;
+            diary.write(stream, REQUEST)?;
+            diary.read(stream, REPLY)
+        }
+        Play::Greeting => {
+            diary.read(stream, GREETING)?;
+            diary.write(stream, REQUEST)?;
+            diary.read(stream, REPLY)
+        }
     }
 }
 
@@ -193,6 +204,23 @@ fn server_speaks(play: Play, stream: &mut TcpStream, diary: &mut Diary<impl FnMu
         Play::Upload => {
             diary.read_to_end(stream)?;
             diary.write(stream, REST)?;
+        }
+        Play::Download => {
+            diary.read(stream, REQUEST)?;
+            diary.write(stream, UPLOAD)?;
+        }
+        Play::Pause => {
+            for _ in 0..2 {
+                diary.read(stream, REQUEST)?;
+                diary.write(stream, REPLY)?;
+            }
+            diary.read_to_end(stream)?;
+        }
+        Play::Greeting => {
+            diary.write(stream, GREETING)?;
+            diary.read(stream, REQUEST)?;
+            diary.write(stream, REPLY)?;
+            diary.read_to_end(stream)?;
         }
     }
     diary.think()

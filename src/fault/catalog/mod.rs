@@ -3,6 +3,7 @@
 mod ack;
 mod established;
 mod handshake;
+mod stream;
 mod teardown;
 mod window;
 
@@ -15,7 +16,10 @@ pub const KINDS: &[Kind] = &[
     window::zero_window_stall::KIND,
     ack::ack_delay::KIND,
     established::rst_inject::KIND,
+    established::blackhole::KIND,
     teardown::fin_drop::KIND,
+    teardown::half_close_broken::KIND,
+    stream::latency::KIND,
 ];
 
 /// The fault of this name.

@@ -1,6 +1,7 @@
 use super::*;
 use crate::fault::testing::{CLIENT, Flow, SERVER, error, rules, seg};
-use crate::fault::{Point, Verdict, Way};
+use crate::fault::{Point, Turn, Verdict, Way};
+use crate::time::{Duration, Instant};
 use crate::trace::Leg;
 use crate::wire::Flags;
 
@@ -10,7 +11,8 @@ fn names(rules: &Rules) -> Vec<String> {
 
 /// Names of the rules that match flow `number` from CLIENT to SERVER.
 fn matching(rules: &Rules, number: u64) -> String {
-    let plan = rules.plan(FlowId(number), CLIENT.parse().unwrap(), SERVER.parse().unwrap());
+    let (alone, turns) = (Circumstances::default(), &mut Turns::default());
+    let plan = rules.plan(FlowId(number), CLIENT.parse().unwrap(), SERVER.parse().unwrap(), &alone, turns);
     plan.rules().join(" ")
 }
 
@@ -45,6 +47,42 @@ fn a_flow_gets_the_rules_that_match_it() {
             (1..=5).filter(|n| matching(&rules, *n) == "syn-drop").map(|n: u64| n.to_string()).collect();
         assert_eq!(seen, flows, "{condition}");
     }
+}
+
+#[test]
+fn a_rule_may_ask_about_neighbours_and_counts_the_flows_that_it_matches() {
+    let rules = rules(
+        42,
+        Engine::Tun,
+        "syn-drop match.crowd=3..\nfin-drop match.sibling=1ms match.share=0.5\nack-delay",
+    )
+    .unwrap();
+    let window = Some(Duration::from_millis(1));
+    assert_eq!(rules.asked(), Asked { sibling: window, crowd: true, ..Asked::default() });
+
+    let mut turns = Turns::default();
+    let mut siblings = 0;
+    for number in 1..=20 {
+        let now = Instant::from_millis(100 * number);
+        let sibling = (number % 2 == 0).then_some(Duration::from_micros(900));
+        let here = Circumstances { crowd: number, sibling, ..Circumstances::alone(now) };
+        let plan =
+            rules.plan(FlowId(number), CLIENT.parse().unwrap(), SERVER.parse().unwrap(), &here, &mut turns);
+        for (name, turn) in plan.rules().iter().zip(plan.turns()) {
+            let (nth, first) = match &**name {
+                "syn-drop" => (number - 2, 3),
+                "ack-delay" => (number, 1),
+                _ => {
+                    siblings += 1;
+                    assert!(sibling.is_some());
+                    assert_eq!(turn.nth, siblings, "flows that its dice leave out do not count");
+                    continue;
+                }
+            };
+            assert_eq!(turn, Turn { nth, since_first: Duration::from_millis(100 * (number - first)) });
+        }
+    }
+    assert!((1..10).contains(&siblings), "{siblings}");
 }
 
 #[test]
@@ -95,7 +133,7 @@ fn another_flow_and_another_rule_do_not_change_the_dice() {
 fn the_first_fault_that_does_not_let_a_segment_pass_decides() {
     let at = Point { leg: Leg::Client, way: Way::Out };
     let syn_ack = || seg(Flags::SYN | Flags::ACK);
-    let hold = |millis| Verdict::Hold(crate::time::Duration::from_millis(millis));
+    let hold = |millis| Verdict::Hold(Duration::from_millis(millis));
     let mut flow = Flow::of("syn-ack-delay delay=10ms first=1\nsyn-ack-delay delay=20ms first=1");
     let verdicts = [(); 3].map(|()| flow.judge(at, &mut syn_ack()));
     assert_eq!(
@@ -119,15 +157,15 @@ fn mistakes_are_told_with_their_key_path() {
     for (rule, expected) in [
         (
             "syn-drp",
-            "fault: unknown fault \"syn-drp\"; known: syn-drop, syn-ack-delay, zero-window-stall, ack-delay, rst-inject, fin-drop\nhint: did you mean \"syn-drop\"?",
+            "fault: unknown fault \"syn-drp\"; `halfopen faults` lists them\nhint: did you mean \"syn-drop\"?",
         ),
         (
             "syn-drop frist=2",
-            "fault.syn-drop: unknown attribute \"frist\"; known: first, nth, after, for, share\nhint: did you mean \"first\"?",
+            "fault.syn-drop: unknown attribute \"frist\"; known: first, nth, after, for, at, every, share\nhint: did you mean \"first\"?",
         ),
         (
             "syn-drop match.sever=:80",
-            "match: unknown key \"sever\"; known: client, server, flows, share\nhint: did you mean \"server\"?",
+            "match: unknown key \"sever\"; known: client, server, flows, share, sibling, reused, stamp_behind, crowd\nhint: did you mean \"server\"?",
         ),
         (
             "syn-drop match.server=:http",
@@ -139,11 +177,15 @@ fn mistakes_are_told_with_their_key_path() {
         ),
         (
             "rst-inject first=2",
-            "fault.rst-inject.first: rst-inject does not take this bound; it takes after_bytes, after",
+            "fault.rst-inject.first: rst-inject does not take this bound; it takes after_bytes, after, for, at, every",
         ),
         (
             "ack-delay share=0.5",
-            "fault.ack-delay.share: ack-delay does not take this bound; it takes after_bytes, after, for\nhint: `match.share` is the share of the flows",
+            "fault.ack-delay.share: ack-delay does not take this bound; it takes after_bytes, after, for, at, every\nhint: `match.share` is the share of the flows",
+        ),
+        (
+            "zero-window-stall every=20s",
+            "fault.zero-window-stall.every = \"20s\": no pause: each time it lasts 30s; allowed: 0 to 1day, with a unit such as \"200ms\" or \"1.5s\"",
         ),
         (
             "fin-drop direction=down",

@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 use bytes::Bytes;
 
 use super::*;
-use crate::fault::{Engine, RuleSpec, Rules};
+use crate::fault::{Circumstances, Engine, RuleSpec, Rules, Turns};
 use crate::relay::Uplink::{self, Socket, Transparent};
 use crate::relay::{Limits, Refusal};
 use crate::time::Duration;
@@ -42,7 +42,8 @@ impl Script {
         let mut log = Vec::new();
         let tuple = Tuple { src: "10.0.0.1:4000".parse().unwrap(), dst: "10.0.0.2:80".parse().unwrap() };
         let syn = segment("S 0", CLIENT_ISN, None);
-        let plan = rules.plan(FlowId(1), tuple.src, tuple.dst);
+        let plan =
+            rules.plan(FlowId(1), tuple.src, tuple.dst, &Circumstances::default(), &mut Turns::default());
         let now = Instant::from_millis(1000);
         let flow = Flow::new(&mut Cx::new(now, &mut log), &settings, FlowId(1), tuple, &syn, plan);
         Self {

@@ -17,6 +17,22 @@ impl Bench {
         Self { table, now: Instant::from_millis(1), log: Vec::new(), sent: Vec::new() }
     }
 
+    /// With these rules, each of which a flow of its name tells; none of them acts.
+    fn ruled(conditions: &[&str]) -> Self {
+        let mut bench = Self::new(Limits::default());
+        bench.table.set_rules(Arc::new(rules(conditions)));
+        bench
+    }
+
+    /// The rules of each flow that was opened since the last call.
+    fn opened(&mut self) -> Vec<String> {
+        let rules = |record: Record| match record.event {
+            Event::FlowOpened { rules, .. } => Some(rules.join(" ")),
+            _ => None,
+        };
+        self.log.drain(..).filter_map(rules).collect()
+    }
+
     fn arrive(&mut self, tuple: Tuple, segment: Segment) -> Route {
         let cx = &mut Cx::new(self.now, &mut self.log);
         let route = self.table.route(cx, tuple, &segment, segment.payload.len() as usize);
@@ -77,6 +93,16 @@ impl Bench {
         self.arrive(tuple, segment(Flags::FIN | Flags::ACK, 101, down.0 + 1));
         self.arrive(tuple.reverse(), segment(Flags::ACK, 902, up.0 + 1));
     }
+}
+
+/// A rule `a`, `b`, … for each condition that does nothing within a day.
+fn rules(conditions: &[&str]) -> Rules {
+    let build = |(name, condition): (char, &&str)| {
+        let text = format!("ack-delay after=1day name={name} {condition}");
+        text.parse().and_then(crate::fault::Rule::build).unwrap()
+    };
+    let rules = ('a'..).zip(conditions).map(build).collect();
+    Rules::new(1, crate::fault::Engine::Tun, rules).unwrap()
 }
 
 fn tuple(port: u16) -> Tuple {
@@ -239,4 +265,82 @@ fn an_open_socket_of_a_dropped_flow_is_an_orphan() {
         Route::Foreign,
         "no leg arrives there"
     );
+}
+
+#[test]
+fn flows_that_end_or_are_replaced_leave_the_crowd_and_free_their_port() {
+    let mut bench = Bench::ruled(&["match.crowd=2..", "match.reused=10s"]);
+    let first = bench.open(tuple(1));
+    bench.open(tuple(2));
+    assert_eq!(bench.opened(), ["", "a"]);
+    bench.close(tuple(1), first);
+    bench.now = Instant::from_millis(5_000);
+    bench.arrive(tuple(1), segment(Flags::SYN, 5000, 0));
+    assert_eq!(bench.opened(), ["a b"], "its TIME-WAIT is replaced, 5 s after its end");
+    bench.now = Instant::from_millis(12_000);
+    bench.arrive(tuple(1), segment(Flags::SYN, 6000, 0));
+    assert_eq!(bench.opened(), ["a b"], "a half-open flow is replaced, which is an end");
+    bench.now = Instant::from_millis(12_001);
+    bench.arrive(tuple(3), syn());
+    let up = bench.sent(tuple(3)).seq + 1;
+    bench.arrive(tuple(3).reverse(), segment(Flags::RST | Flags::ACK, 0, up.0));
+    bench.arrive(tuple(4), syn());
+    assert_eq!(bench.opened(), ["a", "a"]);
+    bench.table.close_all(&mut Cx::new(bench.now, &mut bench.log));
+    bench.arrive(tuple(1), syn());
+    assert_eq!(bench.opened(), [""], "alone again");
+}
+
+#[test]
+fn the_crowd_counts_each_open_flow_once() {
+    let mut bench = Bench::ruled(&["match.crowd=3"]);
+    for round in 0..5 {
+        bench.now = Instant::from_millis(1 + 100_000 * round);
+        let numbers = [1, 2].map(|port| bench.open(tuple(port)));
+        bench.arrive(tuple(3), segment(Flags::SYN, 7000 + round as u32, 0));
+        let up = bench.sent(tuple(3)).seq + 1;
+        bench.arrive(tuple(3).reverse(), segment(Flags::RST | Flags::ACK, 0, up.0));
+        for (port, numbers) in [1, 2].into_iter().zip(numbers) {
+            bench.close(tuple(port), numbers);
+        }
+        let mut later = Cx::new(Instant::from_millis(99_000 + 100_000 * round), &mut bench.log);
+        for key in bench.table.entries.iter().map(|(slot, entry)| key(slot, entry)).collect::<Vec<_>>() {
+            bench.table.on_timeout(&mut later, key);
+        }
+        bench.serve();
+        assert!(bench.table.is_empty(), "TIME-WAIT is over");
+        assert_eq!(bench.opened(), ["", "", "a"], "round {round}");
+    }
+}
+
+fn key(slot: usize, entry: &Entry) -> FlowKey {
+    FlowKey { slot: slot as u32, generation: entry.flow.id().0 as u32 }
+}
+
+#[test]
+fn siblings_and_timestamps_are_seen_across_flows() {
+    let mut bench = Bench::ruled(&["match.sibling=1ms", "match.stamp_behind=60s"]);
+    let stamped = |val| {
+        let mut syn = syn();
+        syn.options.timestamps = Some(crate::wire::Timestamps { val, ecr: 0 });
+        syn
+    };
+    bench.arrive(tuple(1), stamped(1000));
+    bench.arrive(tuple(2), stamped(2000));
+    bench.now = Instant::from_millis(100);
+    bench.arrive(tuple(3), stamped(1500));
+    bench.arrive(tuple(3), stamped(1500));
+    assert_eq!(bench.opened(), ["", "a", "b"], "a repeated SYN opens nothing");
+}
+
+#[test]
+fn new_rules_count_the_flows_that_are_already_open() {
+    let mut bench = Bench::ruled(&[]);
+    let numbers = bench.open(tuple(1));
+    bench.open(tuple(2));
+    bench.close(tuple(1), numbers);
+    bench.table.set_rules(Arc::new(rules(&["match.crowd=2", "match.crowd=3"])));
+    bench.arrive(tuple(3), syn());
+    bench.arrive(tuple(4), syn());
+    assert_eq!(bench.opened(), ["", "", "a", "b"]);
 }

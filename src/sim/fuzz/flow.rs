@@ -13,7 +13,7 @@ use peer::{Peer, offer};
 use socket::Socket;
 
 use crate::cx::Cx;
-use crate::fault::{Engine, KINDS, Plan, Rule, Rules};
+use crate::fault::{Circumstances, Engine, KINDS, Plan, Rule, Rules, Turns};
 use crate::relay::{Caps, Flow, Output, Settings, Uplink};
 use crate::sim::world::client_tuple;
 use crate::tcp::{Config, TxCaps};
@@ -243,6 +243,8 @@ fn plan(fault: usize, socket: bool, tuple: Tuple) -> Plan {
     };
     let rule = kind.example.parse().and_then(Rule::build).expect("examples are right");
     let engine = if socket { Engine::Exec } else { Engine::Tun };
-    Rules::new(1, engine, vec![rule])
-        .map_or_else(|_| Plan::default(), |r| r.plan(FlowId(1), tuple.src, tuple.dst))
+    Rules::new(1, engine, vec![rule]).map_or_else(
+        |_| Plan::default(),
+        |r| r.plan(FlowId(1), tuple.src, tuple.dst, &Circumstances::default(), &mut Turns::default()),
+    )
 }

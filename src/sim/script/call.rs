@@ -101,13 +101,13 @@ fn parse_offers(words: &[&str]) -> Result<SynOptions, String> {
 
 fn parse_knobs(words: &[&str]) -> Result<Knobs, String> {
     let mut knobs = Knobs::default();
-    let every_other = words.contains(&"every-other");
+    let every = words.contains(&"every-other").then_some(2);
     for word in words {
         match word.split_once('=') {
             Some(("window", "zero")) => knobs.window = WindowKnob::Zero { answer_probes: true },
             Some(("window", "dead")) => knobs.window = WindowKnob::Zero { answer_probes: false },
             Some(("window", n)) => knobs.window = WindowKnob::Cap(number(n)?),
-            Some(("ack", delay)) => knobs.ack = AckKnob::Delay { delay: seconds(delay)?, every_other },
+            Some(("ack", delay)) => knobs.ack = AckKnob::Delay { delay: seconds(delay)?, every },
             None if *word == "single" => knobs.single_segments = true,
             None if *word == "every-other" => {}
             _ => return Err(format!("no such knob: {word:?}")),

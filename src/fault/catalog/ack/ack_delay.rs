@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::fault::attributes::DIRECTIONS;
 use crate::fault::catalog::SERVER_IS_SOCKET;
-use crate::fault::{AttributeDoc, Engine, Fault, Kind, Source, Topic, Unit};
+use crate::fault::{AttributeDoc, Engine, Fault, Kind, Play, Scene, Source, Topic, Unit};
 use crate::tcp::Knobs;
 use crate::tcp::knobs::AckKnob;
 use crate::time::Duration;
@@ -39,13 +39,15 @@ pub(in crate::fault) const KIND: Kind = Kind {
             doc: "Whether a second full segment is acknowledged at once, as RFC 9293 asks of a receiver.",
         },
     ],
-    bounds: &["after_bytes", "after", "for"],
+    bounds: &["after_bytes", "after", "for", "at", "every"],
     default_bound: None,
     scales: &[],
     source: Source {
         id: "E7",
         incident: "tiberius#46, ray#4318: small writes without TCP_NODELAY wait 40 ms for an ACK",
     },
+    also: &[],
+    scene: Scene { rule: "ack-delay delay=200ms every_other=false", play: Play::TwoWrites },
     sees: "write-write-read takes 40 ms longer unless the writer sets TCP_NODELAY: the second small write waits for the ACK of \
            the first (Nagle's algorithm).",
     build: |reader, _| {
@@ -74,7 +76,7 @@ impl Fault for AckDelay {
     }
 
     fn turn(&self, leg: Leg, knobs: &mut Knobs) -> bool {
-        knobs.ack = AckKnob::Delay { delay: self.delay, every_other: self.every_other };
+        knobs.ack = AckKnob::Delay { delay: self.delay, every: self.every_other.then_some(2) };
         leg == self.direction.enters()
     }
 }
@@ -87,8 +89,8 @@ mod tests {
 
     #[test]
     fn acknowledgements_are_delayed_within_the_bounds() {
-        let delayed = AckKnob::Delay { delay: Duration::from_millis(40), every_other: true };
-        let slow = AckKnob::Delay { delay: Duration::from_millis(200), every_other: false };
+        let delayed = AckKnob::Delay { delay: Duration::from_millis(40), every: Some(2) };
+        let slow = AckKnob::Delay { delay: Duration::from_millis(200), every: None };
         for (rule, leg, expected) in [
             ("ack-delay", Leg::Client, [delayed, delayed, delayed]),
             ("ack-delay", Leg::Server, [AckKnob::Natural; 3]),
@@ -113,6 +115,21 @@ mod tests {
         }
         assert_eq!(flow.timeout(), None);
         assert_eq!(flow.fired(), ["1.000 client upstream knob", "2.000 client upstream release"]);
+    }
+
+    /// Whoever asks again only when the plan says so sees every edge.
+    #[test]
+    fn by_the_clock_of_the_run_it_comes_and_goes_in_periods() {
+        let mut flow = Flow::of("ack-delay at=2s every=10s for=1s");
+        flow.at(500).established();
+        flow.knobs(Leg::Client);
+        for _ in 0..4 {
+            let edge = flow.timeout().expect("there is always a next edge").as_millis();
+            flow.at(edge).knobs(Leg::Client);
+        }
+        let edges = ["2.000 client upstream knob", "3.000 client upstream release"].into_iter();
+        let edges = edges.chain(["12.000 client upstream knob", "13.000 client upstream release"]);
+        assert_eq!(flow.fired(), edges.collect::<Vec<_>>());
     }
 
     #[test]

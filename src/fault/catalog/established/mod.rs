@@ -1,3 +1,4 @@
 //! The open connection.
 
+pub(super) mod blackhole;
 pub(super) mod rst_inject;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::fault::attributes::DIRECTIONS;
-use crate::fault::{Action, AttributeDoc, Engine, Fault, Kind, Source, Topic, Unit};
+use crate::fault::{Action, AttributeDoc, Engine, Fault, Kind, Play, Scene, Source, Topic, Unit};
 use crate::trace::Direction;
 
 pub(in crate::fault) const KIND: Kind = Kind {
@@ -28,7 +28,7 @@ pub(in crate::fault) const KIND: Kind = Kind {
             doc: "Whose bytes `after_bytes` counts: upstream the client's, downstream the server's.",
         },
     ],
-    bounds: &["after_bytes", "after"],
+    bounds: &["after_bytes", "after", "for", "at", "every"],
     // The first data byte.
     default_bound: Some(("after_bytes", "1")),
     scales: &["after"],
@@ -36,8 +36,14 @@ pub(in crate::fault) const KIND: Kind = Kind {
         id: "E16",
         incident: "klzgrad/naiveproxy#558: RST 7 ms after the ClientHello on a path of 318 ms; net4people/bbs#285",
     },
+    also: &[],
+    scene: Scene { rule: "rst-inject to=both after_bytes=1", play: Play::Talk },
     sees: "recv() gives ECONNRESET, then send() EPIPE.",
-    build: |reader, _| {
+    build: |reader, bounds| {
+        if bounds.lasts.is_some() && bounds.at.is_none() {
+            return Err(reader
+                .wrong("for", "changes nothing without `at`: the reset comes once, at its first chance"));
+        }
         let to = reader.word("to")?;
         let (client, server) = (to != Some("server"), to != Some("client"));
         Ok(Arc::new(RstInject { direction: reader.direction("direction")?, client, server }))
@@ -117,5 +123,25 @@ mod tests {
         assert_eq!((flow.action(), flow.timeout()), (None, Some(Instant::from_millis(5020))));
         assert!(flow.at(5020).action().is_some());
         assert_eq!(flow.timeout(), None);
+    }
+
+    #[test]
+    fn a_moment_of_the_run_resets_the_flows_that_are_open_then() {
+        let reset = |established, asked| {
+            let mut flow = Flow::of("rst-inject at=5s for=1s");
+            flow.at(established).established();
+            let before = flow.action().is_some();
+            let acted = flow.at(asked).action().is_some();
+            (before, acted, flow.timeout().map(Instant::as_millis))
+        };
+        assert_eq!(reset(20, 4999), (false, false, Some(5000)));
+        assert_eq!(reset(20, 5000), (false, true, None));
+        assert_eq!(reset(5500, 5500), (true, false, None), "one that opens in between, at once");
+        assert_eq!(reset(6000, 9000), (false, false, None));
+        assert_eq!(
+            crate::fault::testing::error("rst-inject for=1s"),
+            "fault.rst-inject.for = \"1s\": changes nothing without `at`: the reset comes once, at its first chance; \
+             allowed: 0 to 1day, with a unit such as \"200ms\" or \"1.5s\""
+        );
     }
 }

@@ -2,13 +2,11 @@
 
 use std::sync::Arc;
 
-use crate::fault::attributes::Reader;
 use crate::fault::{
-    AttributeDoc, Bounds, Engine, Error, Fault, Kind, Point, Progress, Source, Topic, Unit, Way,
+    AttributeDoc, Engine, Fault, Kind, Moment, Play, Point, Progress, Scene, Source, Spread, Topic, Unit,
+    Verdict, Way,
 };
-use crate::rng::Rng;
-use crate::time::Duration;
-use crate::trace::{Did, Direction, Leg};
+use crate::trace::{Direction, Leg};
 use crate::wire::{Flags, Segment};
 
 pub(in crate::fault) const KIND: Kind = Kind {
@@ -25,13 +23,8 @@ pub(in crate::fault) const KIND: Kind = Kind {
             zero: "no delay",
             doc: "How long each SYN-ACK waits, counted from the moment it would have left.",
         },
-        AttributeDoc {
-            name: "jitter",
-            unit: Unit::Duration { max_secs: 300 },
-            default: "0",
-            zero: "every SYN-ACK waits equally long",
-            doc: "The delay varies evenly by up to this much either way; at most the delay itself.",
-        },
+        Spread::JITTER,
+        Spread::DISTRIBUTION,
         AttributeDoc {
             name: "answer_dup",
             unit: Unit::Bool,
@@ -41,34 +34,27 @@ pub(in crate::fault) const KIND: Kind = Kind {
                   of its own, as on a slow path. False: only the first one ever arrives.",
         },
     ],
-    bounds: &["first", "nth", "after", "for", "share"],
+    bounds: &["first", "nth", "after", "for", "at", "every", "share"],
     default_bound: None,
     scales: &[],
     source: Source {
         id: "H22",
         incident: "Shopify/toxiproxy#72, #123, #410: a slow connect, which a proxy that accepts by itself cannot make",
     },
+    also: &[],
+    scene: Scene { rule: "syn-ack-delay delay=1200ms", play: Play::Talk },
     sees: "connect() takes the delay longer; beyond 1 s the client also repeats its SYN (delay 1.5 s: SYN again at 1.02 s, \
            connected at 1.52 s).",
-    build: |reader, bounds| Ok(Arc::new(SynAckDelay::read(reader, bounds)?)),
+    build: |reader, _| {
+        let answer_dup = reader.flag("answer_dup")?.unwrap_or(true);
+        Ok(Arc::new(SynAckDelay { delay: Spread::read(reader, "delay")?, answer_dup }))
+    },
 };
 
 #[derive(Debug)]
 struct SynAckDelay {
-    delay: Duration,
-    jitter: Duration,
+    delay: Spread,
     answer_dup: bool,
-}
-
-impl SynAckDelay {
-    fn read(reader: &Reader<'_>, _: &Bounds) -> Result<Self, Error> {
-        let delay = reader.duration("delay")?.unwrap_or_default();
-        let jitter = reader.duration("jitter")?.unwrap_or_default();
-        if jitter > delay {
-            return Err(reader.wrong("jitter", "more than the delay"));
-        }
-        Ok(Self { delay, jitter, answer_dup: reader.flag("answer_dup")?.unwrap_or(true) })
-    }
 }
 
 impl Fault for SynAckDelay {
@@ -80,21 +66,20 @@ impl Fault for SynAckDelay {
         at == Point { leg: Leg::Client, way: Way::Out } && seg.has(Flags::SYN | Flags::ACK)
     }
 
-    fn on_segment(&self, nth: u64, dice: &mut Rng, _: &mut Segment) -> Option<Did> {
-        if nth > 1 && !self.answer_dup {
-            return Some(Did::Drop);
+    fn on_segment(&self, moment: &mut Moment<'_>, _: &mut Segment) -> Verdict {
+        if moment.nth > 1 && !self.answer_dup {
+            return Verdict::Drop;
         }
-        let spread = u64::try_from(self.jitter.as_nanos()).unwrap_or(u64::MAX).saturating_mul(2);
-        let delay = self.delay - self.jitter + Duration::from_nanos(dice.below(spread.saturating_add(1)));
-        (!delay.is_zero()).then_some(Did::Hold(delay))
+        let delay = self.delay.draw(moment.dice);
+        if delay.is_zero() { Verdict::Pass } else { Verdict::Hold(delay) }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fault::Verdict;
     use crate::fault::testing::{Flow, error, seg};
+    use crate::time::Duration;
 
     const AT: Point = Point { leg: Leg::Client, way: Way::Out };
     const SYN_ACK: Flags = Flags::SYN.with(Flags::ACK);

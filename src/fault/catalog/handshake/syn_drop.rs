@@ -2,9 +2,8 @@
 
 use std::sync::Arc;
 
-use crate::fault::{Engine, Fault, Kind, Point, Progress, Source, Topic, Way};
-use crate::rng::Rng;
-use crate::trace::{Did, Direction, Leg};
+use crate::fault::{Engine, Fault, Kind, Moment, Play, Point, Progress, Scene, Source, Topic, Verdict, Way};
+use crate::trace::{Direction, Leg};
 use crate::wire::{Flags, Segment};
 
 pub(in crate::fault) const KIND: Kind = Kind {
@@ -14,7 +13,7 @@ pub(in crate::fault) const KIND: Kind = Kind {
     engines: &[Engine::Tun, Engine::Exec],
     example: "syn-drop first=2",
     attributes: &[],
-    bounds: &["first", "nth", "after", "for", "share"],
+    bounds: &["first", "nth", "after", "for", "at", "every", "share"],
     default_bound: Some(("first", "1")),
     scales: &[],
     source: Source {
@@ -22,6 +21,8 @@ pub(in crate::fault) const KIND: Kind = Kind {
         incident: "kubernetes/kubernetes#76699: SYN retransmissions through a NodePort; aws/amazon-vpc-cni-k8s#516: SYNs lost \
                    in a race of source NAT",
     },
+    also: &[],
+    scene: Scene { rule: "syn-drop first=2", play: Play::Talk },
     sees: "connect() late by the client's own SYN schedule: 1.0, 2.0, 3.1, 4.1, 5.1, 7.1 s for 1 to 6 lost SYNs on Linux 6.5 \
            and later, 1, 3, 7, 15 s before; ETIMEDOUT when all are lost.",
     build: |_, _| Ok(Arc::new(SynDrop)),
@@ -43,8 +44,8 @@ impl Fault for SynDrop {
             && progress.established.is_none()
     }
 
-    fn on_segment(&self, _: u64, _: &mut Rng, _: &mut Segment) -> Option<Did> {
-        Some(Did::Drop)
+    fn on_segment(&self, _: &mut Moment<'_>, _: &mut Segment) -> Verdict {
+        Verdict::Drop
     }
 }
 

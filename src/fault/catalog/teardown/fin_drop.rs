@@ -3,9 +3,10 @@
 use std::sync::Arc;
 
 use crate::fault::attributes::DIRECTIONS;
-use crate::fault::{AttributeDoc, Engine, Fault, Kind, Point, Progress, Source, Topic, Way};
-use crate::rng::Rng;
-use crate::trace::{Did, Direction, Leg};
+use crate::fault::{
+    AttributeDoc, Engine, Fault, Kind, Moment, Play, Point, Progress, Scene, Source, Topic, Verdict, Way,
+};
+use crate::trace::{Direction, Leg};
 use crate::wire::{Flags, Segment};
 
 pub(in crate::fault) const KIND: Kind = Kind {
@@ -21,13 +22,15 @@ pub(in crate::fault) const KIND: Kind = Kind {
         zero: "",
         doc: "Whose FIN is lost: downstream the server's, upstream the client's.",
     }],
-    bounds: &["first", "nth", "after_bytes", "after", "for", "share"],
+    bounds: &["first", "nth", "after_bytes", "after", "for", "at", "every", "share"],
     default_bound: None,
     scales: &[],
     source: Source {
         id: "T1",
         incident: "firewalls that have forgotten a flow swallow its FIN; the sender's schedule was measured on Linux 6.18",
     },
+    also: &[],
+    scene: Scene { rule: "fin-drop direction=downstream first=all", play: Play::ServerCloses },
     sees: "the closer stays in FIN-WAIT-1 (or LAST-ACK) and repeats its FIN after 0.2, 0.4, 0.8, 1.7, 3.3, 6.6, 13, 27 s (without SACK \
            0.2, 0.6, 1.5, 3.1, 6.5, 13, 26 s); the other side never reads end-of-file.",
     build: |reader, _| Ok(Arc::new(FinDrop { direction: reader.direction("direction")? })),
@@ -52,19 +55,18 @@ impl Fault for FinDrop {
         at == here && seg.has(Flags::FIN)
     }
 
-    fn on_segment(&self, _: u64, _: &mut Rng, seg: &mut Segment) -> Option<Did> {
+    fn on_segment(&self, _: &mut Moment<'_>, seg: &mut Segment) -> Verdict {
         if seg.payload.is_empty() {
-            return Some(Did::Drop);
+            return Verdict::Drop;
         }
         seg.flags = seg.flags.without(Flags::FIN);
-        Some(Did::Rewrite)
+        Verdict::Rewrite
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fault::Verdict;
     use crate::fault::testing::{Flow, seg};
 
     const FIN: Flags = Flags::FIN.with(Flags::ACK);
@@ -97,7 +99,7 @@ mod tests {
         let mut flow = Flow::of("fin-drop");
         let mut last = seg(FIN | Flags::PSH);
         last.payload = b"bye"[..].into();
-        assert_eq!(flow.judge(Point { leg: Leg::Server, way: Way::In }, &mut last), Verdict::Pass);
+        assert_eq!(flow.judge(Point { leg: Leg::Server, way: Way::In }, &mut last), Verdict::Rewrite);
         assert_eq!((last.flags, last.payload.to_vec()), (Flags::PSH | Flags::ACK, b"bye".to_vec()));
         assert_eq!(flow.fired(), ["0.000 server downstream rewrite"]);
     }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::fault::attributes::DIRECTIONS;
 use crate::fault::catalog::SERVER_IS_SOCKET;
-use crate::fault::{AttributeDoc, Engine, Fault, Kind, Source, Topic, Unit};
+use crate::fault::{Alias, AttributeDoc, Engine, Fault, Kind, Play, Scene, Source, Topic, Unit};
 use crate::tcp::Knobs;
 use crate::tcp::knobs::WindowKnob;
 use crate::trace::{Direction, Leg};
@@ -38,13 +38,19 @@ pub(in crate::fault) const KIND: Kind = Kind {
             doc: "Whether window probes are acknowledged. False looks like a dead reader: the writer's kernel gives up.",
         },
     ],
-    bounds: &["after_bytes", "after"],
+    bounds: &["after_bytes", "after", "at", "every"],
     default_bound: Some(("after_bytes", "64KiB")),
     scales: &["hold"],
     source: Source {
         id: "E1",
         incident: "kubernetes/kubernetes#139506: an API server stuck on a client that had stopped reading; google/gvisor#10243",
     },
+    also: &[Alias {
+        id: "E2",
+        name: "zero-window-dead",
+        rule: "zero-window-stall answer_probes=false hold=24h",
+    }],
+    scene: Scene { rule: "zero-window-stall after_bytes=16KiB hold=1500ms", play: Play::Upload },
     sees: "send() blocks (EAGAIN without blocking) and no error comes while probes are answered; Linux probes 0.2, 0.6, 1.5, \
            3.1, 6.5, 13 s after the stall, doubling up to 120 s. TCP_USER_TIMEOUT fires all the same.",
     build: |reader, bounds| {

@@ -1,0 +1,25 @@
+//! The faults against unmodified Linux hosts, through the gateway: what the application sees, and the event log. Each
+//! proof gives what was expected and what was observed to `docs/truth.md`.
+//!
+//! A delay is bounded from below by what the fault does, and from above by [`SLACK`] more, which a loaded machine may need.
+//! Schedules of the kernel's own timers are compared by [`near`].
+
+mod ack;
+mod bench;
+mod established;
+mod handshake;
+mod same_seed;
+mod stream;
+mod teardown;
+mod window;
+
+pub(crate) use bench::Proof;
+
+use crate::Single;
+
+/// All proofs, by topic of the catalogue.
+pub(crate) const PROOFS: [&[Proof]; 6] =
+    [handshake::PROOFS, window::PROOFS, ack::PROOFS, established::PROOFS, teardown::PROOFS, stream::PROOFS];
+
+pub(crate) const SINGLES: &[Single] =
+    &[("the same seed gives the same event log twice", same_seed::same_seed)];
