@@ -11,6 +11,9 @@ use crate::config::{Machine, Problem, Request, Settings, load};
 use crate::fault::{Engine, KINDS, Rule, Rules};
 use crate::report::matrix::{Outcome, Run};
 
+/// How long a run waits for the delivery of what its command has sent: under many faults it would wait in vain, and count
+/// as a hang.
+const GRACE: &str = "1s";
 /// The word for all presets or faults.
 const ALL: &str = "all";
 
@@ -92,6 +95,7 @@ impl Planned {
         let mut words: Vec<OsString> = vec![halfopen.into(), "exec".into(), "--seed".into()];
         words.push(plan.seed.to_string().into());
         words.extend(["--report".into(), directory.join("report.json").into()]);
+        words.extend(["--grace".into(), GRACE.into()]);
         let scale = if self.scaled { plan.time_scale } else { 1.0 };
         words.extend(["--time-scale".into(), scale.to_string().into()]);
         if let Some(config) = &args.config {
