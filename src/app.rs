@@ -5,6 +5,7 @@ pub mod matrix;
 pub mod observer;
 pub mod pcap;
 
+use std::cell::RefCell;
 use std::io;
 use std::sync::Arc;
 
@@ -23,7 +24,7 @@ pub struct Run {
     observer: Observer,
     clock: Clock,
     seed: u64,
-    scaling: Scaling,
+    scaling: RefCell<Scaling>,
 }
 
 /// How a run ended.
@@ -33,7 +34,7 @@ pub struct Ended {
     pub report: Report,
     /// The seed of its dice.
     pub seed: u64,
-    /// What the time scale did to its rules at its start.
+    /// What the time scale did to its last rules.
     pub scaling: Scaling,
     /// When it ended.
     pub at: Instant,
@@ -61,12 +62,19 @@ impl Run {
             clock,
         };
         let engine = engine::start(&engine, devices, outside, || observer.tap())?;
-        Ok(Self { engine, observer, clock, seed: rules.seed(), scaling: settings.scaling.clone() })
+        Ok(Self {
+            engine,
+            observer,
+            clock,
+            seed: rules.seed(),
+            scaling: RefCell::new(settings.scaling.clone()),
+        })
     }
 
     /// Rules for flows from now on.
-    pub fn set_rules(&self, rules: Rules) {
+    pub fn set_rules(&self, rules: Rules, scaling: Scaling) {
         self.engine.set_rules(&Arc::new(rules));
+        *self.scaling.borrow_mut() = scaling;
     }
 
     /// The totals so far.
@@ -104,7 +112,7 @@ impl Run {
         let Self { engine, observer, clock, seed, scaling } = self;
         let engine_error = engine.join().err();
         let at = clock.now();
-        Ended { report: observer.finish(at), seed, scaling, at, engine_error }
+        Ended { report: observer.finish(at), seed, scaling: scaling.into_inner(), at, engine_error }
     }
 }
 

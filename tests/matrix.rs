@@ -275,8 +275,13 @@ fn clean_fails() {
         assert_eq!((output.status.code(), output.stdout.len()), (Some(1), 0), "{}", said(&output));
         assert!(said(&output).contains(told), "{}", said(&output));
     }
-    let output = Call::matrix(&["--preset", "nagle-40ms", "--timeout", "500ms"]).run(&["idle"]);
+    let mut call = Call::matrix(&["--preset", "nagle-40ms", "--timeout", "500ms"]);
+    let junit = call.output.path().join("junit.xml").to_str().unwrap().to_owned();
+    call.push(&["--junit", &junit]);
+    let output = call.run(&["idle"]);
     assert!(said(&output).contains("without a fault: it took too long"), "{}", said(&output));
+    let xml = std::fs::read_to_string(junit).unwrap();
+    assert!(xml.contains("tests=\"1\" failures=\"1\"") && xml.contains("name=\"clean\""), "{xml}");
     // halfopen's own reason, where it cannot even begin.
     let output = Call::matrix(&["--preset", "nagle-40ms"])
         .command(&["exit", "0"])

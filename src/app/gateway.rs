@@ -6,7 +6,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::observer::Watch;
 use super::{Ended, Run};
-use crate::config::{Problem, Settings};
+use crate::config::{Problem, Scaling, Settings};
 use crate::fault::Rules;
 use crate::report::{Style, status_line};
 use crate::setup::gateway::{Gateway, Request};
@@ -53,7 +53,7 @@ pub fn gateway(
     settings: &Settings,
     watch: Watch,
     live: bool,
-    reload: impl FnMut() -> Result<Rules, Vec<Problem>>,
+    reload: impl FnMut() -> Result<(Rules, Scaling), Vec<Problem>>,
 ) -> Result<Ended, Error> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let _guard = runtime.enter();
@@ -97,7 +97,7 @@ async fn until_ended(
     mut signals: Signals,
     grace: Duration,
     live: bool,
-    mut reload: impl FnMut() -> Result<Rules, Vec<Problem>>,
+    mut reload: impl FnMut() -> Result<(Rules, Scaling), Vec<Problem>>,
 ) {
     let mut line = LiveLine { shown: false, on: live && io::stderr().is_terminal() };
     let mut tick = tokio::time::interval(TICK);
@@ -136,11 +136,11 @@ fn warn_of_limits(run: &Run, line: &mut LiveLine, told: usize) -> usize {
     limits.len()
 }
 
-fn replace_rules(run: &Run, rules: Result<Rules, Vec<Problem>>) {
+fn replace_rules(run: &Run, rules: Result<(Rules, Scaling), Vec<Problem>>) {
     match rules {
-        Ok(rules) => {
+        Ok((rules, scaling)) => {
             tracing::info!(rules = rules.rules().len(), "rules replaced");
-            run.set_rules(rules);
+            run.set_rules(rules, scaling);
         }
         Err(problems) => {
             for problem in problems {

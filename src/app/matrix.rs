@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::process::{ExitStatus, Stdio};
 
 use tokio::process::{Child, Command};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
@@ -67,6 +67,8 @@ impl From<io::Error> for Error {
 #[derive(Debug)]
 pub struct Runner {
     runtime: tokio::runtime::Runtime,
+    /// That ask to stop. None of them is lost between two calls of [`Self::run`].
+    signals: [(SignalKind, Signal); 3],
     clock: Clock,
     timeout: Duration,
 }
@@ -77,15 +79,26 @@ impl Runner {
         process::adopt_orphans();
         // One thread: what it starts ends when that thread ends.
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        Ok(Self { runtime, clock: Clock::start(), timeout })
+        let guard = runtime.enter();
+        let listen = |kind| signal(kind).map(|signal| (kind, signal));
+        let kinds = [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup()];
+        let [interrupt, terminate, hangup] = kinds.map(listen);
+        let signals = [interrupt?, terminate?, hangup?];
+        drop(guard);
+        Ok(Self { runtime, signals, clock: Clock::start(), timeout })
     }
 
     /// Runs all jobs, at most `at_once` at a time, until SIGINT, SIGTERM or SIGHUP. The results are in the order of the jobs.
-    pub fn run(&self, jobs: &[Job], at_once: usize, mut news: impl FnMut(News)) -> Result<Vec<Done>, Error> {
-        self.runtime.block_on(async {
-            let mut interrupt = signal(SignalKind::interrupt())?;
-            let mut terminate = signal(SignalKind::terminate())?;
-            let mut hangup = signal(SignalKind::hangup())?;
+    pub fn run(
+        &mut self,
+        jobs: &[Job],
+        at_once: usize,
+        mut news: impl FnMut(News),
+    ) -> Result<Vec<Done>, Error> {
+        let Self { runtime, signals, clock, timeout } = self;
+        let (clock, timeout) = (*clock, *timeout);
+        runtime.block_on(async {
+            let [interrupt, terminate, hangup] = signals;
             let (stop, stopped) = watch::channel(false);
             let mut running = JoinSet::new();
             let mut results: Vec<Option<Done>> = vec![None; jobs.len()];
@@ -95,7 +108,7 @@ impl Runner {
                 while failed.is_none() && running.len() < at_once.max(1) {
                     let Some((index, job)) = waiting.next() else { break };
                     news(News::Begins(index));
-                    let (clock, timeout, stopped) = (self.clock, self.timeout, stopped.clone());
+                    let stopped = stopped.clone();
                     running.spawn(async move { (index, one(&job, clock, timeout, stopped).await) });
                 }
                 let by = tokio::select! {
@@ -114,9 +127,9 @@ impl Runner {
                         let _ = stop.send(true);
                         continue;
                     }
-                    _ = interrupt.recv() => SignalKind::interrupt(),
-                    _ = terminate.recv() => SignalKind::terminate(),
-                    _ = hangup.recv() => SignalKind::hangup(),
+                    _ = interrupt.1.recv() => interrupt.0,
+                    _ = terminate.1.recv() => terminate.0,
+                    _ = hangup.1.recv() => hangup.0,
                 };
                 failed = failed.or(Some(Error::Stopped(by.as_raw_value())));
                 let _ = stop.send(true);

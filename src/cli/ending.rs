@@ -89,7 +89,7 @@ pub(super) fn known_rules(assertions: &[Assertion], rules: &Rules) -> Result<(),
 }
 
 /// Times are never scaled silently.
-fn tell_scaling(scaling: &Scaling) {
+pub(super) fn tell_scaling(scaling: &Scaling) {
     if scaling.factor == 1.0 {
         return;
     }

@@ -40,6 +40,11 @@ pub(super) struct Args {
     #[arg(long, value_name = "PORTS")]
     host_loopback: Option<String>,
 
+    /// When the command has ended, wait this long until what it sent is
+    /// delivered. Default: 8s
+    #[arg(long, value_name = "TIME")]
+    grace: Option<String>,
+
     /// The command and its arguments
     #[arg(required = true, trailing_var_arg = true, value_name = "COMMAND")]
     command: Vec<OsString>,
@@ -100,6 +105,7 @@ fn settings(args: &Args) -> Result<Settings, Failure> {
     let request = args.shared.sources.request([
         ("exec", "intercept.mode", Some("exec".to_owned())),
         ("--host-loopback", "intercept.host_loopback", args.host_loopback.clone()),
+        ("--grace", "engine.grace", args.grace.clone()),
     ]);
     Ok(Settings::resolve(&load(&request)?, Machine::here())?)
 }

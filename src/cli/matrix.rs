@@ -17,7 +17,7 @@ use crate::app::matrix::{Done, Error, Job, News, Runner};
 use crate::config::Machine;
 use crate::config::units::Time;
 use crate::report::Matrix;
-use crate::report::matrix::{Outcome, Run};
+use crate::report::matrix::Outcome;
 use crate::time::Duration;
 use plan::{Plan, Planned};
 
@@ -121,33 +121,30 @@ pub(super) fn matrix(args: &Args) -> Result<ExitCode, Failure> {
         Ok::<_, Failure>(Job { words: run.words(args, &plan, &halfopen, &directory), directory })
     };
     let jobs = plan.runs.iter().map(job).collect::<Result<Vec<_>, _>>()?;
-    anstream::eprintln!(
-        "halfopen: {} runs, seed {}, output in {}",
-        1 + jobs.len(),
-        plan.seed,
-        output.display()
-    );
-    let runner = Runner::new(timeout).map_err(failed("cannot start".to_owned()))?;
+    anstream::eprintln!("halfopen: {}, output in {}", plan.told(), output.display());
+    let mut runner = Runner::new(timeout).map_err(failed("cannot start".to_owned()))?;
     let clean_job = job(&plan.clean)?;
-    let clean = one_by_one(&runner, &[clean_job], 1, &["clean"])?;
+    let clean = one_by_one(&mut runner, &[clean_job], 1, &["clean"])?;
     let clean = clean.first().map(|done| result::read(&plan.clean, done, &output)).ok_or_else(unknown)?;
-    if clean.outcome != Outcome::Pass {
-        return Err(result::clean_failed(&clean, &output));
-    }
-    let names: Vec<&str> = plan.runs.iter().map(|run| run.name.as_str()).collect();
-    let done = one_by_one(&runner, &jobs, at_once, &names)?;
-    let mut runs: Vec<Run> =
-        plan.runs.iter().zip(&done).map(|(planned, done)| result::read(planned, done, &output)).collect();
-    runs.extend(plan.impossible);
-    let matrix = Matrix {
+    let passed = clean.outcome == Outcome::Pass;
+    let mut matrix = Matrix {
         seed: plan.seed,
         time_scale: plan.time_scale,
         output: output.display().to_string(),
         clean,
-        runs,
+        runs: Vec::new(),
     };
+    if passed {
+        let names: Vec<&str> = plan.runs.iter().map(|run| run.name.as_str()).collect();
+        let done = one_by_one(&mut runner, &jobs, at_once, &names)?;
+        let judged = plan.runs.iter().zip(&done).map(|(planned, done)| result::read(planned, done, &output));
+        matrix.runs.extend(judged.chain(plan.impossible));
+    }
     if let Some(mut file) = junit {
         file.write_all(matrix.junit(args.strict).as_bytes()).map_err(failed("--junit".to_owned()))?;
+    }
+    if !passed {
+        return Err(result::clean_failed(&matrix.clean, &output));
     }
     print(&matrix, args.json).map_err(failed("cannot print the result".to_owned()))?;
     Ok(if matrix.is_good(args.strict) { ExitCode::SUCCESS } else { ExitCode::from(Failure::FAILED) })
@@ -169,7 +166,12 @@ fn print(matrix: &Matrix, json: bool) -> io::Result<()> {
 }
 
 /// Runs the jobs and shows on a terminal how far they are.
-fn one_by_one(runner: &Runner, jobs: &[Job], at_once: usize, names: &[&str]) -> Result<Vec<Done>, Failure> {
+fn one_by_one(
+    runner: &mut Runner,
+    jobs: &[Job],
+    at_once: usize,
+    names: &[&str],
+) -> Result<Vec<Done>, Failure> {
     let terminal = io::stderr().is_terminal();
     let (mut ended, mut running) = (0, Vec::new());
     let done = runner.run(jobs, at_once, |news| {

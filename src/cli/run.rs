@@ -71,7 +71,11 @@ pub(super) fn run(args: &Args) -> Result<ExitCode, Failure> {
     let (watch, end) = ending::prepare(shared, &settings)?;
     // The dice go on as they were, also where the seed was drawn at the start.
     let machine = Machine { random: settings.rules.seed(), ..machine };
-    let reload = || Ok(Settings::resolve(&load(&request)?, machine)?.rules);
+    let reload = || {
+        let settings = Settings::resolve(&load(&request)?, machine)?;
+        ending::tell_scaling(&settings.scaling);
+        Ok((settings.rules, settings.scaling))
+    };
     let live = shared.verbose == 0 && shared.log_format == LogFormat::Text;
     let ended = gateway::gateway(&settings, watch, live, reload)?;
     ending::tell(shared, end, &ended, &mut std::io::stdout())

@@ -17,8 +17,16 @@ macro_rules! embedded {
 }
 
 /// All presets: name and text of the file, in the order in which they are listed: by the phase of a connection.
-pub const PRESETS: &[(&str, &str)] =
-    embedded!["k8s-snat-race", "vxlan-63s", "stuck-reader", "nagle-40ms", "dpi-reset",];
+pub const PRESETS: &[(&str, &str)] = embedded![
+    "k8s-snat-race",
+    "vxlan-63s",
+    "stuck-reader",
+    "nagle-40ms",
+    "dead-peer-15min",
+    "asymmetric-replies-lost",
+    "dpi-reset",
+    "half-close-broken",
+];
 
 /// What the file of a preset says.
 #[derive(Clone, Debug, PartialEq, Deserialize)]

@@ -93,6 +93,8 @@ pub struct Flow {
     pub(super) outcome: Option<Outcome>,
     pub(super) opened: Instant,
     pub(super) last_syn: Instant,
+    /// Milliseconds between the last SYN and the one before; a duration would not fit.
+    pub(super) syn_interval: u32,
     /// When a flow is given up whose client has stopped to send its SYN, or that only waits to answer with a RST.
     pub(super) expires: Instant,
     pub(super) established: Option<Instant>,
@@ -172,6 +174,7 @@ impl Flow {
             outcome: None,
             opened: cx.now,
             last_syn: cx.now,
+            syn_interval: 0,
             expires: cx.now + super::opening::PATIENCE,
             established: None,
             legs: Legs::default(),

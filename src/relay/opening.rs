@@ -51,6 +51,7 @@ impl Flow {
                 Some(how) => self.accept_early(cx, how),
                 None => {
                     self.phase = Phase::Dialling;
+                    self.expires = cx.now + self.patience();
                     self.dial(cx);
                 }
             },
@@ -66,15 +67,17 @@ impl Flow {
     /// A client that still sends SYNs has not given up, also where a fault loses them: all of them are one connect.
     pub(super) fn hear(&mut self, now: Instant, segment: &Segment) {
         let opening = matches!(self.phase, Phase::Waiting | Phase::Dialling | Phase::Silent);
-        if opening && segment.has(Flags::SYN) && !segment.has(Flags::ACK) && segment.seq == self.syn.seq {
-            let interval = now.since(self.last_syn);
+        if opening && segment.has(Flags::SYN) && !segment.has(Flags::ACK) && segment.seq == self.isn {
+            let interval = now.since(self.last_syn).as_millis();
+            self.syn_interval = u32::try_from(interval).unwrap_or(u32::MAX);
             self.last_syn = now;
-            self.expires = now + self.patience(interval);
+            self.expires = now + self.patience();
         }
     }
 
-    /// How long after a SYN, which came `interval` after the one before, the client counts as gone.
-    fn patience(&self, interval: Duration) -> Duration {
+    /// How long after a SYN the client counts as gone.
+    fn patience(&self) -> Duration {
+        let interval = Duration::from_millis(self.syn_interval.into());
         match self.settings.uplink {
             Uplink::Transparent => PATIENCE.max(interval * 3),
             // Nothing is dialled, because a fault loses the SYNs.

@@ -140,7 +140,10 @@ impl Matrix {
         text.0.push(Line::of(Role::Title, format!("score: {}", self.score())));
         let scale = match self.time_scale {
             1.0 => String::new(),
-            factor => format!("time scale {factor}; "),
+            factor => {
+                let scaled = self.runs.iter().filter(|run| run.time_scaled).map(|run| run.name.as_str());
+                format!("time scale {factor} ({}); ", scaled.collect::<Vec<_>>().join(", "))
+            }
         };
         text.0.push(Line::of(Role::Dim, format!("{scale}seed {}; output in {}", self.seed, self.output)));
         text
@@ -245,7 +248,7 @@ mod tests {
             seconds: Some(seconds),
             flows: Some(1),
             fired: (outcome != Outcome::Broken).then_some(1200),
-            time_scaled: false,
+            time_scaled: name == "stuck-reader",
             directory: Some(format!("{name}.d")),
         }
     }
@@ -284,7 +287,7 @@ odd                  broken           500 ms     +0 µs        1           no re
 no                   impossible                               1    1,200  it is a socket
 
 score: 1 of 4 passed, 1 fail, 1 hang, 1 broken; 1 not exercised, 1 impossible
-time scale 0.01; seed 42; output in /tmp/x & y
+time scale 0.01 (stuck-reader); seed 42; output in /tmp/x & y
 ";
         assert_eq!(matrix().draw(&Style::default()).to_string(), expected);
     }

@@ -11,6 +11,9 @@ use crate::config::{Machine, Problem, Request, Settings, load};
 use crate::fault::{Engine, KINDS, Rule, Rules};
 use crate::report::matrix::{Outcome, Run};
 
+/// How long a run waits for the delivery of what its command has sent: under many faults it would wait in vain, and count
+/// as a hang.
+const GRACE: &str = "1s";
 /// The word for all presets or faults.
 const ALL: &str = "all";
 
@@ -73,12 +76,26 @@ impl Plan {
     }
 }
 
+impl Plan {
+    /// `6 runs, time scale 0.01 (stuck-reader), seed 42`.
+    pub(super) fn told(&self) -> String {
+        let scaled: Vec<&str> =
+            self.runs.iter().filter(|run| run.scaled).map(|run| run.name.as_str()).collect();
+        let scale = match self.time_scale {
+            1.0 => String::new(),
+            factor => format!("time scale {factor} ({}), ", scaled.join(", ")),
+        };
+        format!("{} runs, {scale}seed {}", 1 + self.runs.len(), self.seed)
+    }
+}
+
 impl Planned {
     /// The command line of the run.
     pub(super) fn words(&self, args: &Args, plan: &Plan, halfopen: &Path, directory: &Path) -> Vec<OsString> {
         let mut words: Vec<OsString> = vec![halfopen.into(), "exec".into(), "--seed".into()];
         words.push(plan.seed.to_string().into());
         words.extend(["--report".into(), directory.join("report.json").into()]);
+        words.extend(["--grace".into(), GRACE.into()]);
         let scale = if self.scaled { plan.time_scale } else { 1.0 };
         words.extend(["--time-scale".into(), scale.to_string().into()]);
         if let Some(config) = &args.config {

@@ -475,7 +475,8 @@ const OPENING_THROUGH_A_SOCKET: &[Row] = &[
     ("a client that stops sending SYNs cancels the dial", Socket, &[], "
         c> S 0
         k< dial 10.0.0.2:80
-        +7s
+        +1499ms
+        +1ms
         k< abort
     ", Some(Timeout)),
     ("a client that is gone when the dial succeeds", Socket, &[], "
@@ -729,7 +730,10 @@ const FAULTS: &[Row] = &[
         +8s
         c> S 0
         k< dial 10.0.0.2:80
-    ", None),
+        +16499ms
+        +1ms
+        k< abort
+    ", Some(Timeout)),
     ("a SYN-ACK that is held comes later", Transparent, &["syn-ack-delay delay=200ms"], "
         c> S 0
         s< S 0

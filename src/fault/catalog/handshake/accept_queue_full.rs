@@ -158,7 +158,7 @@ mod tests {
     #[test]
     fn a_server_without_a_queue_accepts_at_once() {
         let full = AcceptQueueFull { slots: 1, release: 10 };
-        let place = Turn { nth: 5, since_first: Duration::from_secs(2), ..Turn::default() };
+        let place = Turn { nth: 5, since_first: Duration::from_secs(2), since_last: Duration::ZERO };
         assert_eq!(full.lasts(place), Some(Duration::ZERO), "1.5 s after it could have been");
     }
 }
