@@ -20,6 +20,8 @@ pub struct Plan {
     armed: Vec<Armed>,
     deeds: VecDeque<Deed>,
     per_segment: bool,
+    /// The flow has ended: only late segments are judged.
+    ended: bool,
     /// The dice of the shapes, if a fault shapes bytes.
     shape_dice: Option<[Rng; 2]>,
 }
@@ -37,7 +39,7 @@ impl Plan {
             both.into_iter().any(|direction| armed.rule.fault.shape(direction, &mut Shape::default()))
         });
         let shape_dice = shapes.then(|| [dice(SHAPES), dice(SHAPES + 1)]);
-        Self { armed, deeds: VecDeque::new(), per_segment, shape_dice }
+        Self { armed, deeds: VecDeque::new(), per_segment, ended: false, shape_dice }
     }
 
     /// True without faults.
@@ -127,9 +129,17 @@ impl Plan {
         self.armed.iter_mut().find_map(|armed| armed.action(cx, progress))
     }
 
+    /// The flow has ended. From now on the plan only judges late segments, and wakes nobody.
+    pub const fn end(&mut self) {
+        self.ended = true;
+    }
+
     /// When to ask again for knobs, shapes and actions, if a time bound is running.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
+        if self.ended {
+            return None;
+        }
         self.armed.iter().fold(None, |next, armed| earliest(next, armed.poll_timeout()))
     }
 }
@@ -219,7 +229,9 @@ impl Armed {
     }
 
     fn tell_action(&self, cx: &mut Cx<'_>, action: Action) {
-        let (Action::Reset { client, server } | Action::Finish { client, server }) = action;
+        let (Action::Reset { client, server } | Action::Finish { client, server }) = action else {
+            return; // nobody is told
+        };
         for (leg, told) in [(Leg::Client, client), (Leg::Server, server)] {
             if told {
                 self.fired(cx, leg, leg.outward(), Did::Inject, None);
@@ -270,7 +282,7 @@ impl Armed {
         }
         let action = self.rule.fault.action()?;
         let so_far = self.so_far(cx, progress);
-        if !self.trigger.is_open(&self.rule.bounds, so_far) {
+        if !self.trigger.is_open(&self.rule.bounds, so_far) || !self.rule.fault.is_for(progress) {
             return None;
         }
         let due = self.rule.fault.due(&self.memory)?;

@@ -27,11 +27,13 @@ pub enum Play {
     Pause,
     /// The server speaks first.
     Greeting,
+    /// Request, reply; each closes by itself, the server first.
+    EachCloses,
 }
 
 impl Play {
     /// All of them.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Talk,
         Self::ServerCloses,
         Self::TwoWrites,
@@ -39,5 +41,6 @@ impl Play {
         Self::Download,
         Self::Pause,
         Self::Greeting,
+        Self::EachCloses,
     ];
 }

@@ -131,6 +131,7 @@ impl Flow {
     fn act(&mut self, cx: &mut Cx<'_>, action: Action) {
         match action {
             Action::Reset { client, server } => self.reset(cx, client, server),
+            Action::Forget { client, server } => self.forget(cx, client, server),
             Action::Finish { client, server } => {
                 for leg in BOTH.into_iter().filter(|leg| if *leg == Leg::Client { client } else { server }) {
                     // What the far peer still sends it vanishes: a leg that is shut takes no more bytes.
@@ -167,8 +168,10 @@ impl Flow {
         for leg in BOTH {
             let Some(around) = &mut self.around else { return };
             if self.phase == Phase::Ended {
-                // Nothing is left to act on. A time bound that still runs must wake nobody: it would never be served.
-                around.plan = Plan::default();
+                // Late segments still meet the plan. Nothing else is left to act on, and a time bound that still runs must
+                // wake nobody: it would never be served.
+                around.plan.end();
+                around.acts.clear();
                 return;
             }
             match self.legs[leg].conn_mut() {
