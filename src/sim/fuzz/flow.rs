@@ -231,8 +231,11 @@ impl Run {
             self.wait(Duration::from_secs(2));
         }
         self.wait(END);
-        assert!(self.flow.is_done(), "the flow never ends: {:?}", self.flow);
-        assert_eq!((self.told.opened, self.told.closed), (1, 1), "opened and closed");
+        // A fault may swallow every RST; such a flow is as old as its peers make it, but wakes nobody any more.
+        let quiet = !self.honest && self.flow.poll_timeout().is_none();
+        assert!(self.flow.is_done() || quiet, "the flow never ends: {:?}", self.flow);
+        let closed = u32::from(self.flow.is_done() || self.flow.is_lingering());
+        assert_eq!((self.told.opened, self.told.closed), (1, closed), "opened and closed");
     }
 }
 
