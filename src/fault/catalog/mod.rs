@@ -18,7 +18,9 @@ pub const KINDS: &[Kind] = &[
     established::rst_inject::KIND,
     established::blackhole::KIND,
     teardown::fin_drop::KIND,
+    teardown::fin_overtakes::KIND,
     teardown::half_close_broken::KIND,
+    teardown::rst_overtakes_tail::KIND,
     stream::latency::KIND,
 ];
 
