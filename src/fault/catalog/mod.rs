@@ -19,6 +19,7 @@ pub const KINDS: &[Kind] = &[
     established::blackhole::KIND,
     teardown::fin_drop::KIND,
     teardown::fin_overtakes::KIND,
+    teardown::fin_wait2_stuck::KIND,
     teardown::half_close_broken::KIND,
     teardown::rst_overtakes_tail::KIND,
     stream::latency::KIND,
