@@ -1,6 +1,7 @@
 //! FIN to the end.
 
 pub(super) mod fin_drop;
+pub(super) mod fin_inject;
 pub(super) mod fin_overtakes;
 pub(super) mod fin_wait2_stuck;
 pub(super) mod half_close_broken;
