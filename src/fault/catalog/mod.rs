@@ -21,6 +21,7 @@ pub const KINDS: &[Kind] = &[
     teardown::fin_overtakes::KIND,
     teardown::fin_wait2_stuck::KIND,
     teardown::fin_inject::KIND,
+    teardown::half_closed_timeout::KIND,
     teardown::half_close_broken::KIND,
     teardown::rst_overtakes_tail::KIND,
     stream::latency::KIND,

@@ -5,6 +5,7 @@ pub(super) mod fin_inject;
 pub(super) mod fin_overtakes;
 pub(super) mod fin_wait2_stuck;
 pub(super) mod half_close_broken;
+pub(super) mod half_closed_timeout;
 pub(super) mod rst_overtakes_tail;
 mod tail;
 
