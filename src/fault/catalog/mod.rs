@@ -23,7 +23,9 @@ pub const KINDS: &[Kind] = &[
     teardown::fin_inject::KIND,
     teardown::half_closed_timeout::KIND,
     teardown::half_close_broken::KIND,
+    teardown::rst_instead_of_fin::KIND,
     teardown::rst_overtakes_tail::KIND,
+    teardown::client_closes_first::KIND,
     stream::latency::KIND,
 ];
 

@@ -1,11 +1,13 @@
 //! FIN to the end.
 
+pub(super) mod client_closes_first;
 pub(super) mod fin_drop;
 pub(super) mod fin_inject;
 pub(super) mod fin_overtakes;
 pub(super) mod fin_wait2_stuck;
 pub(super) mod half_close_broken;
 pub(super) mod half_closed_timeout;
+pub(super) mod rst_instead_of_fin;
 pub(super) mod rst_overtakes_tail;
 mod tail;
 
