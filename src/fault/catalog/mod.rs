@@ -25,6 +25,7 @@ pub const KINDS: &[Kind] = &[
     teardown::half_close_broken::KIND,
     teardown::rst_instead_of_fin::KIND,
     teardown::rst_overtakes_tail::KIND,
+    teardown::keepalive_race::KIND,
     teardown::client_closes_first::KIND,
     stream::latency::KIND,
 ];
