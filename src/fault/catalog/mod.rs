@@ -27,6 +27,7 @@ pub const KINDS: &[Kind] = &[
     teardown::rst_overtakes_tail::KIND,
     teardown::keepalive_race::KIND,
     teardown::client_closes_first::KIND,
+    teardown::late_segment::KIND,
     stream::latency::KIND,
 ];
 
