@@ -28,6 +28,8 @@ pub const KINDS: &[Kind] = &[
     teardown::keepalive_race::KIND,
     teardown::client_closes_first::KIND,
     teardown::late_segment::KIND,
+    teardown::simultaneous_close::KIND,
+    teardown::last_ack_drop::KIND,
     stream::latency::KIND,
 ];
 

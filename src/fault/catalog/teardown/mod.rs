@@ -8,9 +8,11 @@ pub(super) mod fin_wait2_stuck;
 pub(super) mod half_close_broken;
 pub(super) mod half_closed_timeout;
 pub(super) mod keepalive_race;
+pub(super) mod last_ack_drop;
 pub(super) mod late_segment;
 pub(super) mod rst_instead_of_fin;
 pub(super) mod rst_overtakes_tail;
+pub(super) mod simultaneous_close;
 mod tail;
 
 use crate::fault::{Action, Moment, Point, Progress, Verdict, Way};
