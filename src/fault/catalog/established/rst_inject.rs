@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use crate::fault::attributes::DIRECTIONS;
-use crate::fault::{Action, AttributeDoc, Engine, Fault, Kind, Play, Scene, Source, Topic, Unit};
+use crate::fault::{
+    Action, Alias, AttributeDoc, Engine, Fault, Kind, Play, Progress, Scene, Source, Topic, Unit,
+};
 use crate::trace::Direction;
 
 pub(in crate::fault) const KIND: Kind = Kind {
@@ -27,6 +29,13 @@ pub(in crate::fault) const KIND: Kind = Kind {
             zero: "",
             doc: "Whose bytes `after_bytes` counts: upstream the client's, downstream the server's.",
         },
+        AttributeDoc {
+            name: "before_reply",
+            unit: Unit::Bool,
+            default: "false",
+            zero: "",
+            doc: "True: only while no byte of the server has come, as for the connections that wait in the queues of a listener                   that is closed.",
+        },
     ],
     bounds: &["after_bytes", "after", "for", "at", "every"],
     // The first data byte.
@@ -35,7 +44,11 @@ pub(in crate::fault) const KIND: Kind = Kind {
         id: "E16",
         incident: "klzgrad/naiveproxy#558: RST 7 ms after the ClientHello on a path of 318 ms; net4people/bbs#285",
     },
-    also: &[],
+    also: &[Alias {
+        id: "T17",
+        name: "listener-restart",
+        rule: "rst-inject to=client before_reply=true after_bytes=0 at=10s for=2s",
+    }],
     scene: Scene { rule: "rst-inject to=both after_bytes=1", play: Play::Talk },
     sees: "recv() gives ECONNRESET, then send() EPIPE.",
     build: |reader, bounds| {
@@ -45,7 +58,8 @@ pub(in crate::fault) const KIND: Kind = Kind {
         }
         let to = reader.word("to")?;
         let (client, server) = (to != Some("server"), to != Some("client"));
-        Ok(Arc::new(RstInject { direction: reader.direction("direction")?, client, server }))
+        let before_reply = reader.flag("before_reply")?.unwrap_or(false);
+        Ok(Arc::new(RstInject { direction: reader.direction("direction")?, client, server, before_reply }))
     },
 };
 
@@ -54,6 +68,7 @@ struct RstInject {
     direction: Direction,
     client: bool,
     server: bool,
+    before_reply: bool,
 }
 
 impl Fault for RstInject {
@@ -63,6 +78,10 @@ impl Fault for RstInject {
 
     fn action(&self) -> Option<Action> {
         Some(Action::Reset { client: self.client, server: self.server })
+    }
+
+    fn is_for(&self, progress: &Progress) -> bool {
+        !self.before_reply || progress.downstream_bytes == 0
     }
 }
 
@@ -97,6 +116,20 @@ mod tests {
                 usize::from(expected.is_some()),
                 "{rule}: once"
             );
+        }
+    }
+
+    #[test]
+    fn a_flow_that_has_a_reply_may_be_spared() {
+        for (rule, replied, hit) in [
+            ("rst-inject before_reply=true at=1s for=1s after_bytes=0", 0, true),
+            ("rst-inject before_reply=true at=1s for=1s after_bytes=0", 1, false),
+            ("rst-inject at=1s for=1s after_bytes=0", 1, true),
+        ] {
+            let mut flow = Flow::of(rule);
+            flow.established();
+            assert!(flow.at(999).action().is_none());
+            assert_eq!(flow.at(1000).received(0, replied).action().is_some(), hit, "{rule}, {replied}");
         }
     }
 
