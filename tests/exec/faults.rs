@@ -22,6 +22,10 @@ pub(crate) const SINGLES: &[Single] = &[
     ("fin-drop hides the client's end from the server", fin_drop_upstream),
     ("rst-inject resets both sides at the first byte", rst_inject),
     ("rst-inject to one side leaves the other in silence until it speaks", rst_inject_to_one_side),
+    ("half-close-broken ends the other direction when the server ends one", half_close_broken),
+    ("rst-instead-of-fin resets the client behind the last byte, and closes the server", rst_instead_of_fin),
+    ("rst-overtakes-tail truncates the reply", rst_overtakes_tail),
+    ("keepalive-race loses the request after an idle time", keepalive_race),
     ("a fault that needs the server's segments is refused with the reason", refused),
 ];
 
@@ -195,6 +199,51 @@ fn rst_inject_to_one_side() {
         untold.write_all(b"x").expect("sent");
         let read = untold.read(&mut [0; 1]).expect_err("a reset");
         assert_eq!(errno(&read), "ECONNRESET", "{fault}");
+    }
+}
+
+fn half_close_broken() {
+    for (style, client_end) in [("fin", "EOF"), ("rst", "ECONNRESET")] {
+        let rule = format!("half-close-broken direction=downstream style={style}");
+        let bench = Bench::new(Family::V4, &rule);
+        let (mut client, mut server) = bench.pair();
+        server.write_all(b"goodbye").expect("sent");
+        client.read_exact(&mut [0; 7]).expect("it arrives");
+        server.shutdown(Shutdown::Write).expect("a live socket");
+        assert_eq!(lab::drain(&mut client), (vec![], client_end.to_owned()), "{style}");
+        assert_eq!(lab::drain(&mut server).1, client_end, "{style}: the server, though the client is open");
+    }
+}
+
+fn rst_instead_of_fin() {
+    let bench = Bench::new(Family::V4, "rst-instead-of-fin");
+    let (mut client, mut server) = bench.pair();
+    server.write_all(&[7; 3000]).expect("sent");
+    server.shutdown(Shutdown::Write).expect("a live socket");
+    assert_eq!(lab::drain(&mut client), (vec![7; 3000], "ECONNRESET".to_owned()));
+    assert_eq!(lab::drain(&mut server), (vec![], "EOF".to_owned()));
+}
+
+fn rst_overtakes_tail() {
+    let bench = Bench::new(Family::V6, "rst-overtakes-tail bytes=1000");
+    let (mut client, mut server) = bench.pair();
+    server.write_all(&[7; 3000]).expect("sent");
+    server.shutdown(Shutdown::Write).expect("a live socket");
+    assert_eq!(lab::drain(&mut client), (vec![7; 2000], "ECONNRESET".to_owned()));
+}
+
+fn keepalive_race() {
+    for (style, end) in [("fin-then-rst", "EOF"), ("rst-only", "ECONNRESET"), ("fin", "EOF")] {
+        let bench = Bench::new(Family::V4, &format!("keepalive-race idle=300ms style={style}"));
+        let (mut client, mut server) = bench.pair();
+        client.write_all(b"request").expect("sent");
+        server.read_exact(&mut [0; 7]).expect("it arrives");
+        server.write_all(b"reply").expect("sent");
+        client.read_exact(&mut [0; 5]).expect("it arrives");
+        assert!(!is_ready(&client, PollFlags::POLLIN, Duration::from_millis(400)), "{style}: idle, and open");
+        client.write_all(b"request").expect("a socket that looks open");
+        assert_eq!(lab::drain(&mut client), (vec![], end.to_owned()), "{style}");
+        assert_eq!(lab::drain(&mut server), (vec![], "EOF".to_owned()), "{style}: no second request");
     }
 }
 

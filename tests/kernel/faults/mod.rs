@@ -11,6 +11,7 @@ mod handshake;
 mod same_seed;
 mod stream;
 mod teardown;
+mod teardown_race;
 mod window;
 
 pub(crate) use bench::Proof;
@@ -18,8 +19,15 @@ pub(crate) use bench::Proof;
 use crate::Single;
 
 /// All proofs, by topic of the catalogue.
-pub(crate) const PROOFS: [&[Proof]; 6] =
-    [handshake::PROOFS, window::PROOFS, ack::PROOFS, established::PROOFS, teardown::PROOFS, stream::PROOFS];
+pub(crate) const PROOFS: [&[Proof]; 7] = [
+    handshake::PROOFS,
+    window::PROOFS,
+    ack::PROOFS,
+    established::PROOFS,
+    teardown::PROOFS,
+    teardown_race::PROOFS,
+    stream::PROOFS,
+];
 
 pub(crate) const SINGLES: &[Single] =
     &[("the same seed gives the same event log twice", same_seed::same_seed)];
