@@ -205,7 +205,7 @@ fn late_segment() -> String {
 
 /// T17, its first half: what waits in the queues of a listener dies with it.
 fn listener_restart() -> String {
-    let rule = "rst-inject to=client before_reply=true after_bytes=0 at=4s for=3s";
+    let rule = "rst-inject to=client before_reply=true after_bytes=0 at=4s for=10s";
     let bench = Bench::new(Family::V4, &[rule]);
     let (mut served, mut server) = bench.pair();
     talk(&mut served, &mut server);

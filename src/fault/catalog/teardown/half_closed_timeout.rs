@@ -23,8 +23,8 @@ pub(in crate::fault) const KIND: Kind = Kind {
             unit: Unit::Duration { max_secs: 86_400 },
             default: "60s",
             zero: "at the first FIN",
-            doc: "Time from the first FIN that passes, from whichever side. conntrack's nf_conntrack_tcp_timeout_close_wait is 60s, \
-                  socat's -t is 500ms.",
+            doc: "Time from the first FIN that passes, from whichever side. conntrack's nf_conntrack_tcp_timeout_close_wait is 60s \
+                  (and begins again with each later segment, which this does not), socat's -t is 500ms.",
         },
         AttributeDoc {
             name: "style",
