@@ -13,7 +13,7 @@
 //! | [`fault`] | rules, plans and the catalogue: misbehaviour around a connection |
 //! | [`relay`] | the seam between the two legs of a flow |
 //! | [`measure`], [`report`] | counts and latencies, ladders and summaries: all made from events |
-//! | `sim` | two hosts, lossy links and scripted peers in virtual time; for tests (feature `sim`) |
+//! | `sim` | two hosts, lossy links and scripted peers in virtual time; for tests, and the ladders of `halfopen faults` (feature `sim`) |
 //! | `engine` | how packets reach the relay: the device, the loop, the clock, the kernel sockets of `exec` |
 //! | `setup` | links, routes, rules, namespaces: plan, apply, undo |
 //! | `config` | from text to meaning: files, environment, options |
@@ -33,6 +33,9 @@
 //! | segment | one TCP segment as on the wire; a super-segment (GSO) counts as its parts |
 //! | fault | one named misbehaviour of the catalogue: `syn-drop`, `fin-drop` |
 //! | rule | match + fault + attributes + bounds, from config or command line |
+//! | preset | a named file of rules tied to a documented incident: `stuck-reader` |
+//! | assertion | what a run must have shown at its end: `p99(connect) < 250ms` |
+//! | time scale | what the idle times of rules are multiplied with; never silently |
 //! | plan | the faults of one flow, resolved when its first SYN arrives |
 //! | verdict | what a fault says of a segment: pass, drop, hold, duplicate |
 //! | knobs | the few values of our own TCP that a fault may turn |

@@ -12,7 +12,6 @@
 
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
-use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
@@ -40,11 +39,6 @@ impl Default for Watch {
     fn default() -> Self {
         Self { events: None, ladders: false, log: false, waiting: 1 << 16 }
     }
-}
-
-/// Creates the file for events; an old one is emptied.
-pub fn create_event_file(path: &Path) -> io::Result<File> {
-    File::create(path)
 }
 
 /// A running observer.
@@ -302,8 +296,7 @@ mod tests {
     fn every_event_is_a_line_of_json_and_flows_have_ladders() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("events");
-        let watch =
-            Watch { events: Some(create_event_file(&path).unwrap()), ladders: true, ..Watch::default() };
+        let watch = Watch { events: Some(File::create(&path).unwrap()), ladders: true, ..Watch::default() };
         let observer = Observer::start(Measure::default(), watch).unwrap();
         let mut tap = observer.tap();
         assert!(tap.wants_segments());

@@ -12,11 +12,15 @@ use crate::tcp;
 use crate::time::Duration;
 
 /// The whole file.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Raw {
     /// Where the dice of all rules start. Default `random`.
     pub seed: Seed,
+    /// The idle times of rules are multiplied with this. 0.000001 - 1000, default 1.
+    pub time_scale: f64,
+    /// Presets: rules tied to a documented incident, after those of [`Self::rule`]. Default none.
+    pub preset: Vec<Text>,
     /// Which connections are taken, and how.
     pub intercept: Intercept,
     /// The numbers of our own TCP.
@@ -133,6 +137,21 @@ pub struct Rule {
     pub matches: Attributes,
     /// The fault and its attributes: `fault.NAME = { … }`.
     pub fault: BTreeMap<String, Attributes>,
+}
+
+impl Default for Raw {
+    fn default() -> Self {
+        Self {
+            seed: Seed::default(),
+            time_scale: 1.0,
+            preset: Vec::new(),
+            intercept: Intercept::default(),
+            tcp: Tcp::default(),
+            limits: Limits::default(),
+            engine: Engine::default(),
+            rule: Vec::new(),
+        }
+    }
 }
 
 impl Default for Intercept {

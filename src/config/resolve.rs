@@ -9,6 +9,7 @@ use super::error::Problem;
 use super::load::Layers;
 use super::raw::{self, Mode};
 use super::rules;
+use super::scale::Scaling;
 use super::units::{Loopback, PortRange, Seed, Text};
 use crate::fault::Rules;
 use crate::relay;
@@ -26,8 +27,10 @@ pub struct Settings {
     pub client_interface: Option<String>,
     /// The interface towards the servers; `None`: any.
     pub server_interface: Option<String>,
-    /// The rules of the config, then those of the command line.
+    /// The rules of the config, those of the presets, then those of the command line.
     pub rules: Rules,
+    /// What the time scale did to them.
+    pub scaling: Scaling,
     /// Exec: which services on the caller's loopback are reachable.
     pub host_loopback: Loopback,
     /// What the relay is told.
@@ -73,9 +76,9 @@ impl Settings {
             Seed::Fixed(seed) => seed,
             Seed::Random => machine.random,
         };
-        let rules = rules::build(layers, seed, raw.intercept.mode).unwrap_or_else(|problems| {
+        let (rules, scaling) = rules::build(layers, seed, raw.intercept.mode).unwrap_or_else(|problems| {
             check.problems.extend(problems);
-            Rules::default()
+            Default::default()
         });
         if !check.problems.is_empty() {
             return Err(check.problems);
@@ -83,6 +86,7 @@ impl Settings {
         let name = |text: &Text| Some(text.0.clone()).filter(|name| !name.is_empty());
         Ok(Self {
             rules,
+            scaling,
             mode: raw.intercept.mode,
             ports: merged(&raw.intercept.ports.0),
             client_interface: name(&raw.intercept.client_interface),
@@ -178,7 +182,8 @@ impl Check<'_> {
     }
 
     fn ranges(&mut self, raw: &raw::Raw) {
-        let raw::Raw { tcp, limits, engine, seed: _, intercept: _, rule: _ } = raw;
+        let raw::Raw { tcp, limits, engine, time_scale, seed: _, preset: _, intercept: _, rule: _ } = raw;
+        self.range("time_scale", *time_scale, (1e-6, 1e3), "0.000001 to 1000");
         let ten_minutes = Duration::from_secs(600);
         self.range("tcp.buffer", tcp.buffer.0, (4 << 10, 1 << 30), "4KiB to 1GiB");
         self.range("tcp.rto_min", tcp.rto_min.0, (Duration::from_millis(1), ten_minutes), "1ms to 10m");

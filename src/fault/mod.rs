@@ -18,6 +18,7 @@
 pub mod attributes;
 mod catalog;
 mod circumstances;
+mod entries;
 mod error;
 mod hold;
 mod kind;
@@ -44,6 +45,7 @@ use crate::wire::{Numbers, Segment};
 pub use attributes::{AttributeDoc, Attributes, Directions, Unit, Value};
 pub use catalog::{KINDS, kind};
 pub use circumstances::{Asked, Circumstances, Neighbourhood, Turn, Turns};
+pub use entries::{ENTRIES, Entry, served};
 pub use error::{Error, nearest};
 pub use hold::Held;
 pub use kind::{Alias, Build, Engine, Kind, Source, Topic};

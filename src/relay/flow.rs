@@ -178,6 +178,9 @@ impl Flow {
     pub fn on_segment(&mut self, cx: &mut Cx<'_>, leg: Leg, segment: Segment) {
         let cx = &mut cx.for_flow(self.id);
         let cx = &mut cx.for_leg(leg);
+        if leg == Leg::Client {
+            self.hear(cx.now, &segment);
+        }
         if self.around.is_none() {
             cx.segment_in(&segment);
             self.take_in(cx, leg, segment);

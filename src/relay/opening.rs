@@ -41,10 +41,7 @@ impl Flow {
 
     /// The first SYN, or the same again.
     fn on_syn(&mut self, cx: &mut Cx<'_>, segment: &Segment) {
-        let interval = cx.now.since(self.last_syn);
         self.syn = SynInfo::of(segment);
-        self.last_syn = cx.now;
-        self.expires = cx.now + self.patience(interval);
         match self.phase {
             Phase::Waiting => self.dial(cx),
             Phase::Dialling => {
@@ -56,10 +53,22 @@ impl Flow {
         }
     }
 
+    /// A client that still sends SYNs has not given up, also where a fault loses them: all of them are one connect.
+    pub(super) fn hear(&mut self, now: Instant, segment: &Segment) {
+        let opening = matches!(self.phase, Phase::Waiting | Phase::Dialling | Phase::Silent);
+        if opening && segment.has(Flags::SYN) && !segment.has(Flags::ACK) && segment.seq == self.syn.seq {
+            let interval = now.since(self.last_syn);
+            self.last_syn = now;
+            self.expires = now + self.patience(interval);
+        }
+    }
+
     /// How long after a SYN, which came `interval` after the one before, the client counts as gone.
     fn patience(&self, interval: Duration) -> Duration {
         match self.settings.uplink {
             Uplink::Transparent => PATIENCE.max(interval * 3),
+            // Nothing is dialled, because a fault loses the SYNs.
+            Uplink::Socket if self.phase == Phase::Waiting => PATIENCE.max(interval * 3),
             // The kernel repeats the SYNs of a socket by itself, on the schedule of this machine, which is the client's
             // too: intervals of a second at least, and none longer than twice the last one.
             Uplink::Socket => Duration::from_secs(1).max(interval * 2) + Duration::from_millis(500),

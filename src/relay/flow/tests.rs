@@ -702,6 +702,34 @@ const FAULTS: &[Row] = &[
         c> S 0
         s< S 0
     ", None),
+    ("a client whose SYNs are swallowed for a minute is one flow all the time", Transparent, &["syn-drop for=63s"], "
+        c> S 0
+        +4s
+        c> S 0
+        +8s
+        c> S 0
+        +16s
+        c> S 0
+        +33s
+        c> S 0
+        +8s
+        c> S 0
+        s< S 0
+    ", None),
+    ("so it is before a socket", Socket, &["syn-drop for=63s"], "
+        c> S 0
+        +4s
+        c> S 0
+        +8s
+        c> S 0
+        +16s
+        c> S 0
+        +33s
+        c> S 0
+        +8s
+        c> S 0
+        k< dial 10.0.0.2:80
+    ", None),
     ("a SYN-ACK that is held comes later", Transparent, &["syn-ack-delay delay=200ms"], "
         c> S 0
         s< S 0

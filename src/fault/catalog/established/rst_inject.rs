@@ -34,12 +34,14 @@ pub(in crate::fault) const KIND: Kind = Kind {
             unit: Unit::Bool,
             default: "false",
             zero: "",
-            doc: "True: only while no byte of the server has come, as for the connections that wait in the queues of a listener                   that is closed.",
+            doc: "True: only while no byte of the server has come, as for the connections that wait in the queues of a listener \
+                  that is closed.",
         },
     ],
     bounds: &["after_bytes", "after", "for", "at", "every"],
     // The first data byte.
     default_bound: Some(("after_bytes", "1")),
+    scales: &["after"],
     source: Source {
         id: "E16",
         incident: "klzgrad/naiveproxy#558: RST 7 ms after the ClientHello on a path of 318 ms; net4people/bbs#285",

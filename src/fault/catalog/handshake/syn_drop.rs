@@ -15,6 +15,7 @@ pub(in crate::fault) const KIND: Kind = Kind {
     attributes: &[],
     bounds: &["first", "nth", "after", "for", "at", "every", "share"],
     default_bound: Some(("first", "1")),
+    scales: &[],
     source: Source {
         id: "H1",
         incident: "kubernetes/kubernetes#76699: SYN retransmissions through a NodePort; aws/amazon-vpc-cni-k8s#516: SYNs lost \

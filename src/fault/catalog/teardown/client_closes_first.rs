@@ -25,6 +25,7 @@ pub(in crate::fault) const KIND: Kind = Kind {
     }],
     bounds: &[],
     default_bound: None,
+    scales: &[],
     source: Source {
         id: "T13",
         incident: "cilium/cilium#36427, varnish/hitch#213: EADDRNOTAVAIL after 28232 ports in 60 s, about 470 connections per second to one server",

@@ -30,6 +30,7 @@ pub(in crate::fault) const KIND: Kind = Kind {
     ],
     bounds: &["after_bytes", "after", "for", "at", "every"],
     default_bound: Some(("after_bytes", "1")),
+    scales: &["after"],
     source: Source {
         id: "T5",
         incident: "haproxy/haproxy#1362, #1453, kubernetes/kubernetes#18354: sockets that stay in CLOSE-WAIT by the thousand",

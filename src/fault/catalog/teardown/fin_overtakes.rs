@@ -52,6 +52,7 @@ pub(in crate::fault) const KIND: Kind = Kind {
     ],
     bounds: &["after_bytes", "after"],
     default_bound: None,
+    scales: &[],
     source: Source {
         id: "T3",
         incident: "paths of unequal length, and drivers with several queues; measured on Linux 6.18",

@@ -22,6 +22,7 @@ pub(in crate::fault) const KIND: Kind = Kind {
     }],
     bounds: &["after_bytes", "after", "for", "at", "every"],
     default_bound: None,
+    scales: &[],
     source: Source {
         id: "T4",
         incident: "envoyproxy/envoy#41086 (sockets leaked for an hour), linkerd/linkerd2#5180, haproxy/haproxy#2520",

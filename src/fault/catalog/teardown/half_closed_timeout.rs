@@ -37,6 +37,7 @@ pub(in crate::fault) const KIND: Kind = Kind {
     ],
     bounds: &[],
     default_bound: None,
+    scales: &["timeout"],
     source: Source { id: "T6", incident: "istio/istio#43297: both ends keep their sockets for an hour" },
     also: &[Alias { id: "T8", name: "half-close-cut", rule: "half-closed-timeout timeout=500ms style=fin" }],
     scene: Scene { rule: "half-closed-timeout timeout=200ms style=silent", play: Play::EachCloses },

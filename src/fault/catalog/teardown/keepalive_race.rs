@@ -37,6 +37,7 @@ pub(in crate::fault) const KIND: Kind = Kind {
     ],
     bounds: &["share"],
     default_bound: None,
+    scales: &["idle"],
     source: Source {
         id: "T11",
         incident: "nodejs/node#17749, #27363, #52649, yhirose/cpp-httplib#1282: 502 at load balancers, ECONNRESET in clients",

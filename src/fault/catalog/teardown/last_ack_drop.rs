@@ -25,6 +25,7 @@ pub(in crate::fault) const KIND: Kind = Kind {
     }],
     bounds: &["first", "nth", "share"],
     default_bound: Some(("first", "1")),
+    scales: &[],
     source: Source {
         id: "T20",
         incident: "RFC 9293 §3.6: what TIME-WAIT is for; firewalls that drop their entry at the second FIN lose this ACK",

@@ -43,6 +43,7 @@ pub(in crate::fault) const KIND: Kind = Kind {
     ],
     bounds: &[],
     default_bound: None,
+    scales: &[],
     source: Source {
         id: "T16",
         incident: "RFC 1337: old duplicates after the close, and what they do to TIME-WAIT",

@@ -36,6 +36,7 @@ pub(in crate::fault) const KIND: Kind = Kind {
     ],
     bounds: &["after_bytes", "after"],
     default_bound: None,
+    scales: &[],
     source: Source {
         id: "T9",
         incident: "load balancers, SO_LINGER with time 0, Toxiproxy's reset_peer; Windows then discards what was received, dotnet/runtime#57186",

@@ -38,6 +38,7 @@ pub(in crate::fault) const KIND: Kind = Kind {
     ],
     bounds: &["after_bytes", "after"],
     default_bound: None,
+    scales: &[],
     source: Source {
         id: "T10",
         incident: "hyperium/hyper#3078, nodejs/node#9085, h2o/h2o#2534: a server that answers 413 before it has read the body, and closes",

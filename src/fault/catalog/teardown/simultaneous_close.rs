@@ -36,6 +36,7 @@ pub(in crate::fault) const KIND: Kind = Kind {
     ],
     bounds: &[],
     default_bound: None,
+    scales: &[],
     source: Source {
         id: "T15",
         incident: "RFC 9293 §3.6, figure 13: a part of the state machine that few tests ever reach",
