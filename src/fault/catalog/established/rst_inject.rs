@@ -35,7 +35,7 @@ pub(in crate::fault) const KIND: Kind = Kind {
             default: "false",
             zero: "",
             doc: "True: only while no byte of the server has come, as for the connections that wait in the queues of a listener \
-                  that is closed.",
+                  that is closed: with `at` and `for`, and a refusal of new connections in the same time, a listener's restart.",
         },
     ],
     bounds: &["after_bytes", "after", "for", "at", "every"],
