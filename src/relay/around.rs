@@ -168,10 +168,11 @@ impl Flow {
         for leg in BOTH {
             let Some(around) = &mut self.around else { return };
             if self.phase == Phase::Ended {
-                // Late segments still meet the plan. Nothing else is left to act on, and a time bound that still runs must
-                // wake nobody: it would never be served.
+                // Late segments still meet the plan. Nothing else is left to act on. A time bound that still runs, and bytes
+                // that wait for a leg that is gone, must wake nobody: they would never be served.
                 around.plan.end();
                 around.acts.clear();
+                around.pipes = None;
                 return;
             }
             match self.legs[leg].conn_mut() {

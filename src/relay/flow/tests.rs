@@ -892,6 +892,14 @@ const FAULTS: &[Row] = &[
         c> . 1 ack 11
         c< R 11
     ", Some(Reset)),
+    ("bytes that wait to be shaped when the flow ends are lost, and wake nobody", Transparent, &["latency direction=downstream latency=1s"], "
+        open
+        s> P. 1:11 ack 1
+        s< . 1 ack 11
+        c> R 1
+        s< R. 1 ack 11
+        +2s
+    ", Some(Reset)),
     ("late segments of a flow that has ended still meet its faults", Transparent, &["last-ack-drop first=2"], "
         open
         c> F. 1 ack 1
