@@ -40,7 +40,7 @@ use std::fmt;
 
 use crate::tcp::Knobs;
 use crate::time::{Duration, Instant};
-use crate::trace::{Direction, Leg};
+use crate::trace::{Direction, Leg, State};
 use crate::wire::{Numbers, Segment};
 pub use attributes::{AttributeDoc, Attributes, Directions, Unit, Value};
 pub use catalog::{KINDS, kind};
@@ -109,6 +109,10 @@ pub struct Progress {
     pub client: Option<Numbers>,
     /// The numbers of the server leg, once it has some.
     pub server: Option<Numbers>,
+    /// The state of our end of the client leg; closed where there is none.
+    pub client_state: State,
+    /// The state of our end of the server leg; closed where there is none, and where it is a kernel socket.
+    pub server_state: State,
 }
 
 impl Progress {
@@ -127,6 +131,15 @@ impl Progress {
         match leg {
             Leg::Client => self.client,
             Leg::Server => self.server,
+        }
+    }
+
+    /// The state of our end of a leg.
+    #[must_use]
+    pub const fn state(&self, leg: Leg) -> State {
+        match leg {
+            Leg::Client => self.client_state,
+            Leg::Server => self.server_state,
         }
     }
 }
@@ -215,6 +228,12 @@ pub trait Fault: fmt::Debug + Send + Sync {
     /// when the bounds were met, or bytes that came by a kernel socket.
     fn notice(&self, now: Instant, progress: &Progress, memory: &mut Memory) {
         let _ = (now, progress, memory);
+    }
+
+    /// False as long as a flow that has come this far is none of those that the action is for. Asked within the bounds.
+    fn is_for(&self, progress: &Progress) -> bool {
+        let _ = progress;
+        true
     }
 
     /// When, within its bounds, the action is due; `None` is not yet. Asked after each segment of the flow.

@@ -54,6 +54,28 @@ pub enum Action {
         /// ICMP type and code, of the family of the flow; `None` is a RST.
         icmp: Option<(u8, u8)>,
     },
+    /// These legs end without a word, because a segment of the fault's own has told their peers or because nothing shall. A
+    /// peer that still speaks gets RST; the other leg goes on alone.
+    Forget {
+        /// The client's.
+        client: bool,
+        /// The server's.
+        server: bool,
+    },
+}
+
+impl Action {
+    /// [`Self::Finish`] for the peer of one leg.
+    #[must_use]
+    pub fn finish(leg: Leg) -> Self {
+        Self::Finish { client: leg == Leg::Client, server: leg == Leg::Server }
+    }
+
+    /// [`Self::Forget`] for one leg.
+    #[must_use]
+    pub fn forget(leg: Leg) -> Self {
+        Self::Forget { client: leg == Leg::Client, server: leg == Leg::Server }
+    }
 }
 
 /// How a client is accepted before its server is dialled.

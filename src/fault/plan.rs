@@ -23,6 +23,8 @@ pub struct Plan {
     per_segment: bool,
     /// A fault is outermost.
     outermost: bool,
+    /// The flow has ended: only late segments are judged.
+    ended: bool,
     /// The dice of the shapes, if a fault shapes bytes.
     shape_dice: Option<[Rng; 2]>,
 }
@@ -41,7 +43,7 @@ impl Plan {
             both.into_iter().any(|direction| armed.rule.fault.shape(direction, &mut Shape::default()))
         });
         let shape_dice = shapes.then(|| [dice(SHAPES), dice(SHAPES + 1)]);
-        Self { armed, deeds: VecDeque::new(), per_segment, outermost, shape_dice }
+        Self { armed, deeds: VecDeque::new(), per_segment, outermost, ended: false, shape_dice }
     }
 
     /// True without faults.
@@ -112,14 +114,6 @@ impl Plan {
         self.outermost
     }
 
-    /// After the end of the flow only the outermost faults go on: late segments must still be understood. Nobody is woken.
-    pub fn retire(&mut self) {
-        self.armed.retain(|armed| armed.rule.fault.is_outermost());
-        self.armed.iter_mut().for_each(|armed| armed.trigger.rest());
-        self.deeds.clear();
-        self.per_segment = false;
-    }
-
     /// The next thing that faults want done besides their verdicts. A segment that waits has an event, which is told when it
     /// leaves.
     pub fn poll_deed(&mut self) -> Option<(Deed, Option<Event>)> {
@@ -164,9 +158,17 @@ impl Plan {
         self.armed.iter_mut().find_map(|armed| armed.action(cx, progress))
     }
 
+    /// The flow has ended. From now on the plan only judges late segments, and wakes nobody.
+    pub const fn end(&mut self) {
+        self.ended = true;
+    }
+
     /// When to ask again for knobs, shapes and actions, if a time bound is running.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
+        if self.ended {
+            return None;
+        }
         self.armed.iter().fold(None, |next, armed| earliest(next, armed.poll_timeout()))
     }
 }
@@ -294,6 +296,7 @@ impl Armed {
             // An ICMP error is told by itself, and is no segment.
             Action::Refuse { icmp } => (icmp.is_none(), false, Did::Inject),
             Action::Silence => (true, true, Did::Knob),
+            Action::Forget { .. } => return, // nobody is told
         };
         for (leg, told) in [(Leg::Client, client), (Leg::Server, server)] {
             if told {
@@ -363,7 +366,7 @@ impl Armed {
         let action = self.rule.fault.action()?;
         let so_far = self.so_far(cx, progress);
         let bounds = self.bounds.as_deref().unwrap_or(&self.rule.bounds);
-        if !self.trigger.is_open(bounds, so_far) {
+        if !self.trigger.is_open(bounds, so_far) || !self.rule.fault.is_for(progress) {
             return None;
         }
         self.rule.fault.notice(cx.now, progress, &mut self.memory);

@@ -29,11 +29,13 @@ pub enum Play {
     Greeting,
     /// The first SYN asks for ECN and for a cookie of TCP Fast Open; the rest is [`Self::Talk`].
     Extensions,
+    /// Request, reply; each closes by itself, the server first.
+    EachCloses,
 }
 
 impl Play {
     /// All of them.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Talk,
         Self::ServerCloses,
         Self::TwoWrites,
@@ -42,5 +44,6 @@ impl Play {
         Self::Pause,
         Self::Greeting,
         Self::Extensions,
+        Self::EachCloses,
     ];
 }

@@ -89,9 +89,11 @@ impl Around {
         (self.mute || self.unheard.contains(&true)).then(|| self.heard + FORGET)
     }
 
-    /// Nothing is left to act on. A timer that still runs must wake nobody: it would never be served.
+    /// Late segments still meet the plan. Nothing else is left to act on: a timer that still runs, and bytes that wait for a
+    /// leg that is gone, must wake nobody, as they would never be served.
     fn end(&mut self) {
-        self.plan.retire();
+        self.plan.end();
+        self.acts.clear();
         self.pipes = None;
         (self.mute, self.unheard) = (false, [false; 2]);
     }
@@ -280,6 +282,7 @@ impl Flow {
             }
             Action::Reset { client, server } => self.reset(cx, client, server),
             Action::Refuse { icmp } => self.refuse(cx, icmp),
+            Action::Forget { client, server } => self.forget(cx, client, server),
             Action::Finish { client, server } => {
                 for leg in BOTH.into_iter().filter(|leg| if *leg == Leg::Client { client } else { server }) {
                     // What the far peer still sends it vanishes: a leg that is shut takes no more bytes.

@@ -23,7 +23,7 @@ use crate::cx::Cx;
 use crate::fault::{Plan, Progress};
 use crate::tcp::{Connection, IcmpError, SynInfo, TxCaps, reset_for};
 use crate::time::{Instant, earliest};
-use crate::trace::{Event, FlowId, Leg, Outcome};
+use crate::trace::{Event, FlowId, Leg, Outcome, State};
 use crate::wire::{Flags, IcmpNote, IpMeta, Segment, SeqNum, Tuple};
 
 /// What a flow wants sent.
@@ -442,6 +442,8 @@ impl Flow {
             server_is_socket: self.settings.uplink == super::Uplink::Socket,
             client: self.legs[Leg::Client].conn().and_then(Connection::numbers),
             server: self.legs[Leg::Server].conn().and_then(Connection::numbers),
+            client_state: self.legs[Leg::Client].conn().map_or(State::Closed, Connection::state),
+            server_state: self.legs[Leg::Server].conn().map_or(State::Closed, Connection::state),
         }
     }
 }

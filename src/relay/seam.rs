@@ -235,6 +235,22 @@ impl Flow {
         self.unsettled = true;
     }
 
+    /// These legs end without a word. A RST that their peers have got, or that they will get once they speak, ends the flow
+    /// for them; the other leg is left to finish.
+    pub(super) fn forget(&mut self, cx: &mut Cx<'_>, client: bool, server: bool) {
+        if self.phase == Phase::Ended {
+            return;
+        }
+        for (leg, _) in
+            [(Leg::Client, client), (Leg::Server, server)].into_iter().filter(|(_, chosen)| *chosen)
+        {
+            self.legs[leg].vanish(&mut cx.for_leg(leg));
+        }
+        self.outcome.get_or_insert(Outcome::Reset);
+        self.expires = cx.now + REMEMBERED;
+        self.unsettled = true;
+    }
+
     /// A reset of our own: `client` and `server` say who hears of it. The other one sees silence, and a RST once it speaks.
     pub(super) fn reset(&mut self, cx: &mut Cx<'_>, client: bool, server: bool) {
         if self.phase == Phase::Ended {

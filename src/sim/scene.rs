@@ -45,5 +45,8 @@ fn applications(play: Play) -> (App, App) {
             App { wait: pause, ..client(100, 100, Close::WhenSent) },
             App { chunk: 50, pause, ..server(100, Close::AfterPeer) },
         ),
+        Play::EachCloses => {
+            (App { wait: pause, ..client(100, 100, Close::WhenSent) }, server(2000, Close::WhenSent))
+        }
     }
 }

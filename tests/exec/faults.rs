@@ -30,6 +30,10 @@ pub(crate) const SINGLES: &[Single] = &[
     ("refuse gives the errno of its style, and dials nobody", refuse),
     ("accept-first connects to a closed port, and waits for an open one", accept_first),
     ("odd answers to the SYN do not keep Linux from connecting", odd_answers),
+    ("half-close-broken ends the other direction when the server ends one", half_close_broken),
+    ("rst-instead-of-fin resets the client behind the last byte, and closes the server", rst_instead_of_fin),
+    ("rst-overtakes-tail truncates the reply", rst_overtakes_tail),
+    ("keepalive-race loses the request after an idle time", keepalive_race),
     ("a fault that needs the server's segments is refused with the reason", refused),
 ];
 
@@ -333,6 +337,51 @@ fn odd_answers() {
         let (mut server, _) = lab::accept(&bench.listener).expect("the server accepts");
         client.write_all(b"ping").expect("sent");
         server.read_exact(&mut [0; 4]).expect("it arrives");
+    }
+}
+
+fn half_close_broken() {
+    for (style, client_end) in [("fin", "EOF"), ("rst", "ECONNRESET")] {
+        let rule = format!("half-close-broken direction=downstream style={style}");
+        let bench = Bench::new(Family::V4, &rule);
+        let (mut client, mut server) = bench.pair();
+        server.write_all(b"goodbye").expect("sent");
+        client.read_exact(&mut [0; 7]).expect("it arrives");
+        server.shutdown(Shutdown::Write).expect("a live socket");
+        assert_eq!(lab::drain(&mut client), (vec![], client_end.to_owned()), "{style}");
+        assert_eq!(lab::drain(&mut server).1, client_end, "{style}: the server, though the client is open");
+    }
+}
+
+fn rst_instead_of_fin() {
+    let bench = Bench::new(Family::V4, "rst-instead-of-fin");
+    let (mut client, mut server) = bench.pair();
+    server.write_all(&[7; 3000]).expect("sent");
+    server.shutdown(Shutdown::Write).expect("a live socket");
+    assert_eq!(lab::drain(&mut client), (vec![7; 3000], "ECONNRESET".to_owned()));
+    assert_eq!(lab::drain(&mut server), (vec![], "EOF".to_owned()));
+}
+
+fn rst_overtakes_tail() {
+    let bench = Bench::new(Family::V6, "rst-overtakes-tail bytes=1000");
+    let (mut client, mut server) = bench.pair();
+    server.write_all(&[7; 3000]).expect("sent");
+    server.shutdown(Shutdown::Write).expect("a live socket");
+    assert_eq!(lab::drain(&mut client), (vec![7; 2000], "ECONNRESET".to_owned()));
+}
+
+fn keepalive_race() {
+    for (style, end) in [("fin-then-rst", "EOF"), ("rst-only", "ECONNRESET"), ("fin", "EOF")] {
+        let bench = Bench::new(Family::V4, &format!("keepalive-race idle=300ms style={style}"));
+        let (mut client, mut server) = bench.pair();
+        client.write_all(b"request").expect("sent");
+        server.read_exact(&mut [0; 7]).expect("it arrives");
+        server.write_all(b"reply").expect("sent");
+        client.read_exact(&mut [0; 5]).expect("it arrives");
+        assert!(!is_ready(&client, PollFlags::POLLIN, Duration::from_millis(400)), "{style}: idle, and open");
+        client.write_all(b"request").expect("a socket that looks open");
+        assert_eq!(lab::drain(&mut client), (vec![], end.to_owned()), "{style}");
+        assert_eq!(lab::drain(&mut server), (vec![], "EOF".to_owned()), "{style}: no second request");
     }
 }
 

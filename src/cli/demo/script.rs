@@ -154,6 +154,13 @@ fn client_speaks(play: Play, stream: &mut TcpStream, diary: &mut Diary<impl FnMu
             diary.write(stream, REQUEST / 2)?;
             diary.read(stream, REPLY)
         }
+        Play::EachCloses => {
+            diary.write(stream, REQUEST)?;
+            diary.read(stream, REPLY)?;
+            // The server closes after one thought.
+            diary.think()?;
+            diary.think()
+        }
         Play::Upload => {
             diary.write(stream, UPLOAD)?;
             diary.close_sending(stream)?;
@@ -201,7 +208,7 @@ fn server_speaks(play: Play, stream: &mut TcpStream, diary: &mut Diary<impl FnMu
             diary.think()?;
             diary.write(stream, REST)?;
         }
-        Play::ServerCloses | Play::TwoWrites => {
+        Play::ServerCloses | Play::TwoWrites | Play::EachCloses => {
             diary.read(stream, REQUEST)?;
             diary.write(stream, REPLY)?;
         }

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use crate::fault::{AttributeDoc, ENTRIES, Engine, KINDS, Kind, Topic, served};
+use crate::fault::{AttributeDoc, ENTRIES, Engine, KINDS, Kind, Rule, Rules, Topic, served};
 
 /// The whole page.
 pub(super) fn page() -> String {
@@ -14,8 +14,8 @@ pub(super) fn page() -> String {
     );
     for entry in ENTRIES {
         let _ = match served(entry.id) {
-            Some((kind, rule)) => {
-                writeln!(out, "| {} | {} | `{rule}` | {} |", entry.id, entry.name, engines(kind))
+            Some((_, rule)) => {
+                writeln!(out, "| {} | {} | `{rule}` | {} |", entry.id, entry.name, can_do(rule))
             }
             None => writeln!(out, "| {} | {} | not there yet | |", entry.id, entry.name),
         };
@@ -29,6 +29,16 @@ pub(super) fn page() -> String {
 
 fn engines(kind: &Kind) -> String {
     kind.engines.iter().map(|engine: &Engine| engine.name()).collect::<Vec<_>>().join(", ")
+}
+
+/// The engines that take just this rule, whatever they can do with other attributes.
+fn can_do(rule: &str) -> String {
+    let takes = |engine: &Engine| {
+        let rule = rule.parse().and_then(Rule::build);
+        rule.and_then(|rule| Rules::new(0, *engine, vec![rule])).is_ok()
+    };
+    let engines = [Engine::Tun, Engine::Exec].into_iter().filter(takes);
+    engines.map(Engine::name).collect::<Vec<_>>().join(", ")
 }
 
 fn section(out: &mut String, kind: &Kind) {

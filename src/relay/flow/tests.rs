@@ -1076,6 +1076,36 @@ const FAULTS: &[Row] = &[
         c< R. 1 ack 1
         k< abort
     ", Some(Reset)),
+    ("a leg that a fault forgets says nothing more, and the other one ends in peace", Transparent, &["rst-instead-of-fin"], "
+        open
+        s> FP. 1:11 ack 1
+        c< P. 1:11 ack 1
+        c< R. 11 ack 1
+        s< F. 1 ack 12
+        s> . 12 ack 2
+        c> . 1 ack 11
+        c< R 11
+    ", Some(Reset)),
+    ("bytes that wait to be shaped when the flow ends are lost, and wake nobody", Transparent, &["latency direction=downstream latency=1s"], "
+        open
+        s> P. 1:11 ack 1
+        s< . 1 ack 11
+        c> R 1
+        s< R. 1 ack 11
+        +2s
+    ", Some(Reset)),
+    ("late segments of a flow that has ended still meet its faults", Transparent, &["last-ack-drop first=2"], "
+        open
+        c> F. 1 ack 1
+        c< . 1 ack 2
+        s< F. 1 ack 1
+        s> F. 1 ack 2
+        c< F. 1 ack 2
+        c> . 2 ack 2
+        s> F. 1 ack 2
+        s> F. 1 ack 2
+        s< . 2 ack 2
+    ", Some(Outcome::Ok)),
 ];
 
 #[rustfmt::skip]

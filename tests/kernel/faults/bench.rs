@@ -9,6 +9,7 @@ use halfopen::setup::netlink::Family;
 use nix::poll::PollFlags;
 
 use crate::lab::events::{Events, Log};
+use crate::lab::ns::Ns;
 use crate::lab::{self, Lab, Way};
 
 /// A fault against the kernel.
@@ -74,12 +75,22 @@ impl Bench {
 
     /// The states of the connections of the server's port in the server's kernel, numbered as in Linux: 04 is FIN-WAIT-1.
     pub(super) fn server_states(&self) -> Vec<String> {
+        self.states(&self.lab.server, 1)
+    }
+
+    /// The states of the connections to the server's port in the client's kernel: 06 is TIME-WAIT.
+    pub(super) fn client_states(&self) -> Vec<String> {
+        self.states(&self.lab.client, 2)
+    }
+
+    /// Of those whose address in this column has the server's port.
+    fn states(&self, host: &Ns, column: usize) -> Vec<String> {
         let file = if self.family == Family::V4 { "tcp" } else { "tcp6" };
         let read = || fs::read_to_string(format!("/proc/thread-self/net/{file}")).expect("/proc is there");
-        let table = self.lab.server.run(read);
+        let table = host.run(read);
         let port = format!(":{:04X}", lab::PORT);
         let fields = table.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
-        let connections = fields.filter(|fields| fields[1].ends_with(&port) && fields[3] != "0A");
+        let connections = fields.filter(|fields| fields[column].ends_with(&port) && fields[3] != "0A");
         connections.map(|fields| fields[3].to_owned()).collect()
     }
 }

@@ -16,6 +16,7 @@ mod same_seed;
 mod segments;
 mod stream;
 mod teardown;
+mod teardown_race;
 mod window;
 
 pub(crate) use bench::Proof;
@@ -34,6 +35,7 @@ pub(crate) const PROOFS: &[&[Proof]] = &[
     segments::PROOFS,
     stream::PROOFS,
     teardown::PROOFS,
+    teardown_race::PROOFS,
     window::PROOFS,
 ];
 

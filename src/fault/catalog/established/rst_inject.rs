@@ -39,6 +39,14 @@ pub(in crate::fault) const KIND: Kind = Kind {
             doc: "How long after its bounds are met the RST comes, as from somebody beside the path who has to think: 7 ms were \
                   seen. What is said meanwhile passes. Not with `for`.",
         },
+        AttributeDoc {
+            name: "before_reply",
+            unit: Unit::Bool,
+            default: "false",
+            zero: "",
+            doc: "True: only while no byte of the server has come, as for the connections that wait in the queues of a listener \
+                  that is closed: with `at` and `for`, and a refusal of new connections in the same time, a listener's restart.",
+        },
     ],
     bounds: &["after_bytes", "after", "for", "at", "every"],
     // The first data byte.
@@ -51,6 +59,11 @@ pub(in crate::fault) const KIND: Kind = Kind {
     also: &[
         Alias { id: "T18", name: "drain-cut", rule: "rst-inject at=300s" },
         Alias { id: "T19", name: "max-age", rule: "rst-inject after=1h" },
+        Alias {
+            id: "T17",
+            name: "listener-restart",
+            rule: "rst-inject to=client before_reply=true after_bytes=0 at=10s for=2s",
+        },
     ],
     scene: Scene { rule: "rst-inject to=both after_bytes=1", play: Play::Talk },
     sees: "recv() gives ECONNRESET, then send() EPIPE.",
@@ -65,7 +78,9 @@ pub(in crate::fault) const KIND: Kind = Kind {
         }
         let to = reader.word("to")?;
         let (client, server) = (to != Some("server"), to != Some("client"));
-        Ok(Arc::new(RstInject { direction: reader.direction("direction")?, client, server, delay }))
+        let before_reply = reader.flag("before_reply")?.unwrap_or(false);
+        let direction = reader.direction("direction")?;
+        Ok(Arc::new(RstInject { direction, client, server, delay, before_reply }))
     },
 };
 
@@ -75,6 +90,7 @@ struct RstInject {
     client: bool,
     server: bool,
     delay: Duration,
+    before_reply: bool,
 }
 
 impl Fault for RstInject {
@@ -92,6 +108,10 @@ impl Fault for RstInject {
 
     fn due(&self, memory: &Memory) -> Option<Instant> {
         Met::due(memory, self.delay)
+    }
+
+    fn is_for(&self, progress: &Progress) -> bool {
+        !self.before_reply || progress.downstream_bytes == 0
     }
 }
 
@@ -126,6 +146,20 @@ mod tests {
                 usize::from(expected.is_some()),
                 "{rule}: once"
             );
+        }
+    }
+
+    #[test]
+    fn a_flow_that_has_a_reply_may_be_spared() {
+        for (rule, replied, hit) in [
+            ("rst-inject before_reply=true at=1s for=1s after_bytes=0", 0, true),
+            ("rst-inject before_reply=true at=1s for=1s after_bytes=0", 1, false),
+            ("rst-inject at=1s for=1s after_bytes=0", 1, true),
+        ] {
+            let mut flow = Flow::of(rule);
+            flow.established();
+            assert!(flow.at(999).action().is_none());
+            assert_eq!(flow.at(1000).received(0, replied).action().is_some(), hit, "{rule}, {replied}");
         }
     }
 

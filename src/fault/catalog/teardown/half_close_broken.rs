@@ -2,12 +2,13 @@
 
 use std::sync::Arc;
 
+use super::where_fin_enters;
 use crate::fault::attributes::DIRECTIONS;
 use crate::fault::{
     Action, AttributeDoc, Engine, Fault, Kind, Moment, Play, Point, Progress, Scene, Source, Topic, Unit,
     Verdict, Way,
 };
-use crate::trace::{Direction, Leg};
+use crate::trace::Direction;
 use crate::wire::{Flags, Segment};
 
 pub(in crate::fault) const KIND: Kind = Kind {
@@ -62,21 +63,24 @@ impl Fault for HalfCloseBroken {
     }
 
     fn selects(&self, at: Point, seg: &Segment, progress: &Progress) -> bool {
-        let here = match self.direction {
-            Direction::Downstream if progress.server_is_socket => Point { leg: Leg::Client, way: Way::Out },
-            direction => Point { leg: direction.enters(), way: Way::In },
-        };
-        at == here && seg.has(Flags::FIN)
+        at == where_fin_enters(self.direction, progress) && seg.has(Flags::FIN)
     }
 
-    fn on_segment(&self, moment: &mut Moment<'_>, _: &mut Segment) -> Verdict {
-        if moment.nth == 1 {
-            moment.act(match self.reset {
-                true => Action::Reset { client: true, server: true },
-                false => Action::Finish { client: true, server: true },
-            });
+    fn on_segment(&self, moment: &mut Moment<'_>, seg: &mut Segment) -> Verdict {
+        if moment.nth > 1 {
+            return Verdict::Pass;
         }
-        Verdict::Pass
+        if !self.reset {
+            moment.act(Action::Finish { client: true, server: true });
+            return Verdict::Pass;
+        }
+        moment.act(Action::Reset { client: true, server: true });
+        if moment.at.way == Way::In {
+            return Verdict::Pass;
+        }
+        // It would reach the client before the RST, as an honest end of file.
+        seg.flags = seg.flags.without(Flags::FIN);
+        if seg.payload.is_empty() { Verdict::Drop } else { Verdict::Rewrite }
     }
 }
 
@@ -85,6 +89,7 @@ mod tests {
     use super::*;
     use crate::fault::Deed;
     use crate::fault::testing::{Flow, seg};
+    use crate::trace::Leg;
 
     const FIN: Flags = Flags::FIN.with(Flags::ACK);
 
@@ -107,6 +112,22 @@ mod tests {
             assert_eq!(flow.deeds(), [Deed::Act(action)], "{rule}");
             flow.letter(leg, Way::In, &seg(FIN));
             assert_eq!(flow.deeds(), [], "{rule}: once");
+        }
+    }
+
+    #[test]
+    fn a_fin_of_a_kernel_socket_gives_way_to_the_reset() {
+        for (rule, payload, letter) in [
+            ("half-close-broken direction=downstream style=rst", &b""[..], 'D'),
+            ("half-close-broken direction=downstream style=rst", b"bye", 'R'),
+            ("half-close-broken direction=downstream style=fin", b"", 'P'),
+        ] {
+            let mut flow = Flow::of(rule);
+            flow.established();
+            flow.progress.server_is_socket = true;
+            let fin = Segment { payload: payload.into(), ..seg(FIN) };
+            assert_eq!(flow.letter(Leg::Client, Way::Out, &fin), letter, "{rule}");
+            assert_eq!(flow.deeds().len(), 1);
         }
     }
 }
