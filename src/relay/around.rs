@@ -172,7 +172,9 @@ impl Flow {
                 return;
             }
             match self.legs[leg].conn_mut() {
-                Some(conn) => conn.set_knobs(around.plan.knobs(&mut cx.for_leg(leg), leg, &progress)),
+                Some(conn) => {
+                    conn.set_knobs(cx.now, around.plan.knobs(&mut cx.for_leg(leg), leg, &progress));
+                }
                 None => around.plan.rest(leg),
             }
         }
