@@ -48,7 +48,7 @@ pub use error::{Error, nearest};
 pub use hold::Held;
 pub use kind::{Alias, Build, Engine, Kind, Source, Topic};
 pub use loss::{Loss, LossState};
-pub use moment::{Action, Deed, Memory, Moment, Verdict};
+pub use moment::{Action, Burst, Deed, Memory, Moment, Verdict};
 pub use ordinals::Ordinals;
 pub use peer::Peer;
 pub use plan::Plan;
@@ -101,6 +101,8 @@ pub struct Progress {
     pub downstream_bytes: u64,
     /// The server leg is a kernel socket (exec): its segments cannot be touched.
     pub server_is_socket: bool,
+    /// Client and server have addresses that are not routed on the internet: loopback, link-local, RFC 1918, RFC 4193.
+    pub is_private: bool,
     /// The numbers of the client leg, once it has some.
     pub client: Option<Numbers>,
     /// The numbers of the server leg, once it has some.
@@ -153,6 +155,13 @@ pub trait Fault: fmt::Debug + Send + Sync {
     /// True if it must meet each segment as it is on the wire: super-segments are cut before it sees them, and both legs send
     /// single segments. This costs most of the speed of a bulk transfer.
     fn per_segment(&self) -> bool {
+        false
+    }
+
+    /// True if the windows that we offer on this leg must be exact to the byte: our SYN there then offers a scale factor of
+    /// 0, and no window is larger than 64 KiB.
+    fn unscaled(&self, leg: Leg) -> bool {
+        let _ = leg;
         false
     }
 

@@ -52,6 +52,12 @@ impl Plan {
         self.per_segment
     }
 
+    /// True if our SYN on this leg must offer a scale factor of 0.
+    #[must_use]
+    pub fn is_unscaled(&self, leg: Leg) -> bool {
+        self.armed.iter().any(|armed| armed.rule.fault.unscaled(leg))
+    }
+
     /// The dice of both directions, upstream first, if a fault shapes bytes.
     pub const fn take_shape_dice(&mut self) -> Option<[Rng; 2]> {
         self.shape_dice.take()
@@ -212,7 +218,7 @@ impl Armed {
     fn tell(&self, cx: &mut Cx<'_>, deed: &Deed) {
         let (leg, note) = match deed {
             Deed::Send { leg, segment, .. } => (*leg, Some(SegmentNote::from(&**segment))),
-            Deed::Icmp { leg, .. } => (*leg, None),
+            Deed::Icmp { leg, .. } | Deed::Acknowledge { leg, .. } => (*leg, None),
             Deed::Act(action) => return self.tell_action(cx, *action),
         };
         self.fired(cx, leg, leg.outward(), Did::Inject, note);

@@ -27,11 +27,13 @@ pub enum Play {
     Pause,
     /// The server speaks first.
     Greeting,
+    /// Request and reply, and then nothing but keepalive probes of the client, one each second.
+    Idle,
 }
 
 impl Play {
     /// All of them.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Talk,
         Self::ServerCloses,
         Self::TwoWrites,
@@ -39,5 +41,6 @@ impl Play {
         Self::Download,
         Self::Pause,
         Self::Greeting,
+        Self::Idle,
     ];
 }

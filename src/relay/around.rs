@@ -16,6 +16,8 @@ use crate::wire::{IcmpNote, Segment};
 pub(super) struct Around {
     plan: Plan,
     held: Held<(Point, Segment)>,
+    /// ACKs of faults, each with how far behind its number is.
+    acks: Held<(Leg, u32)>,
     /// What faults want done to the flow once the segment at hand has been taken.
     acts: VecDeque<Action>,
     /// Upstream and downstream; only if a fault shapes bytes.
@@ -26,14 +28,20 @@ impl Around {
     /// `None` for an empty plan: a flow without faults pays one test per segment.
     pub(super) fn new(mut plan: Plan, limits: &Limits) -> Option<Box<Self>> {
         let pipes = plan.take_shape_dice().map(|dice| Box::new(dice.map(Pipe::new)));
-        let held = Held::new(limits.held_segments);
-        (!plan.is_empty()).then(|| Box::new(Self { plan, held, acts: VecDeque::new(), pipes }))
+        let (held, acks) = (Held::new(limits.held_segments), Held::new(limits.held_segments));
+        (!plan.is_empty()).then(|| Box::new(Self { plan, held, acks, acts: VecDeque::new(), pipes }))
     }
 
     pub(super) fn poll_timeout(&self) -> Option<Instant> {
         let pipes = self.pipes.iter().flat_map(|pipes| pipes.iter());
         let pipes = pipes.fold(None, |next, pipe| earliest(next, pipe.poll_timeout()));
-        earliest(earliest(self.plan.poll_timeout(), self.held.poll_timeout()), pipes)
+        let held = earliest(self.held.poll_timeout(), self.acks.poll_timeout());
+        earliest(earliest(self.plan.poll_timeout(), held), pipes)
+    }
+
+    /// True if our SYN on this leg must offer a scale factor of 0.
+    pub(super) fn is_unscaled(&self, leg: Leg) -> bool {
+        self.plan.is_unscaled(leg)
     }
 
     /// True if nothing waits here.
@@ -101,6 +109,8 @@ impl Flow {
         while let Some(deed) = self.around.as_mut().and_then(|around| around.plan.poll_deed()) {
             self.perform(cx, deed);
         }
+        // A segment that goes no further settles nothing, but it has asked the plan, which must tell anew when to be woken.
+        self.unsettled |= matches!(verdict, Verdict::Drop | Verdict::Hold(_));
         verdict
     }
 
@@ -118,6 +128,14 @@ impl Flow {
                 let tuple = self.arriving(leg);
                 let note = IcmpNote { from: tuple.dst.ip(), quoted: tuple, seq: quoted.seq, kind, code, mtu };
                 self.out.push_back(Output::Icmp { note, quoted });
+            }
+            Deed::Acknowledge { leg, burst } => {
+                if let Some(around) = &mut self.around {
+                    for n in 0..u32::from(burst.count) {
+                        around.acks.push(cx, cx.now + burst.gap * n, (leg, burst.behind));
+                    }
+                }
+                self.release_acks(cx);
             }
             Deed::Act(action) => {
                 if let Some(around) = &mut self.around {
@@ -149,11 +167,21 @@ impl Flow {
 
     /// Lets held segments go whose time has come.
     pub(super) fn release_held(&mut self, cx: &mut Cx<'_>) {
+        self.release_acks(cx);
         while let Some((at, segment)) = self.around.as_mut().and_then(|around| around.held.pop_due(cx.now)) {
             let cx = &mut cx.for_leg(at.leg);
             match at.way {
                 Way::In => self.take_in(cx, at.leg, segment),
                 Way::Out => self.push_segment(cx, at.leg, segment),
+            }
+        }
+    }
+
+    /// Sends the ACKs of faults whose time has come. A leg that is gone sends none.
+    fn release_acks(&mut self, cx: &mut Cx<'_>) {
+        while let Some((leg, behind)) = self.around.as_mut().and_then(|around| around.acks.pop_due(cx.now)) {
+            if let Some(ack) = self.legs[leg].conn().and_then(|conn| conn.bare_ack(cx.now, behind)) {
+                self.push_segment(&mut cx.for_leg(leg), leg, ack);
             }
         }
     }
@@ -169,6 +197,7 @@ impl Flow {
             if self.phase == Phase::Ended {
                 // Nothing is left to act on. A time bound that still runs must wake nobody: it would never be served.
                 around.plan = Plan::default();
+                around.acks.clear();
                 return;
             }
             match self.legs[leg].conn_mut() {

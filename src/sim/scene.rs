@@ -42,5 +42,9 @@ fn applications(play: Play) -> (App, App) {
             App { wait: pause, ..client(100, 100, Close::WhenSent) },
             App { chunk: 50, pause, ..server(100, Close::AfterPeer) },
         ),
+        Play::Idle => (
+            App { keepalive: Some(Duration::from_secs(1)), ..client(100, 100, Close::AfterPeer) },
+            server(2000, Close::AfterPeer),
+        ),
     }
 }
