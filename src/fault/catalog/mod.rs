@@ -14,6 +14,7 @@ pub const KINDS: &[Kind] = &[
     handshake::syn_drop::KIND,
     handshake::syn_ack_delay::KIND,
     window::zero_window_stall::KIND,
+    window::window_update_lost::KIND,
     ack::ack_delay::KIND,
     established::rst_inject::KIND,
     established::blackhole::KIND,

@@ -8,16 +8,36 @@ use halfopen::setup::netlink::Family;
 use nix::poll::PollFlags;
 use socket2::SockRef;
 
-use super::bench::{Bench, Proof, SLACK, is_ready, near};
-use crate::lab;
+use super::bench::{Bench, Proof, SLACK, is_ready, near, took};
 use crate::lab::events::{Entry, since_first};
+use crate::lab::{self, errno};
 
-pub(super) const PROOFS: &[Proof] = &[Proof {
-    fault: "zero-window-stall",
-    entry: "E1",
-    expected: "send() blocks for the hold without an error, probes at 0.21, 0.63, 1.46, 3.1 s (15 % + 60 ms), every byte arrives",
-    run: zero_window_stall,
-}];
+pub(super) const PROOFS: &[Proof] = &[
+    Proof {
+        fault: "zero-window-stall",
+        entry: "E1",
+        expected: "send() blocks for the hold without an error, probes at 0.21, 0.63, 1.46, 3.1 s (15 % + 60 ms), every byte arrives",
+        run: zero_window_stall,
+    },
+    Proof {
+        fault: "zero-window-stall",
+        entry: "E2",
+        expected: "answer_probes=false, TCP_USER_TIMEOUT = 3 s: ETIMEDOUT after 3 to 4.4 s",
+        run: || user_timeout("zero-window-stall answer_probes=false hold=60s after_bytes=64KiB"),
+    },
+    Proof {
+        fault: "zero-window-stall",
+        entry: "E1",
+        expected: "TCP_USER_TIMEOUT = 3 s fires against answered probes as well: ETIMEDOUT after 3 to 4.4 s",
+        run: || user_timeout("zero-window-stall hold=60s after_bytes=64KiB"),
+    },
+    Proof {
+        fault: "window-update-lost",
+        entry: "E3",
+        expected: "a reader that reads again is not noticed before the writer's next probe (0.21, 0.63, 1.46, 3.1 s after its last data; 15 % + 60 ms); data follow at once, and every byte arrives",
+        run: window_update_lost,
+    },
+];
 
 /// E1: send() blocks without an error while probes are answered, goes on after the hold, and no byte is lost.
 fn zero_window_stall() -> String {
@@ -56,13 +76,75 @@ fn zero_window_stall() -> String {
     format!("blocked for {:.2} s; probes at {probes}", longest.as_secs_f64())
 }
 
+/// Writes until nothing has moved for `still`; how much, and when it last moved.
+fn fill(client: &mut TcpStream, still: Duration) -> (usize, Instant) {
+    SockRef::from(&*client).set_send_buffer_size(64 << 10).expect("a live socket");
+    client.set_nonblocking(true).expect("a live socket");
+    let (mut written, mut moved) = (0, Instant::now());
+    while is_ready(client, PollFlags::POLLOUT, still) {
+        match client.write(&[7; 16 << 10]) {
+            Ok(n) => (written, moved) = (written + n, Instant::now()),
+            Err(e) => assert_eq!(e.kind(), ErrorKind::WouldBlock, "{e}"),
+        }
+        assert!(written < 64 << 20, "the writer is never stopped");
+    }
+    client.set_nonblocking(false).expect("a live socket");
+    (written, moved)
+}
+
+/// E2, and §0.7 of the catalogue: what TCP_USER_TIMEOUT makes of a closed window.
+fn user_timeout(rule: &str) -> String {
+    let bench = Bench::new(Family::V4, &[rule]);
+    let (mut client, server) = bench.pair();
+    SockRef::from(&client).set_tcp_user_timeout(Some(Duration::from_secs(3))).expect("Linux has it");
+    let reader = std::thread::spawn(move || count(server));
+    let (written, moved) = fill(&mut client, Duration::from_millis(500));
+    assert!(written > 64 << 10, "the window closes after 64 KiB: {written}");
+    let read = client.read(&mut [0; 1]).expect_err("no window, no reply");
+    let time = moved.elapsed();
+    assert_eq!(errno(&read), "ETIMEDOUT");
+    assert!(time >= Duration::from_secs(3) && time < Duration::from_millis(4400), "{time:?}");
+    drop((client, bench));
+    // The server hears a reset, or nothing at all.
+    drop(reader);
+    format!("ETIMEDOUT after {:.1} s", time.as_secs_f64())
+}
+
+/// E3: the reader at the far end stops, so that windows close from there to the client, and reads again after a while.
+fn window_update_lost() -> String {
+    let mut bench = Bench::new(Family::V4, &["window-update-lost lose=1 after=1200ms"]);
+    let (mut client, server) = bench.pair();
+    let (written, _) = fill(&mut client, Duration::from_millis(900));
+    let closed = |e: &Entry| e.is("segment-out", "client") && e.text("segment").contains(" win 0 ");
+    bench
+        .events
+        .wait("closed window", |log| log.0.iter().any(|e| closed(e) && e.at() > Duration::from_millis(1300)));
+    let reader = std::thread::spawn(move || count(server));
+    assert!(is_ready(&client, PollFlags::POLLOUT, lab::PATIENCE), "it goes on");
+    drop(client);
+    assert_eq!(reader.join().expect("it only counts"), written, "every byte arrives");
+    let log = bench.log();
+    let lost = log.0.iter().find(|e| e.did() == "drop").expect("an update is lost").at();
+    let seen: Vec<&Entry> = log.0.iter().filter(|e| e.is("segment-in", "client")).collect();
+    let stall = seen.iter().rposition(|e| e.at() < lost && e.len() > 0).expect("data came before it");
+    let probes = seen[stall + 1..].iter().take_while(|e| e.len() == 0).count();
+    let stalled = &seen[stall..=stall + probes + 1];
+    assert!(stalled[probes].at() > lost && stalled[probes - 1].at() < lost, "one probe after the loss");
+    let times = since_first(stalled);
+    let shown = near(&times[..=probes], &[0.0, 0.21, 0.63, 1.46, 3.1, 6.5][..=probes]);
+    assert!(times[probes + 1] - times[probes] < SLACK.as_secs_f64(), "the answer is true: {times:?}");
+    let lost = (lost - stalled[0].at()).as_secs_f64();
+    format!("update lost at {lost:.2} s; last data and probes at {shown}, then data")
+}
+
+/// Bytes up to the end, whatever it is.
 fn count(mut stream: TcpStream) -> usize {
     let mut total = 0;
     let mut buffer = [0; 64 << 10];
     loop {
-        match stream.read(&mut buffer).expect("the stream goes on") {
-            0 => return total,
-            n => total += n,
+        match stream.read(&mut buffer) {
+            Ok(0) | Err(_) => return total,
+            Ok(n) => total += n,
         }
     }
 }
