@@ -15,6 +15,7 @@ pub const KINDS: &[Kind] = &[
     handshake::syn_ack_delay::KIND,
     window::zero_window_stall::KIND,
     window::window_update_lost::KIND,
+    window::tiny_window::KIND,
     ack::ack_delay::KIND,
     established::rst_inject::KIND,
     established::blackhole::KIND,

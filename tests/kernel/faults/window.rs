@@ -37,6 +37,12 @@ pub(super) const PROOFS: &[Proof] = &[
         expected: "a reader that reads again is not noticed before the writer's next probe (0.21, 0.63, 1.46, 3.1 s after its last data; 15 % + 60 ms); data follow at once, and every byte arrives",
         run: window_update_lost,
     },
+    Proof {
+        fault: "tiny-window",
+        entry: "E4",
+        expected: "20 windows of 512 bytes at a round trip of 50 ms take 0.95 s, at most 0.4 s more; no segment is larger",
+        run: tiny_window,
+    },
 ];
 
 /// E1: send() blocks without an error while probes are answered, goes on after the hold, and no byte is lost.
@@ -135,6 +141,24 @@ fn window_update_lost() -> String {
     assert!(times[probes + 1] - times[probes] < SLACK.as_secs_f64(), "the answer is true: {times:?}");
     let lost = (lost - stalled[0].at()).as_secs_f64();
     format!("update lost at {lost:.2} s; last data and probes at {shown}, then data")
+}
+
+/// E4: one window per round trip. The round trip is that of the ACKs, which wait 50 ms. (With a FIN behind the last full
+/// window Linux would wait for its persist timer: both do not fit.)
+fn tiny_window() -> String {
+    let faults = ["tiny-window window=512B", "ack-delay delay=50ms every_other=false"];
+    let mut bench = Bench::new(Family::V6, &faults);
+    let (mut client, mut server) = bench.pair();
+    let begin = Instant::now();
+    client.write_all(&[7; 20 * 512]).expect("taken by the kernel");
+    server.read_exact(&mut [0; 20 * 512]).expect("every byte arrives");
+    let time = begin.elapsed();
+    let log = bench.log();
+    let data: Vec<u32> = log.0.iter().filter(|e| e.is("segment-in", "client")).map(Entry::len).collect();
+    let largest = data.iter().max().expect("data came");
+    assert!(*largest <= 512, "{data:?}");
+    let first = Duration::from_millis(50) * 19;
+    format!("{}; segments of at most {largest} bytes", took("10 KiB", time, first))
 }
 
 /// Bytes up to the end, whatever it is.
