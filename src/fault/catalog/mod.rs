@@ -16,6 +16,7 @@ pub const KINDS: &[Kind] = &[
     window::zero_window_stall::KIND,
     window::window_update_lost::KIND,
     window::tiny_window::KIND,
+    window::window_shrink::KIND,
     ack::ack_delay::KIND,
     established::rst_inject::KIND,
     established::blackhole::KIND,

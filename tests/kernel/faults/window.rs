@@ -43,6 +43,12 @@ pub(super) const PROOFS: &[Proof] = &[
         expected: "20 windows of 512 bytes at a round trip of 50 ms take 0.95 s, at most 0.4 s more; no segment is larger",
         run: tiny_window,
     },
+    Proof {
+        fault: "window-shrink",
+        entry: "E5",
+        expected: "pieces of 1000 bytes at 0.2, 0.6, 1.4, 3.1 s after the shrink (15 % + 60 ms), the last of them taken after a hold of 2 s; no error, every byte as it was",
+        run: window_shrink,
+    },
 ];
 
 /// E1: send() blocks without an error while probes are answered, goes on after the hold, and no byte is lost.
@@ -159,6 +165,24 @@ fn tiny_window() -> String {
     assert!(*largest <= 512, "{data:?}");
     let first = Duration::from_millis(50) * 19;
     format!("{}; segments of at most {largest} bytes", took("10 KiB", time, first))
+}
+
+/// E5: the edge moves left below what is in flight; nothing is aborted and nothing is corrupted.
+fn window_shrink() -> String {
+    let mut bench = Bench::new(Family::V4, &["window-shrink to=1000B hold=2s after_bytes=16KiB"]);
+    let (mut client, mut server) = bench.pair();
+    let bytes: Vec<u8> = (0..200_000u32).map(|i| (i % 251) as u8).collect();
+    let sent = bytes.clone();
+    let writer = std::thread::spawn(move || client.write_all(&sent));
+    let (got, end) = lab::drain(&mut server);
+    writer.join().expect("it only writes").expect("no error");
+    assert_eq!(end, "EOF");
+    assert!(got == bytes, "{} of {} bytes, or others", got.len(), bytes.len());
+    let log = bench.log();
+    let shrunk = log.0.iter().find(|e| e.did() == "knob").expect("it shrinks").at();
+    let pieces = log.0.iter().filter(|e| e.is("segment-in", "client") && e.len() == 1000);
+    let times: Vec<f64> = pieces.map(|e| e.at().saturating_sub(shrunk).as_secs_f64()).collect();
+    format!("1000 bytes at {}", near(&times, &[0.2, 0.62, 1.45, 3.1]))
 }
 
 /// Bytes up to the end, whatever it is.

@@ -1,6 +1,7 @@
 //! Receive windows.
 
 pub(super) mod tiny_window;
+pub(super) mod window_shrink;
 pub(super) mod window_update_lost;
 pub(super) mod zero_window_stall;
 
