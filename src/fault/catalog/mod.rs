@@ -17,6 +17,7 @@ pub const KINDS: &[Kind] = &[
     window::window_update_lost::KIND,
     window::tiny_window::KIND,
     window::window_shrink::KIND,
+    window::silly_window::KIND,
     ack::ack_delay::KIND,
     established::rst_inject::KIND,
     established::blackhole::KIND,

@@ -49,6 +49,12 @@ pub(super) const PROOFS: &[Proof] = &[
         expected: "pieces of 1000 bytes at 0.2, 0.6, 1.4, 3.1 s after the shrink (15 % + 60 ms), the last of them taken after a hold of 2 s; no error, every byte as it was",
         run: window_shrink,
     },
+    Proof {
+        fault: "silly-window",
+        entry: "E6",
+        expected: "step=1B pause=50ms: each update starts the persist timer anew, so that 36 bytes, the smallest MSS, leave when they have added up after 1.75 s; pause=300ms: single bytes, 0.2 s after each update (15 % + 60 ms)",
+        run: silly_window,
+    },
 ];
 
 /// E1: send() blocks without an error while probes are answered, goes on after the hold, and no byte is lost.
@@ -183,6 +189,30 @@ fn window_shrink() -> String {
     let pieces = log.0.iter().filter(|e| e.is("segment-in", "client") && e.len() == 1000);
     let times: Vec<f64> = pieces.map(|e| e.at().saturating_sub(shrunk).as_secs_f64()).collect();
     format!("1000 bytes at {}", near(&times, &[0.2, 0.62, 1.45, 3.1]))
+}
+
+/// E6: a window that opens by crumbs. Linux avoids silly segments in two ways.
+fn silly_window() -> String {
+    let sent = |rule: &str, bytes: usize| {
+        let mut bench = Bench::new(Family::V4, &[rule]);
+        let (mut client, mut server) = bench.pair();
+        client.write_all(&vec![7; bytes]).expect("taken by the kernel");
+        server.read_exact(&mut vec![0; bytes]).expect("every byte arrives");
+        let log = bench.log();
+        let begin = log.0.iter().find(|e| e.did() == "knob").expect("it begins").at();
+        let data = log.0.iter().filter(|e| e.is("segment-in", "client") && e.len() > 0);
+        let data = data.map(|e| (e.at().saturating_sub(begin).as_secs_f64(), e.len()));
+        data.unzip::<f64, u32, Vec<_>, Vec<_>>()
+    };
+    let (times, first) = sent("silly-window step=1B pause=50ms", 60);
+    // A loaded machine may tell of two steps at once.
+    assert!(first.len() == 2 && (36..=40).contains(&first[0]), "{first:?} at {times:.2?}");
+    let fast = near(&times, &[1.75, 2.95]);
+    let (times, sizes) = sent("silly-window step=1B pause=300ms", 6);
+    assert_eq!(sizes, [1; 6], "at {times:.2?}");
+    // The last byte is all that is left: it fits, and leaves with the update.
+    let slow = near(&times, &[0.2, 0.5, 0.8, 1.1, 1.4, 1.5]);
+    format!("{} and {} bytes at {fast}; single bytes at {slow}", first[0], first[1])
 }
 
 /// Bytes up to the end, whatever it is.

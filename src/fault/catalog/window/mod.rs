@@ -1,5 +1,6 @@
 //! Receive windows.
 
+pub(super) mod silly_window;
 pub(super) mod tiny_window;
 pub(super) mod window_shrink;
 pub(super) mod window_update_lost;
