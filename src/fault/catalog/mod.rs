@@ -19,6 +19,8 @@ pub const KINDS: &[Kind] = &[
     window::window_shrink::KIND,
     window::silly_window::KIND,
     ack::ack_delay::KIND,
+    ack::ack_drop::KIND,
+    ack::ack_stretch::KIND,
     established::rst_inject::KIND,
     established::blackhole::KIND,
     teardown::fin_drop::KIND,
