@@ -21,6 +21,7 @@ pub const KINDS: &[Kind] = &[
     ack::ack_delay::KIND,
     ack::ack_drop::KIND,
     ack::ack_stretch::KIND,
+    ack::ack_storm::KIND,
     established::rst_inject::KIND,
     established::blackhole::KIND,
     teardown::fin_drop::KIND,

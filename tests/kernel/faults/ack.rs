@@ -31,6 +31,12 @@ pub(super) const PROOFS: &[Proof] = &[
         expected: "n=8 time=20ms: 1 MiB arrives with at most one ACK for 8 full segments, but for the last ones; mode=compress time=50ms: ACKs leave in heaps, at least 40 ms apart",
         run: ack_stretch,
     },
+    Proof {
+        fault: "ack-storm",
+        entry: "E30",
+        expected: "100 old ACKs in 2 s draw 3 to 6 answers (tcp_invalid_ratelimit 500 ms), and the connection goes on",
+        run: ack_storm,
+    },
 ];
 
 /// E8: an ACK that is lost shows only if it was the last one.
@@ -80,6 +86,26 @@ fn ack_stretch() -> String {
     let heaps = gaps.iter().filter(|gap| **gap >= Duration::from_millis(40)).count() + 1;
     assert!(heaps > 1 && out.len() > heaps, "{} ACKs in {heaps} heaps", out.len());
     format!("{acks} ACKs for {bytes} bytes; {} ACKs in {heaps} heaps", out.len())
+}
+
+/// E30: the kernel answers few of the ACKs that it cannot use.
+fn ack_storm() -> String {
+    let mut bench = Bench::new(Family::V4, &["ack-storm n=100 per_second=50"]);
+    let (mut client, mut server) = bench.pair();
+    client.write_all(b"x").expect("sent");
+    server.read_exact(&mut [0; 1]).expect("it arrives");
+    server.write_all(b"yz").expect("sent");
+    client.read_exact(&mut [0; 2]).expect("it arrives");
+    assert!(!is_ready(&client, PollFlags::POLLIN, Duration::from_millis(2300)), "nothing to see");
+    client.write_all(b"still there?").expect("sent");
+    server.read_exact(&mut [0; 12]).expect("the connection goes on");
+    let log = bench.log();
+    let begin = log.0.iter().find(|e| e.did() == "inject").expect("a storm").at();
+    let within = |e: &&Entry| e.at() >= begin && e.at() < begin + Duration::from_millis(2100);
+    let sent = log.segments("segment-out", "client", ".").into_iter().filter(within).count();
+    let answers = log.segments("segment-in", "client", ".").into_iter().filter(within).count();
+    assert!((100..=102).contains(&sent) && (3..=6).contains(&answers), "{answers} answers to {sent} ACKs");
+    format!("{answers} answers to {sent} ACKs, then all goes on")
 }
 
 /// E7: write-write-read waits for the ACK of the first write, unless TCP_NODELAY is set.

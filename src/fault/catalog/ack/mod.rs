@@ -2,6 +2,7 @@
 
 pub(super) mod ack_delay;
 pub(super) mod ack_drop;
+pub(super) mod ack_storm;
 pub(super) mod ack_stretch;
 
 use crate::fault::{Point, Progress, Way};
