@@ -24,6 +24,7 @@ pub const KINDS: &[Kind] = &[
     ack::ack_storm::KIND,
     established::rst_inject::KIND,
     established::blackhole::KIND,
+    established::keepalive_swallow::KIND,
     teardown::fin_drop::KIND,
     teardown::half_close_broken::KIND,
     stream::latency::KIND,

@@ -37,6 +37,18 @@ pub(super) const PROOFS: &[Proof] = &[
         expected: "100 old ACKs in 2 s draw 3 to 6 answers (tcp_invalid_ratelimit 500 ms), and the connection goes on",
         run: ack_storm,
     },
+    Proof {
+        fault: "keepalive-swallow",
+        entry: "E13",
+        expected: "idle 2 s, interval 1 s, 3 probes: probes at 2, 3, 4 s (15 % + 60 ms), ETIMEDOUT on a healthy connection after 5 to 5.5 s",
+        run: keepalive_swallow,
+    },
+    Proof {
+        fault: "keepalive-swallow",
+        entry: "E13",
+        expected: "fake=true before a black hole: idle 1 s, interval 1 s, 2 probes do not notice the dead peer in 5 s",
+        run: keepalive_fake,
+    },
 ];
 
 /// E8: an ACK that is lost shows only if it was the last one.
@@ -106,6 +118,51 @@ fn ack_storm() -> String {
     let answers = log.segments("segment-in", "client", ".").into_iter().filter(within).count();
     assert!((100..=102).contains(&sent) && (3..=6).contains(&answers), "{answers} answers to {sent} ACKs");
     format!("{answers} answers to {sent} ACKs, then all goes on")
+}
+
+fn set_keepalive(stream: &TcpStream, idle: u64, interval: u64, probes: u32) {
+    let settings = TcpKeepalive::new()
+        .with_time(Duration::from_secs(idle))
+        .with_interval(Duration::from_secs(interval))
+        .with_retries(probes);
+    SockRef::from(stream).set_tcp_keepalive(&settings).expect("a live socket");
+}
+
+/// E13: a healthy connection dies of its own keepalive.
+fn keepalive_swallow() -> String {
+    let mut bench = Bench::new(Family::V4, &["keepalive-swallow"]);
+    let (mut client, server) = bench.pair();
+    set_keepalive(&client, 2, 1, 3);
+    let begin = Instant::now();
+    let read = client.read(&mut [0; 1]).expect_err("no data, and no answer");
+    let time = begin.elapsed();
+    assert_eq!(errno(&read), "ETIMEDOUT");
+    assert!(time >= Duration::from_millis(4900) && time < Duration::from_millis(5500), "{time:?}");
+    drop(server);
+    let log = bench.log();
+    let first = log.segments("segment-in", "client", ".")[0].at();
+    let dropped: Vec<f64> = log
+        .0
+        .iter()
+        .filter(|e| e.did() == "drop")
+        .map(|e| e.at().saturating_sub(first).as_secs_f64())
+        .collect();
+    assert_eq!(dropped.len(), 3, "{dropped:?}");
+    assert_eq!(log.segments("segment-in", "client", "R.").len(), 1, "it resets the peer");
+    format!("probes at {}; ETIMEDOUT after {:.2} s", near(&dropped, &[2.0, 3.0, 4.0]), time.as_secs_f64())
+}
+
+/// E13: a dead peer lives on in the answers of a middlebox.
+fn keepalive_fake() -> String {
+    let mut bench = Bench::new(Family::V6, &["keepalive-swallow fake=true", "blackhole after=500ms"]);
+    let (client, _server) = bench.pair();
+    set_keepalive(&client, 1, 1, 2);
+    assert!(!is_ready(&client, PollFlags::POLLIN, Duration::from_secs(5)), "nothing is noticed");
+    assert!(client.take_error().expect("a live socket").is_none(), "no error");
+    let log = bench.log();
+    let faked = log.0.iter().filter(|e| e.did() == "inject").count();
+    assert!((3..=5).contains(&faked), "{faked}");
+    format!("{faked} probes answered, no error in 5 s")
 }
 
 /// E7: write-write-read waits for the ACK of the first write, unless TCP_NODELAY is set.
