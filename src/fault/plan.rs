@@ -150,6 +150,8 @@ pub(super) struct Armed {
     memory: Memory,
     /// A knob of this leg, or the shape of what enters by it, is turned.
     turned: [bool; 2],
+    /// It turns knobs or shapes bytes: that begins and ends with its time bounds, whether or not segments come.
+    lasts: bool,
     /// The action is done.
     acted: bool,
     /// When the action is due within its bounds.
@@ -159,7 +161,16 @@ pub(super) struct Armed {
 impl Armed {
     pub(super) fn new(rule: Arc<Rule>, dice: Rng, place: Turn) -> Self {
         let (trigger, memory) = (Trigger::default(), Memory::default());
-        Self { rule, trigger, dice, place, memory, turned: [false; 2], acted: false, due: None }
+        let lasts = [Leg::Client, Leg::Server].iter().any(|leg| {
+            rule.fault.turn(*leg, &mut Knobs::default())
+                || rule.fault.shape(leg.outward(), &mut Shape::default())
+        });
+        Self { rule, trigger, dice, place, memory, turned: [false; 2], lasts, acted: false, due: None }
+    }
+
+    /// True if it has something to do when its time bounds open or close.
+    fn has_edges(&self) -> bool {
+        self.lasts || (!self.acted && self.rule.fault.action().is_some())
     }
 
     fn so_far(&self, cx: &Cx<'_>, progress: &Progress) -> SoFar {
@@ -184,9 +195,11 @@ impl Armed {
         let mut so_far = self.so_far(cx, progress);
         // A segment can be early: data or a FIN that completes the handshake. For it the time since then is zero.
         so_far.base = so_far.base.or(Some(cx.now));
-        let Some(nth) = self.trigger.on_segment(&self.rule.bounds, so_far, &mut self.dice) else {
-            return Verdict::Pass;
-        };
+        let nth = self.trigger.on_segment(&self.rule.bounds, so_far, &mut self.dice);
+        if progress.established.is_none() || !self.has_edges() {
+            self.trigger.rest(); // the next segment asks anyway
+        }
+        let Some(nth) = nth else { return Verdict::Pass };
         let note = SegmentNote::from(&*seg);
         let mut done = Vec::new();
         let mut moment = Moment {
