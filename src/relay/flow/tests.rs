@@ -839,6 +839,16 @@ const FAULTS: &[Row] = &[
         c< . 1 ack 121 win 0
         s< P. 21:121 ack 1
     ", None),
+    ("what is sent meanwhile does not make a knob forget its end", Transparent, &["window-shrink after_bytes=10 to=100 take=true hold=100ms"], "
+        open
+        c> P. 1:21 ack 1
+        c< . 1 ack 21
+        s< P. 1:21 ack 1
+        +99ms
+        +1ms
+        c< . 1 ack 21
+        s> . 1 ack 21
+    ", None),
     ("an update that is lost leaves the window closed until a probe asks", Transparent, &["window-update-lost after_bytes=10 hold=1s"], "
         open
         c> P. 1:21 ack 1

@@ -9,7 +9,7 @@ use nix::poll::PollFlags;
 use socket2::SockRef;
 
 use super::bench::{Bench, Proof, SLACK, is_ready, near, took};
-use crate::lab::events::{Entry, since_first};
+use crate::lab::events::{Entry, Log, since_first};
 use crate::lab::{self, errno};
 
 pub(super) const PROOFS: &[Proof] = &[
@@ -48,6 +48,12 @@ pub(super) const PROOFS: &[Proof] = &[
         entry: "E5",
         expected: "pieces of 1000 bytes at 0.2, 0.6, 1.4, 3.1 s after the shrink (15 % + 60 ms), the last of them taken after a hold of 2 s; no error, every byte as it was",
         run: window_shrink,
+    },
+    Proof {
+        fault: "window-shrink",
+        entry: "E5",
+        expected: "take=true: the 1000 bytes that fit are taken, then the window is closed for a hold of 2 s; no error, every byte as it was",
+        run: window_shrink_takes,
     },
     Proof {
         fault: "silly-window",
@@ -175,7 +181,29 @@ fn tiny_window() -> String {
 
 /// E5: the edge moves left below what is in flight; nothing is aborted and nothing is corrupted.
 fn window_shrink() -> String {
-    let mut bench = Bench::new(Family::V4, &["window-shrink to=1000B hold=2s after_bytes=16KiB"]);
+    let (log, shrunk) = shrink("window-shrink to=1000B hold=2s after_bytes=16KiB");
+    let pieces = log.0.iter().filter(|e| e.is("segment-in", "client") && e.len() == 1000);
+    let times: Vec<f64> = pieces.map(|e| e.at().saturating_sub(shrunk).as_secs_f64()).collect();
+    format!("1000 bytes at {}", near(&times, &[0.2, 0.62, 1.45, 3.1]))
+}
+
+/// E5: what fits is taken; what was in flight beyond it is repeated although the window is closed.
+fn window_shrink_takes() -> String {
+    let (log, shrunk) = shrink("window-shrink to=1000B hold=2s after_bytes=16KiB take=true");
+    let closed = log.0.iter().filter(|e| e.is("segment-out", "client") && e.at() > shrunk);
+    let closed = closed.filter(|e| e.text("segment").contains(" win 0 ")).count();
+    assert!(closed > 0, "the window is closed once the 1000 bytes have come");
+    let held = shrunk..shrunk + Duration::from_secs(2);
+    let again =
+        log.0.iter().filter(|e| e.is("segment-in", "client") && held.contains(&e.at()) && e.len() > 0);
+    let again: Vec<String> =
+        again.map(|e| format!("{:.2} s ({})", (e.at() - shrunk).as_secs_f64(), e.len())).collect();
+    format!("sent within the hold at {}", again.join(", "))
+}
+
+/// Sends 200 kB past a window that shrinks, to the end: the events, and when it shrank.
+fn shrink(rule: &str) -> (Log, Duration) {
+    let mut bench = Bench::new(Family::V4, &[rule]);
     let (mut client, mut server) = bench.pair();
     let bytes: Vec<u8> = (0..200_000u32).map(|i| (i % 251) as u8).collect();
     let sent = bytes.clone();
@@ -186,9 +214,7 @@ fn window_shrink() -> String {
     assert!(got == bytes, "{} of {} bytes, or others", got.len(), bytes.len());
     let log = bench.log();
     let shrunk = log.0.iter().find(|e| e.did() == "knob").expect("it shrinks").at();
-    let pieces = log.0.iter().filter(|e| e.is("segment-in", "client") && e.len() == 1000);
-    let times: Vec<f64> = pieces.map(|e| e.at().saturating_sub(shrunk).as_secs_f64()).collect();
-    format!("1000 bytes at {}", near(&times, &[0.2, 0.62, 1.45, 3.1]))
+    (log, shrunk)
 }
 
 /// E6: a window that opens by crumbs. Linux avoids silly segments in two ways.

@@ -41,8 +41,9 @@ pub(in crate::fault) const KIND: Kind = Kind {
             unit: Unit::Bool,
             default: "false",
             zero: "",
-            doc: "Whether what fits the window that is left is taken and acknowledged; then the window is closed. False: the \
-                  receiver has no memory at all, and nothing is acknowledged.",
+            doc: "Whether what fits the window that is left is taken and acknowledged; then the window is closed, and Linux \
+                  repeats the first full segment beyond it. False: the receiver has no memory at all, and nothing is \
+                  acknowledged.",
         },
     ],
     bounds: &["after_bytes", "after", "at", "every"],
@@ -72,6 +73,10 @@ struct WindowShrink {
     take: bool,
 }
 
+/// The writer has been told, and what fits may come.
+#[derive(Debug, Default)]
+struct Told(bool);
+
 impl Fault for WindowShrink {
     fn direction(&self) -> Direction {
         self.direction
@@ -82,11 +87,18 @@ impl Fault for WindowShrink {
     }
 
     fn selects(&self, at: Point, seg: &Segment, _: &Progress) -> bool {
-        !self.take && at.way == Way::In && at.leg == self.direction.enters() && seg.seq_len() > 0
+        at.leg == self.direction.enters()
+            && match at.way {
+                Way::In => seg.seq_len() > 0,
+                Way::Out => self.take,
+            }
     }
 
-    fn on_segment(&self, _: &mut Moment<'_>, _: &mut Segment) -> Verdict {
-        Verdict::Drop
+    /// What comes before the news has left was sent into the window as it was: it is what the new edge must lie below.
+    fn on_segment(&self, moment: &mut Moment<'_>, _: &mut Segment) -> Verdict {
+        let told: &mut Told = moment.memory.of();
+        told.0 |= moment.at.way == Way::Out;
+        if told.0 { Verdict::Pass } else { Verdict::Drop }
     }
 
     fn unscaled(&self, leg: Leg) -> bool {
@@ -110,11 +122,11 @@ mod tests {
     }
 
     #[test]
-    fn the_edge_is_moved_for_the_hold_and_nothing_is_taken_meanwhile() {
+    fn the_edge_is_moved_for_the_hold_and_nothing_beyond_it_is_taken() {
         let small = WindowKnob::Edge { first: 1000, step: 0, pause: Duration::ZERO, refuse: true };
         for (rule, letters) in [
             ("window-shrink hold=2s after_bytes=10", "PPDDP"),
-            ("window-shrink hold=2s after_bytes=10 take=true", "PPPPP"),
+            ("window-shrink hold=2s after_bytes=10 take=true", "PPDPP"),
         ] {
             let mut flow = Flow::of(rule);
             flow.established();
@@ -123,7 +135,9 @@ mod tests {
                 flow.at(at).received(bytes, 0);
                 windows.push(flow.knobs(Leg::Client).window);
                 seen.push(flow.letter(Leg::Client, Way::In, &data()));
-                assert_eq!(flow.letter(Leg::Client, Way::In, &seg(Flags::ACK)), 'P', "ACKs go on");
+                for way in [Way::In, Way::Out] {
+                    assert_eq!(flow.letter(Leg::Client, way, &seg(Flags::ACK)), 'P', "ACKs go on");
+                }
                 assert_eq!(flow.letter(Leg::Server, Way::In, &data()), 'P', "the other way goes on");
             }
             assert_eq!(seen, letters, "{rule}");
