@@ -50,7 +50,7 @@ pub use error::{Error, nearest};
 pub use hold::Held;
 pub use kind::{Alias, Build, Engine, Kind, Source, Topic};
 pub use loss::{Loss, LossState};
-pub use moment::{AcceptFirst, Action, Deed, Memory, Moment, OnFail, Verdict};
+pub use moment::{AcceptFirst, Action, Burst, Deed, Memory, Moment, OnFail, Verdict};
 pub use ordinals::Ordinals;
 pub use peer::Peer;
 pub use plan::Plan;
@@ -105,6 +105,8 @@ pub struct Progress {
     pub downstream_bytes: u64,
     /// The server leg is a kernel socket (exec): its segments cannot be touched.
     pub server_is_socket: bool,
+    /// Client and server have addresses that are not routed on the internet: loopback, link-local, RFC 1918, RFC 4193.
+    pub is_private: bool,
     /// The numbers of the client leg, once it has some.
     pub client: Option<Numbers>,
     /// The numbers of the server leg, once it has some.
@@ -193,6 +195,13 @@ pub trait Fault: fmt::Debug + Send + Sync {
     /// True if it must meet each segment as it is on the wire: super-segments are cut before it sees them, and both legs send
     /// single segments. This costs most of the speed of a bulk transfer.
     fn per_segment(&self) -> bool {
+        false
+    }
+
+    /// True if the windows that we offer on this leg must be exact to the byte: our SYN there then offers a scale factor of
+    /// 0, and no window is larger than 64 KiB.
+    fn unscaled(&self, leg: Leg) -> bool {
+        let _ = leg;
         false
     }
 

@@ -98,6 +98,17 @@ pub enum OnFail {
     Hang,
 }
 
+/// ACKs that our own TCP did not mean to send.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Burst {
+    /// How many.
+    pub count: u16,
+    /// Time from one to the next; the first leaves at once.
+    pub gap: Duration,
+    /// How far their sequence number lies behind the one that the peer expects.
+    pub behind: u32,
+}
+
 /// What a fault does besides its verdict, before the segment goes on.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Deed {
@@ -122,6 +133,14 @@ pub enum Deed {
         mtu: u32,
         /// The segment.
         quoted: Box<Segment>,
+    },
+    /// Sends ACKs to the peer of this leg, past the plan, each with the numbers, window and timestamp of the time at which it
+    /// leaves.
+    Acknowledge {
+        /// To whose peer.
+        leg: Leg,
+        /// How many, and when.
+        burst: Burst,
     },
     /// Does this to the flow.
     Act(Action),
@@ -181,6 +200,11 @@ impl Moment<'_> {
     /// Sends a segment of the fault's own to the peer of `leg`, after a time.
     pub fn send(&mut self, leg: Leg, segment: Segment, after: Duration) {
         self.deeds.push(Deed::Send { leg, segment: Box::new(segment), after });
+    }
+
+    /// Sends ACKs that our own TCP did not mean to send.
+    pub fn acknowledge(&mut self, leg: Leg, burst: Burst) {
+        self.deeds.push(Deed::Acknowledge { leg, burst });
     }
 
     /// Answers `segment` (which came in here) with an ICMP error.

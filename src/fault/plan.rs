@@ -58,6 +58,12 @@ impl Plan {
         self.per_segment
     }
 
+    /// True if our SYN on this leg must offer a scale factor of 0.
+    #[must_use]
+    pub fn is_unscaled(&self, leg: Leg) -> bool {
+        self.armed.iter().any(|armed| armed.rule.fault.unscaled(leg))
+    }
+
     /// The dice of both directions, upstream first, if a fault shapes bytes.
     pub const fn take_shape_dice(&mut self) -> Option<[Rng; 2]> {
         self.shape_dice.take()
@@ -185,6 +191,8 @@ pub(super) struct Armed {
     memory: Memory,
     /// A knob of this leg, or the shape of what enters by it, is turned.
     turned: [bool; 2],
+    /// It turns knobs or shapes bytes: that begins and ends with its time bounds, whether or not segments come.
+    turns: bool,
     /// The action is done.
     acted: bool,
     /// When the action is due within its bounds.
@@ -198,6 +206,10 @@ impl Armed {
         let (trigger, memory) = (Trigger::default(), Memory::default());
         let lasts = rule.fault.lasts(place);
         let bounds = lasts.map(|lasts| Box::new(Bounds { lasts: Some(lasts), ..rule.bounds.clone() }));
+        let turns = [Leg::Client, Leg::Server].iter().any(|leg| {
+            rule.fault.turn(*leg, &mut Knobs::default())
+                || rule.fault.shape(leg.outward(), &mut Shape::default())
+        });
         Self {
             rule,
             bounds,
@@ -206,10 +218,16 @@ impl Armed {
             place,
             memory,
             turned: [false; 2],
+            turns,
             acted: false,
             due: None,
             later: None,
         }
+    }
+
+    /// True if it has something to do when its time bounds open or close.
+    fn has_edges(&self) -> bool {
+        self.turns || (!self.acted && self.rule.fault.action().is_some())
     }
 
     fn so_far(&self, cx: &Cx<'_>, progress: &Progress) -> SoFar {
@@ -235,9 +253,11 @@ impl Armed {
         // A segment can be early: data or a FIN that completes the handshake. For it the time since then is zero.
         so_far.base = so_far.base.or(Some(cx.now));
         let bounds = self.bounds.as_deref().unwrap_or(&self.rule.bounds);
-        let Some(nth) = self.trigger.on_segment(bounds, so_far, &mut self.dice) else {
-            return Verdict::Pass;
-        };
+        let nth = self.trigger.on_segment(bounds, so_far, &mut self.dice);
+        if progress.established.is_none() || !self.has_edges() {
+            self.trigger.rest(); // the next segment asks anyway
+        }
+        let Some(nth) = nth else { return Verdict::Pass };
         let note = cx.note(seg);
         let mut done = Vec::new();
         let mut moment = Moment {
@@ -280,7 +300,9 @@ impl Armed {
                 }
                 cx.for_leg(*leg).emit(event);
             }
-            Deed::Icmp { leg, .. } => self.fired(cx, *leg, leg.outward(), Did::Inject, None),
+            Deed::Icmp { leg, .. } | Deed::Acknowledge { leg, .. } => {
+                self.fired(cx, *leg, leg.outward(), Did::Inject, None);
+            }
             Deed::Act(action) => self.tell_action(cx, *action),
             // They are segments of no flow.
             Deed::Begin { .. } => self.fired(cx, Leg::Server, Direction::Upstream, Did::Knob, None),

@@ -31,11 +31,13 @@ pub enum Play {
     Extensions,
     /// Request, reply; each closes by itself, the server first.
     EachCloses,
+    /// Request and reply, and then nothing but keepalive probes of the client, one each second.
+    Idle,
 }
 
 impl Play {
     /// All of them.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Talk,
         Self::ServerCloses,
         Self::TwoWrites,
@@ -45,5 +47,6 @@ impl Play {
         Self::Greeting,
         Self::Extensions,
         Self::EachCloses,
+        Self::Idle,
     ];
 }

@@ -240,7 +240,6 @@ impl Trigger {
         if !self.is_open(bounds, so_far) {
             return None;
         }
-        self.wake = None; // the next segment asks anyway
         self.seen += 1;
         // Always rolled, so that a bound does not shift the dice of the segments after it.
         let lucky = dice.chance(bounds.share);

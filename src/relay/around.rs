@@ -23,6 +23,8 @@ pub(super) struct Around {
     held: Held<Waiting>,
     /// Those that wait for later ones to pass: how many more.
     behind: Held<(Waiting, u8)>,
+    /// ACKs of faults, each with how far behind its number is.
+    acks: Held<(Leg, u32)>,
     /// What faults want done to the flow once the segment at hand has been taken.
     acts: VecDeque<Action>,
     /// Upstream and downstream; only if a fault shapes bytes.
@@ -59,11 +61,13 @@ impl Around {
     pub(super) fn new(mut plan: Plan, limits: &Limits) -> Option<Box<Self>> {
         let pipes = plan.take_shape_dice().map(|dice| Box::new(dice.map(Pipe::new)));
         let (held, behind) = (Held::new(limits.held_segments), Held::new(limits.held_segments));
+        let acks = Held::new(limits.held_segments);
         (!plan.is_empty()).then(|| {
             Box::new(Self {
                 plan,
                 held,
                 behind,
+                acks,
                 acts: VecDeque::new(),
                 pipes,
                 silent: false,
@@ -80,6 +84,7 @@ impl Around {
         let pipes = self.pipes.iter().flat_map(|pipes| pipes.iter());
         let pipes = pipes.fold(None, |next, pipe| earliest(next, pipe.poll_timeout()));
         let held = earliest(self.held.poll_timeout(), self.behind.poll_timeout());
+        let held = earliest(held, self.acks.poll_timeout());
         let own = earliest(self.forgets_at(), pipes);
         earliest(earliest(self.plan.poll_timeout(), held), own)
     }
@@ -94,8 +99,14 @@ impl Around {
     fn end(&mut self) {
         self.plan.end();
         self.acts.clear();
+        self.acks.clear();
         self.pipes = None;
         (self.mute, self.unheard) = (false, [false; 2]);
+    }
+
+    /// True if our SYN on this leg must offer a scale factor of 0.
+    pub(super) fn is_unscaled(&self, leg: Leg) -> bool {
+        self.plan.is_unscaled(leg)
     }
 
     /// True if nothing waits here.
@@ -204,6 +215,8 @@ impl Flow {
         while let Some((deed, event)) = self.around.as_mut().and_then(|around| around.plan.poll_deed()) {
             self.perform(cx, deed, event);
         }
+        // A segment that goes no further settles nothing, but it has asked the plan, which must tell anew when to be woken.
+        self.unsettled |= matches!(verdict, Verdict::Drop | Verdict::Hold(_));
         verdict
     }
 
@@ -234,6 +247,14 @@ impl Flow {
                 let tuple = self.arriving(leg);
                 let note = IcmpNote { from: tuple.dst.ip(), quoted: tuple, seq: quoted.seq, kind, code, mtu };
                 self.out.push_back(Output::Icmp { note, quoted });
+            }
+            Deed::Acknowledge { leg, burst } => {
+                if let Some(around) = &mut self.around {
+                    for n in 0..u32::from(burst.count) {
+                        around.acks.push(cx, cx.now + burst.gap * n, (leg, burst.behind));
+                    }
+                }
+                self.release_acks(cx);
             }
             Deed::Act(action) => {
                 if let Some(around) = &mut self.around {
@@ -329,6 +350,7 @@ impl Flow {
 
     /// Lets held segments go whose time has come.
     pub(super) fn release_held(&mut self, cx: &mut Cx<'_>) {
+        self.release_acks(cx);
         while let Some(waiting) = self.around.as_mut().and_then(|around| around.pop_due(cx.now)) {
             self.let_go(cx, waiting);
         }
@@ -343,6 +365,15 @@ impl Flow {
         match at.way {
             Way::In => self.take_in(cx, at.leg, segment),
             Way::Out => self.push_segment(cx, at.leg, segment),
+        }
+    }
+
+    /// Sends the ACKs of faults whose time has come. A leg that is gone sends none.
+    fn release_acks(&mut self, cx: &mut Cx<'_>) {
+        while let Some((leg, behind)) = self.around.as_mut().and_then(|around| around.acks.pop_due(cx.now)) {
+            if let Some(ack) = self.legs[leg].conn().and_then(|conn| conn.bare_ack(cx.now, behind)) {
+                self.push_segment(&mut cx.for_leg(leg), leg, ack);
+            }
         }
     }
 
@@ -363,7 +394,7 @@ impl Flow {
                     let mut knobs = around.plan.knobs(&mut cx.for_leg(leg), leg, &progress);
                     knobs.mute |= around.silent;
                     mute |= knobs.mute;
-                    conn.set_knobs(knobs);
+                    conn.set_knobs(cx.now, knobs);
                 }
                 None => around.plan.rest(leg),
             }

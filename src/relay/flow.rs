@@ -12,7 +12,7 @@
 //! | `around` | the plan, and segments that it holds |
 
 use std::collections::VecDeque;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use super::around::Around;
@@ -440,6 +440,7 @@ impl Flow {
             upstream_bytes: self.legs[Leg::Client].byte_counts().0,
             downstream_bytes: self.legs[Leg::Server].byte_counts().0,
             server_is_socket: self.settings.uplink == super::Uplink::Socket,
+            is_private: is_private(self.client.ip()) && is_private(self.server.ip()),
             client: self.legs[Leg::Client].conn().and_then(Connection::numbers),
             server: self.legs[Leg::Server].conn().and_then(Connection::numbers),
             client_state: self.legs[Leg::Client].conn().map_or(State::Closed, Connection::state),
@@ -451,6 +452,14 @@ impl Flow {
 /// What of a received IP header is sent on by the other leg: the ECN bits belong to each leg alone.
 pub(super) const fn carried(ip: IpMeta, hops: u8) -> IpMeta {
     IpMeta { ttl: ip.ttl.saturating_add(hops), tos: ip.tos & !3 }
+}
+
+/// True for an address that is not routed on the internet.
+const fn is_private(ip: IpAddr) -> bool {
+    match ip {
+        IpAddr::V4(ip) => ip.is_loopback() || ip.is_private() || ip.is_link_local(),
+        IpAddr::V6(ip) => ip.is_loopback() || ip.is_unique_local() || ip.is_unicast_link_local(),
+    }
 }
 
 #[cfg(test)]

@@ -99,7 +99,8 @@ impl Flow {
                 let tuple = Tuple { src: self.client, dst: self.server };
                 let ip = carried(self.syn.ip, settings.uplink.hops_to_give_back());
                 let cx = &mut cx.for_leg(Leg::Server);
-                Link::tcp(Connection::connect(cx, &settings.tcp, tuple, self.syn.options, ip))
+                let offer = self.to_scale(Leg::Server, self.syn.options);
+                Link::tcp(Connection::connect(cx, &settings.tcp, tuple, offer, ip))
             }
         };
     }
@@ -123,9 +124,20 @@ impl Flow {
     /// Makes the client leg: its SYN-ACK offers `reply`.
     pub(super) fn accept_client(&mut self, cx: &mut Cx<'_>, reply: SynOptions, ip: IpMeta) {
         let tuple = Tuple { src: self.server, dst: self.client };
+        let reply = self.to_scale(Leg::Client, reply);
         let cx = &mut cx.for_leg(Leg::Client);
         let conn = Connection::accept(cx, &self.settings.tcp, tuple, &self.syn, reply, ip);
         self.legs[Leg::Client] = Link::tcp(conn);
+    }
+
+    /// The offer on this leg, with the scale factor that its faults need.
+    fn to_scale(&self, leg: Leg, offer: SynOptions) -> SynOptions {
+        let unscaled = self.around.as_ref().is_some_and(|around| around.is_unscaled(leg));
+        let window_scale = match unscaled {
+            true => offer.window_scale.map(|_| WindowScale::NONE),
+            false => offer.window_scale,
+        };
+        SynOptions { window_scale, ..offer }
     }
 
     /// What Linux would offer: everything that the client did. The link is as wide as the client says.

@@ -149,6 +149,7 @@ pub fn two_hosts(seed: u64) -> Setup {
 fn app(rng: &mut Rng) -> App {
     let send = pick(rng, &[0, 1, 1_000, 70_000, 300_000]);
     App {
+        keepalive: None,
         send,
         chunk: pick(rng, &[1 + send as u32 / 50, 100_000, 1460]),
         wait: Duration::ZERO,

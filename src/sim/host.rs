@@ -34,6 +34,8 @@ pub struct App {
     pub send_buffer: u32,
     /// Bytes read per second; without it everything is read at once.
     pub read_rate: Option<u64>,
+    /// Time without a segment from the peer after which it asks whether the peer lives, again and again.
+    pub keepalive: Option<Duration>,
     /// When it closes.
     pub close: Close,
 }
@@ -59,6 +61,7 @@ impl Default for App {
             pause: Duration::ZERO,
             send_buffer: 256 << 10,
             read_rate: None,
+            keepalive: None,
             close: Close::AfterPeer,
         }
     }
@@ -95,6 +98,8 @@ pub struct Host {
     stray: VecDeque<Segment>,
     next_write: Instant,
     next_read: Instant,
+    /// When it next asks whether the peer lives.
+    next_probe: Instant,
     unread: u64,
     eof: bool,
     shut: bool,
@@ -142,6 +147,7 @@ impl Host {
             stray: VecDeque::new(),
             next_write: Instant::ZERO + app.wait,
             next_read: Instant::ZERO,
+            next_probe: Instant::FAR,
             unread: 0,
             eof: false,
             shut: false,
@@ -189,6 +195,7 @@ impl Host {
     /// A segment arrives.
     pub fn on_segment(&mut self, cx: &mut Cx<'_>, segment: Segment) {
         cx.segment_in(&segment);
+        self.next_probe = self.app.keepalive.map_or(Instant::FAR, |idle| cx.now + idle);
         let syn = segment.has(Flags::SYN) && !segment.flags.any(Flags::ACK | Flags::RST);
         if self.conn.is_none() && !self.active && self.end.is_none() && syn {
             let syn = SynInfo::of(&segment);
@@ -215,6 +222,10 @@ impl Host {
     /// Time has passed.
     pub fn on_timeout(&mut self, cx: &mut Cx<'_>) {
         if let Some(conn) = &mut self.conn {
+            if self.next_probe <= cx.now {
+                conn.probe();
+                self.next_probe = self.app.keepalive.map_or(Instant::FAR, |idle| cx.now + idle);
+            }
             if conn.poll_timeout().is_some_and(|at| at <= cx.now) {
                 conn.on_timeout(cx);
             }
@@ -269,6 +280,9 @@ impl Host {
     pub fn poll_timeout(&self) -> Option<Instant> {
         let conn = self.conn.as_ref()?;
         let mut at = earliest(conn.poll_timeout(), self.syn_timer.map(|(at, _)| at));
+        if self.established && self.end.is_none() && self.next_probe != Instant::FAR {
+            at = earliest(at, Some(self.next_probe));
+        }
         if self.app.read_rate.is_some() && self.unread > 0 {
             at = earliest(at, Some(self.next_read));
         }

@@ -48,5 +48,9 @@ fn applications(play: Play) -> (App, App) {
         Play::EachCloses => {
             (App { wait: pause, ..client(100, 100, Close::WhenSent) }, server(2000, Close::WhenSent))
         }
+        Play::Idle => (
+            App { keepalive: Some(Duration::from_secs(1)), ..client(100, 100, Close::AfterPeer) },
+            server(2000, Close::AfterPeer),
+        ),
     }
 }

@@ -4,6 +4,7 @@ use super::conn::{Connection, Phase};
 use super::knobs::Knobs;
 use super::state::PeerFin;
 use super::syn::SynOptions;
+use crate::time::Instant;
 use crate::trace::Resend;
 use crate::wire::{IpMeta, Numbers, Segment, SeqNum, Tuple};
 
@@ -104,12 +105,20 @@ impl Connection {
     }
 
     /// Turns the knobs.
-    pub fn set_knobs(&mut self, knobs: Knobs) {
+    pub fn set_knobs(&mut self, now: Instant, knobs: Knobs) {
         match &mut self.phase {
-            Phase::Open(open) => open.set_knobs(knobs),
+            Phase::Open(open) => open.set_knobs(now, knobs),
             Phase::SynReceived(s) if knobs.syn_cookie => s.become_cookie(),
             _ => {}
         }
+    }
+
+    /// An ACK to inject: with exact numbers, window and timestamp, but for a sequence number that lies `behind`. Nothing of
+    /// the connection changes. `None` unless it is synchronised and not in TIME-WAIT.
+    #[must_use]
+    pub fn bare_ack(&self, now: Instant, behind: u32) -> Option<Segment> {
+        let Phase::Open(open) = &self.phase else { return None };
+        Some(Segment { ip: self.ip_out, ..open.bare_ack(now, behind) })
     }
 
     /// The options of the peer's SYN or SYN-ACK; empty before it came.

@@ -13,8 +13,20 @@ pub enum WindowKnob {
         /// False: window probes are swallowed.
         answer_probes: bool,
     },
-    /// At most this many bytes.
+    /// At most this many bytes. What fills them is acknowledged at once.
     Cap(u32),
+    /// At most up to a right edge that moves by the clock. Each move is announced at once, however silly the amount, as far
+    /// as there is space.
+    Edge {
+        /// Bytes from what has arrived when the knob is turned to the edge.
+        first: u32,
+        /// Bytes of a move; 0 is none.
+        step: u32,
+        /// Time before the first move, and between two moves; with 0 the edge moves once.
+        pause: Duration,
+        /// True: data beyond the edge are refused even if they were allowed before. False: they are taken.
+        refuse: bool,
+    },
 }
 
 /// When data is acknowledged.

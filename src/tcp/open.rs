@@ -91,14 +91,14 @@ impl Open {
     }
 
     pub(super) fn poll_timeout(&self) -> Option<Instant> {
-        earliest(self.send.poll_timeout(), self.recv.ack_at())
+        earliest(self.send.poll_timeout(), self.recv.poll_timeout())
     }
 
-    pub(super) fn set_knobs(&mut self, knobs: Knobs) {
+    pub(super) fn set_knobs(&mut self, now: Instant, knobs: Knobs) {
         if knobs != self.knobs {
             self.knobs = knobs;
             self.silent &= knobs.mute;
-            self.recv.set_knobs(knobs);
+            self.recv.set_knobs(now, knobs);
         }
     }
 
@@ -108,6 +108,7 @@ impl Open {
             true => TxCaps { max_payload: caps.max_payload.min(self.send.mss) },
             false => caps,
         };
+        self.recv.advance(now);
         if let Some(piece) = self.send.poll_tlp(now).or_else(|| self.send.poll(now, caps)) {
             let again = piece.again;
             return Some((self.data_segment(now, piece), again));
@@ -167,6 +168,19 @@ impl Open {
             (seg.flags, seg.urgent) = (seg.flags | Flags::URG, urgent);
         }
         self.recv.acked(now, ack, data);
+        seg
+    }
+
+    /// The ACK that could leave now, without any change: `behind` numbers before SND.NXT.
+    pub(super) fn bare_ack(&self, now: Instant, behind: u32) -> Segment {
+        let mut seg = Segment {
+            seq: self.send.nxt() - behind,
+            ack: self.recv.ack_number(now),
+            flags: Flags::ACK,
+            window: self.recv.told(),
+            ..Segment::default()
+        };
+        seg.options.timestamps = self.clock.option(now);
         seg
     }
 

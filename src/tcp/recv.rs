@@ -3,6 +3,8 @@
 //! Positions are offsets in the peer's stream: its sequence number is IRS + 1 + position, and its FIN is the position after
 //! the last byte. Positions never wrap.
 
+mod offer;
+
 use std::collections::VecDeque;
 use std::ops::Range;
 
@@ -10,10 +12,11 @@ use arrayvec::ArrayVec;
 use bytes::Bytes;
 
 use super::assembler::Assembler;
-use super::knobs::{AckKnob, Knobs, WindowKnob};
+use super::knobs::{AckKnob, Knobs};
 use super::state::PeerFin;
-use crate::time::{Duration, Instant};
-use crate::wire::{Flags, Payload, RawWindow, SackBlock, Segment, SeqNum, WindowScale};
+use crate::time::{Duration, Instant, earliest};
+use crate::wire::{Flags, Payload, SackBlock, Segment, SeqNum, WindowScale};
+use offer::Offered;
 
 /// Linux `TCP_DELACK_MIN`; RFC 9293 MUST-40 allows up to 0.5 s.
 const DELAYED_ACK: Duration = Duration::from_millis(40);
@@ -71,8 +74,8 @@ pub(super) struct Recv {
     duplicate: Option<Range<u64>>,
     sack_permitted: bool,
     knobs: Knobs,
-    /// A window of zero has been announced by a knob: the way back needs an update.
-    shut: bool,
+    /// What a knob makes of the window.
+    offered: Offered,
 }
 
 impl Recv {
@@ -105,7 +108,7 @@ impl Recv {
             duplicate: None,
             sack_permitted,
             knobs: Knobs::default(),
-            shut: false,
+            offered: Offered::new(scale.raw(window)),
         }
     }
 
@@ -127,11 +130,6 @@ impl Recv {
     /// RFC 7323 §4.3: true if this segment covers Last.ACK.sent, so that its timestamp is the one to echo.
     pub(super) fn covers_last_ack(&self, seq: SeqNum) -> bool {
         seq.at_or_before(self.seq(self.acked))
-    }
-
-    /// The offered window that is left.
-    pub(super) fn window(&self) -> u32 {
-        self.edge.saturating_sub(self.nxt) as u32
     }
 
     /// RFC 9293 §3.10.7.4, first step. Like Linux, an empty segment exactly at the right edge is fine: a sender that has
@@ -183,7 +181,7 @@ impl Recv {
         let len = seg.payload.len();
         let skip = u32::try_from(-start_raw).unwrap_or(0).min(len);
         let start = self.nxt.saturating_add_signed(start_raw + i64::from(skip));
-        let room = self.edge.saturating_sub(start).min(u64::from(len)) as u32;
+        let room = self.taken_edge().saturating_sub(start).min(u64::from(len)) as u32;
         let end = (skip + room).min(len);
         let payload = seg.payload.slice(skip, end);
         if seg.has(Flags::FIN) && end == len && self.fin_at.is_none() {
@@ -211,7 +209,7 @@ impl Recv {
         } else {
             // RFC 9293 SHLD-31, MAY-13; RFC 5681 §4.2: a hole, and what fills one, is acknowledged at once.
             self.owe_now();
-            let put = self.assembler.insert(&(self.nxt..self.edge), start, &payload, self.ranges);
+            let put = self.assembler.insert(&(self.nxt..self.taken_edge()), start, &payload, self.ranges);
             self.limit_hit |= put.limit_hit;
             self.duplicate = put.duplicate;
             while let Some(part) = self.assembler.pop_ready(self.nxt) {
@@ -233,7 +231,7 @@ impl Recv {
                 if idle > Duration::from_secs(1) {
                     self.debt.quick = QUICK_ACKS;
                 }
-                if second || (self.debt.quick > 0 && !self.debt.interactive) {
+                if second || self.is_used_up() || (self.debt.quick > 0 && !self.debt.interactive) {
                     self.debt.quick = self.debt.quick.saturating_sub(1);
                     self.debt.now = true;
                 } else {
@@ -270,8 +268,9 @@ impl Recv {
         self.debt.now || self.debt.at.is_some_and(|at| at <= now)
     }
 
-    pub(super) fn ack_at(&self) -> Option<Instant> {
-        self.debt.at
+    /// When an ACK, or by a knob a window update, is due.
+    pub(super) fn poll_timeout(&self) -> Option<Instant> {
+        earliest(self.debt.at, self.moves_at())
     }
 
     /// An ACK leaves with the number `ack`; `data` if it rides on data.
@@ -284,54 +283,6 @@ impl Recv {
         if self.acked == self.nxt {
             (self.debt.now, self.debt.at) = (false, None);
         }
-    }
-
-    /// The window field, and the right edge moves (RFC 9293 §3.8.6.2.2, MUST-39: never by silly amounts).
-    pub(super) fn offer(&mut self) -> RawWindow {
-        let wanted = self.wanted_edge();
-        let step = self.mss.min(self.buffer.max(1).div_ceil(2));
-        if wanted >= self.edge + u64::from(step) {
-            let field = self.scale.raw((wanted - self.nxt) as u32);
-            self.edge = self.edge.max(self.nxt + u64::from(self.scale.bytes(field)));
-        }
-        let left = self.window();
-        // Rounding down would move the edge left, so round up, as Linux does; but not each time a little further, or small
-        // segments would never meet a closed window. A peer takes the retraction of less than a unit (RFC 7323 §2.4).
-        let unit = (1u32 << self.scale.shift()) - 1;
-        let up = self.scale.raw(left.saturating_add(unit));
-        let creeps = self.nxt + u64::from(self.scale.bytes(up)) > self.edge.max(wanted + u64::from(unit));
-        let natural = if creeps { self.scale.raw(left) } else { up };
-        self.edge = self.edge.max(self.nxt + u64::from(self.scale.bytes(natural)));
-        let field = match self.knobs.window {
-            WindowKnob::Natural => natural,
-            WindowKnob::Zero { .. } => RawWindow(0),
-            WindowKnob::Cap(bytes) => RawWindow(natural.0.min(self.scale.raw(bytes).0)),
-        };
-        self.shut = field.0 == 0 && natural.0 != 0;
-        field
-    }
-
-    fn wanted_edge(&self) -> u64 {
-        self.nxt + u64::from(self.space.saturating_sub(self.ready_bytes))
-    }
-
-    /// RFC 9293 §3.8.6.2.2: true if the application has freed so much that the peer must be told. Like Linux: at least two
-    /// segments and twice what the peer still has, or anything useful after zero.
-    pub(super) fn update_due(&self) -> bool {
-        if self.fin != PeerFin::None {
-            return false;
-        }
-        if self.shut {
-            return self.knobs.window == WindowKnob::Natural;
-        }
-        if self.knobs.window != WindowKnob::Natural {
-            return false;
-        }
-        let left = self.window();
-        // Only what the field can say is news: less than a unit is not.
-        let new = self.scale.bytes(self.scale.raw(self.wanted_edge().saturating_sub(self.nxt) as u32));
-        let step = (2 * self.mss).min(self.buffer.max(1).div_ceil(2));
-        new >= left.saturating_add(step) && new >= left.saturating_mul(2)
     }
 
     /// True once if out-of-order data had to be refused.
@@ -368,30 +319,6 @@ impl Recv {
     pub(super) fn set_space(&mut self, bytes: u32) {
         self.space = bytes;
         self.buffer = self.buffer.max(bytes);
-    }
-
-    pub(super) fn set_knobs(&mut self, knobs: Knobs) {
-        if self.knobs.ack != knobs.ack && self.acked != self.nxt {
-            self.owe_now();
-        }
-        self.knobs = knobs;
-    }
-
-    /// True if window probes must stay unanswered.
-    pub(super) fn swallows_probes(&self) -> bool {
-        self.knobs.window == WindowKnob::Zero { answer_probes: false }
-    }
-
-    /// True for a window probe with a new byte (RFC 9293 §3.8.6.1; Linux sends an old number instead) that must stay
-    /// unanswered. The byte would fit, as far as the window before went.
-    pub(super) fn swallows(&self, seg: &Segment) -> bool {
-        let probe = seg.seq == self.nxt() && seg.payload.len() == 1 && seg.seq_len() == 1;
-        probe && self.shut && self.swallows_probes()
-    }
-
-    /// True if the peer has been told that it must not send.
-    pub(super) fn closed_window(&self) -> bool {
-        self.shut || self.window() == 0
     }
 
     /// The SACK blocks of an ACK: a D-SACK first (RFC 2883), then the most recently changed ranges (RFC 2018 §4).

@@ -3,7 +3,7 @@
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 
-use socket2::{Domain, Socket, Type};
+use socket2::{Domain, SockRef, Socket, TcpKeepalive, Type};
 
 use crate::engine::Clock;
 use crate::fault::Play;
@@ -182,6 +182,16 @@ fn client_speaks(play: Play, stream: &mut TcpStream, diary: &mut Diary<impl FnMu
             diary.write(stream, REQUEST)?;
             diary.read(stream, REPLY)
         }
+        Play::Idle => {
+            diary.write(stream, REQUEST)?;
+            diary.read(stream, REPLY)?;
+            let second = Duration::from_secs(1);
+            let probes = TcpKeepalive::new().with_time(second).with_interval(second).with_retries(2);
+            let set = SockRef::from(&*stream).set_tcp_keepalive(&probes);
+            diary.tell("keepalive", set, |()| "a probe each second, 2 tries".to_owned())?;
+            stream.set_read_timeout(Some(2 * PATIENCE)).ok()?;
+            diary.read_to_end(stream)
+        }
     }
 }
 
@@ -207,6 +217,12 @@ fn server_speaks(play: Play, stream: &mut TcpStream, diary: &mut Diary<impl FnMu
             diary.read_to_end(stream)?;
             diary.think()?;
             diary.write(stream, REST)?;
+        }
+        Play::Idle => {
+            diary.read(stream, REQUEST)?;
+            diary.write(stream, REPLY)?;
+            stream.set_read_timeout(Some(2 * PATIENCE)).ok()?;
+            diary.read_to_end(stream)?;
         }
         Play::ServerCloses | Play::TwoWrites | Play::EachCloses => {
             diary.read(stream, REQUEST)?;

@@ -40,7 +40,9 @@ pub enum Call {
     Urgent(u64),
     /// `space N`: the application takes N bytes more, and no more than these until it says so again.
     Space(u32),
-    /// `knobs [window=zero|dead|N] [ack=SECONDS] [every-other] [single] [cookie]`: turns these and gives the others back.
+    /// `knobs [window=zero|dead|N] [edge=FIRST,STEP,SECONDS[,refuse]] [ack=SECONDS] [every-other] [single]
+    /// [cookie]`: turns these and
+    /// gives the others back.
     Knobs(Knobs),
     /// `icmp KIND CODE MTU SEQ`: an ICMP error about our segment SEQ.
     Icmp {
@@ -107,6 +109,7 @@ fn parse_knobs(words: &[&str]) -> Result<Knobs, String> {
             Some(("window", "zero")) => knobs.window = WindowKnob::Zero { answer_probes: true },
             Some(("window", "dead")) => knobs.window = WindowKnob::Zero { answer_probes: false },
             Some(("window", n)) => knobs.window = WindowKnob::Cap(number(n)?),
+            Some(("edge", edge)) => knobs.window = parse_edge(edge)?,
             Some(("ack", delay)) => knobs.ack = AckKnob::Delay { delay: seconds(delay)?, every },
             None if *word == "single" => knobs.single_segments = true,
             None if *word == "cookie" => knobs.syn_cookie = true,
@@ -115,6 +118,22 @@ fn parse_knobs(words: &[&str]) -> Result<Knobs, String> {
         }
     }
     Ok(knobs)
+}
+
+fn parse_edge(text: &str) -> Result<WindowKnob, String> {
+    let (text, refuse) = match text.strip_suffix(",refuse") {
+        Some(text) => (text, true),
+        None => (text, false),
+    };
+    match text.split(',').collect::<Vec<_>>()[..] {
+        [first, step, pause] => Ok(WindowKnob::Edge {
+            first: number(first)?,
+            step: number(step)?,
+            pause: seconds(pause)?,
+            refuse,
+        }),
+        _ => Err(format!("no such edge: {text:?}")),
+    }
 }
 
 /// Something to see, `= …`.

@@ -325,7 +325,7 @@ impl Run {
             Call::AnswerProbe => conn.answer_probe(),
             Call::Urgent(offset) => conn.set_urgent(offset),
             Call::Space(_) => {}
-            Call::Knobs(knobs) => conn.set_knobs(knobs),
+            Call::Knobs(knobs) => conn.set_knobs(cx.now, knobs),
             Call::Icmp { kind, code, mtu, seq } => {
                 conn.on_icmp(cx, IcmpError { kind, code, mtu, seq: iss + seq });
             }

@@ -36,7 +36,8 @@ pub(in crate::fault) const KIND: Kind = Kind {
             unit: Unit::Bool,
             default: "true",
             zero: "",
-            doc: "Whether a second full segment is acknowledged at once, as RFC 9293 asks of a receiver.",
+            doc: "Whether a second full segment is acknowledged at once, as RFC 9293 asks of a receiver. (Another number of \
+                  segments is `ack-stretch`.)",
         },
     ],
     bounds: &["after_bytes", "after", "for", "at", "every"],

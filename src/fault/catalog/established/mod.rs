@@ -5,6 +5,7 @@ pub(super) mod blackhole;
 pub(super) mod corrupt;
 pub(super) mod duplicate;
 pub(super) mod idle_timeout;
+pub(super) mod keepalive_swallow;
 pub(super) mod late_segment_rst;
 pub(super) mod loss;
 pub(super) mod odd_flags;
