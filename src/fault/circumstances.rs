@@ -135,21 +135,33 @@ pub struct Turn {
     pub nth: u64,
     /// Time from the first SYN of the first of them to that of this one.
     pub since_first: Duration,
+    /// Time from its first SYN until somebody has served it who serves the rule's flows one after the other, each for as long as
+    /// [`super::Fault::service`] says. Zero for a fault that serves nobody.
+    pub served: Duration,
 }
 
 /// Counts the flows that each rule has matched. One for each shard; a new set of rules begins anew.
 #[derive(Clone, Debug, Default)]
-pub struct Turns(Vec<Option<(u64, Instant)>>);
+pub struct Turns(Vec<Option<Taken>>);
+
+/// The flows that one rule has matched: how many, when the first came, and when the last has been served.
+#[derive(Clone, Copy, Debug)]
+struct Taken {
+    count: u64,
+    first: Instant,
+    free: Instant,
+}
 
 impl Turns {
-    /// The turn of a flow that rule number `rule` matches.
-    pub(super) fn take(&mut self, rule: usize, now: Instant) -> Turn {
+    /// The turn of a flow that rule number `rule` matches, and that is served for `service`.
+    pub(super) fn take(&mut self, rule: usize, now: Instant, service: Duration) -> Turn {
         if self.0.len() <= rule {
             self.0.resize(rule + 1, None);
         }
-        let (count, first) = self.0[rule].get_or_insert((0, now));
-        *count += 1;
-        Turn { nth: *count, since_first: now.since(*first) }
+        let taken = self.0[rule].get_or_insert(Taken { count: 0, first: now, free: now });
+        taken.count += 1;
+        taken.free = taken.free.max(now) + service;
+        Turn { nth: taken.count, since_first: now.since(taken.first), served: taken.free.since(now) }
     }
 }
 
@@ -200,10 +212,19 @@ mod tests {
     fn each_rule_counts_its_own_flows_from_the_first() {
         let mut turns = Turns::default();
         let mut take = |rule, millis| {
-            let turn = turns.take(rule, Instant::from_millis(millis));
+            let turn = turns.take(rule, Instant::from_millis(millis), Duration::ZERO);
             (turn.nth, turn.since_first.as_millis())
         };
         assert_eq!([take(2, 100), take(2, 150), take(0, 160)], [(1, 0), (2, 50), (1, 0)]);
         assert_eq!([take(2, 400), take(1, 400), take(0, 500)], [(3, 300), (1, 0), (2, 340)]);
+    }
+
+    #[test]
+    fn flows_are_served_one_after_the_other_and_an_idle_server_takes_the_next_at_once() {
+        let mut turns = Turns::default();
+        let service = Duration::from_millis(100);
+        let arrivals = [0, 0, 0, 250, 1000, 1050];
+        let served = arrivals.map(|at| turns.take(0, Instant::from_millis(at), service).served.as_millis());
+        assert_eq!(served, [100, 200, 300, 150, 100, 150]);
     }
 }

@@ -415,12 +415,12 @@ impl Flow {
 
     pub(super) fn progress(&self) -> Progress {
         Progress {
-            ipv6: self.server.is_ipv6(),
             opened: self.opened,
             established: self.established,
             upstream_bytes: self.legs[Leg::Client].byte_counts().0,
             downstream_bytes: self.legs[Leg::Server].byte_counts().0,
             server_is_socket: self.settings.uplink == super::Uplink::Socket,
+            ipv6: self.server.is_ipv6(),
             client: self.legs[Leg::Client].conn().and_then(Connection::numbers),
             server: self.legs[Leg::Server].conn().and_then(Connection::numbers),
         }

@@ -79,7 +79,14 @@ fn a_rule_may_ask_about_neighbours_and_counts_the_flows_that_it_matches() {
                     continue;
                 }
             };
-            assert_eq!(turn, Turn { nth, since_first: Duration::from_millis(100 * (number - first)) });
+            assert_eq!(
+                turn,
+                Turn {
+                    nth,
+                    since_first: Duration::from_millis(100 * (number - first)),
+                    served: Duration::ZERO
+                }
+            );
         }
     }
     assert!((1..10).contains(&siblings), "{siblings}");
