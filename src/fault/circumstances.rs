@@ -137,30 +137,40 @@ pub struct Turn {
     pub since_first: Duration,
     /// Time from the first SYN of the one before to that of this one; zero for the first.
     pub since_last: Duration,
+    /// Time from its first SYN until somebody has served it who serves the rule's flows one after the other, each for as long as
+    /// [`super::Fault::service`] says. Zero for a fault that serves nobody.
+    pub served: Duration,
 }
 
 /// Counts the flows that each rule has matched. One for each shard; a new set of rules begins anew.
 #[derive(Clone, Debug, Default)]
 pub struct Turns(Vec<Option<Taken>>);
 
-/// The flows that one rule has matched: how many, and when the first and the last came.
+/// The flows that one rule has matched: how many, when the first and the last came, and when the last has been served.
 #[derive(Clone, Copy, Debug)]
 struct Taken {
     count: u64,
     first: Instant,
     last: Instant,
+    free: Instant,
 }
 
 impl Turns {
-    /// The turn of a flow that rule number `rule` matches.
-    pub(super) fn take(&mut self, rule: usize, now: Instant) -> Turn {
+    /// The turn of a flow that rule number `rule` matches, and that is served for `service`.
+    pub(super) fn take(&mut self, rule: usize, now: Instant, service: Duration) -> Turn {
         if self.0.len() <= rule {
             self.0.resize(rule + 1, None);
         }
-        let taken = self.0[rule].get_or_insert(Taken { count: 0, first: now, last: now });
+        let taken = self.0[rule].get_or_insert(Taken { count: 0, first: now, last: now, free: now });
         taken.count += 1;
+        taken.free = taken.free.max(now) + service;
         let since_last = now.since(std::mem::replace(&mut taken.last, now));
-        Turn { nth: taken.count, since_first: now.since(taken.first), since_last }
+        Turn {
+            nth: taken.count,
+            since_first: now.since(taken.first),
+            since_last,
+            served: taken.free.since(now),
+        }
     }
 }
 
@@ -211,10 +221,19 @@ mod tests {
     fn each_rule_counts_its_own_flows_from_the_first() {
         let mut turns = Turns::default();
         let mut take = |rule, millis| {
-            let turn = turns.take(rule, Instant::from_millis(millis));
+            let turn = turns.take(rule, Instant::from_millis(millis), Duration::ZERO);
             (turn.nth, turn.since_first.as_millis(), turn.since_last.as_millis())
         };
         assert_eq!([take(2, 100), take(2, 150), take(0, 160)], [(1, 0, 0), (2, 50, 50), (1, 0, 0)]);
         assert_eq!([take(2, 400), take(1, 400), take(0, 500)], [(3, 300, 250), (1, 0, 0), (2, 340, 340)]);
+    }
+
+    #[test]
+    fn flows_are_served_one_after_the_other_and_an_idle_server_takes_the_next_at_once() {
+        let mut turns = Turns::default();
+        let service = Duration::from_millis(100);
+        let arrivals = [0, 0, 0, 250, 1000, 1050];
+        let served = arrivals.map(|at| turns.take(0, Instant::from_millis(at), service).served.as_millis());
+        assert_eq!(served, [100, 200, 300, 150, 100, 150]);
     }
 }

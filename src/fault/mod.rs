@@ -93,8 +93,6 @@ impl Point {
 /// How far a flow has come; what bounds are measured against.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Progress {
-    /// The flow is IPv6.
-    pub ipv6: bool,
     /// When the first SYN arrived.
     pub opened: Instant,
     /// When the client's handshake was complete.
@@ -215,6 +213,11 @@ pub trait Fault: fmt::Debug + Send + Sync {
     fn shape(&self, direction: Direction, shape: &mut Shape) -> bool {
         let _ = (direction, shape);
         false
+    }
+
+    /// How long it takes to serve one flow, where the rule's flows are served one after the other ([`Turn::served`]).
+    fn service(&self) -> Duration {
+        Duration::ZERO
     }
 
     /// How long it acts on this flow, where that depends on which of the rule's flows it is. `None`: as long as the bounds say.

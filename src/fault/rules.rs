@@ -247,7 +247,10 @@ impl Rules {
         let armed = matching.filter_map(|(index, rule)| {
             let mut dice = Rng::for_rule(self.seed, flow.0, index);
             let chosen = dice.chance(rule.matches.share);
-            chosen.then(|| Armed::new(rule.clone(), dice, turns.take(index, circumstances.now)))
+            chosen.then(|| {
+                let turn = turns.take(index, circumstances.now, rule.fault.service());
+                Armed::new(rule.clone(), dice, turn)
+            })
         });
         Plan::new(armed.collect(), |place| Rng::for_rule(self.seed, flow.0, place))
     }

@@ -434,7 +434,6 @@ impl Flow {
 
     pub(super) fn progress(&self) -> Progress {
         Progress {
-            ipv6: self.server.is_ipv6(),
             opened: self.opened,
             established: self.established,
             upstream_bytes: self.legs[Leg::Client].byte_counts().0,

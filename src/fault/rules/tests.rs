@@ -81,7 +81,7 @@ fn a_rule_may_ask_about_neighbours_and_counts_the_flows_that_it_matches() {
             };
             let since_first = Duration::from_millis(100 * (number - first));
             let since_last = Duration::from_millis(if nth == 1 { 0 } else { 100 });
-            assert_eq!(turn, Turn { nth, since_first, since_last });
+            assert_eq!(turn, Turn { nth, since_first, since_last, served: Duration::ZERO });
         }
     }
     assert!((1..10).contains(&siblings), "{siblings}");

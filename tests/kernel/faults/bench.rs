@@ -37,8 +37,22 @@ pub(super) struct Bench {
 
 impl Bench {
     pub(super) fn new(family: Family, faults: &[&str]) -> Self {
+        Self::with(family, faults, None)
+    }
+
+    /// The same with all flows in one shard, so that they know of each other however many processors there are.
+    pub(super) fn in_one_shard(family: Family, faults: &[&str]) -> Self {
+        Self::with(family, faults, Some("[engine]\nshards = 1\n"))
+    }
+
+    fn with(family: Family, faults: &[&str], config: Option<&str>) -> Self {
         let events = Events::new();
         let mut options = vec!["--seed", "42", "--grace", "0", "--events", events.path()];
+        let file = format!("{}.config.toml", events.path());
+        if let Some(config) = config {
+            fs::write(&file, config).expect("a temporary directory");
+            options.extend(["--config", &file]);
+        }
         options.extend(faults.iter().flat_map(|fault| ["--fault", fault]));
         let lab = Lab::with(Way::Proxied, &options);
         let listener = lab.listen(family);

@@ -30,8 +30,8 @@ pub(in crate::fault) const KIND: Kind = Kind {
             unit: Unit::Count { from: 0, to: 1_000_000 },
             default: "10",
             zero: "nobody is ever accepted",
-            doc: "Connections that are accepted per second, in the order of their first SYNs. The time counts from the first \
-                  flow of the rule (of its shard), when the queue is empty.",
+            doc: "Connections that are accepted per second, one after the other in the order of their first SYNs. Each shard \
+                  (`engine.shards`) has a queue of its own.",
         },
     ],
     bounds: &[],
@@ -61,11 +61,19 @@ struct AcceptQueueFull {
 }
 
 impl AcceptQueueFull {
-    /// When the `nth` connection is accepted, counted from the first SYN of the flow at `place`; `None` is never.
-    fn accepted(&self, nth: u64, place: Turn) -> Option<Duration> {
-        let nanos = (u128::from(nth) * 1_000_000_000).checked_div(u128::from(self.release))?;
-        let nanos = u64::try_from(nanos).unwrap_or(u64::MAX);
-        Some(Duration::from_nanos(nanos).saturating_sub(place.since_first))
+    /// Time between two releases; `None`: there are none.
+    fn interval(&self) -> Option<Duration> {
+        1_000_000_000u64.checked_div(self.release).map(Duration::from_nanos)
+    }
+
+    /// When there is a slot for the flow at `place`, counted from its first SYN; `None` is never.
+    fn admitted(&self, place: Turn) -> Option<Duration> {
+        let Some(interval) = self.interval() else {
+            return (place.nth <= self.slots).then_some(Duration::ZERO);
+        };
+        // One after the other is served: a slot is free once all but the last `slots` before it have been.
+        let slots = u32::try_from(self.slots).unwrap_or(u32::MAX);
+        Some(place.served.saturating_sub(interval.saturating_mul(slots)))
     }
 }
 
@@ -74,8 +82,12 @@ impl Fault for AcceptQueueFull {
         Direction::Upstream
     }
 
+    fn service(&self) -> Duration {
+        self.interval().unwrap_or_default()
+    }
+
     fn lasts(&self, place: Turn) -> Option<Duration> {
-        self.accepted(place.nth, place)
+        self.interval().map(|_| place.served)
     }
 
     fn selects(&self, at: Point, seg: &Segment, progress: &Progress) -> bool {
@@ -83,10 +95,8 @@ impl Fault for AcceptQueueFull {
     }
 
     fn on_segment(&self, moment: &mut Moment<'_>, _: &mut Segment) -> Verdict {
-        // There is a slot for it once so many before it have been accepted.
-        let before = moment.place.nth.saturating_sub(self.slots);
         let waited = moment.now.since(moment.progress.opened);
-        let free = before == 0 || self.accepted(before, moment.place).is_some_and(|at| at <= waited);
+        let free = self.admitted(moment.place).is_some_and(|at| at <= waited);
         if free { Verdict::Pass } else { Verdict::Drop }
     }
 
@@ -156,9 +166,19 @@ mod tests {
     }
 
     #[test]
-    fn a_server_without_a_queue_accepts_at_once() {
-        let full = AcceptQueueFull { slots: 1, release: 10 };
-        let place = Turn { nth: 5, since_first: Duration::from_secs(2), since_last: Duration::ZERO };
-        assert_eq!(full.lasts(place), Some(Duration::ZERO), "1.5 s after it could have been");
+    fn a_slot_is_free_once_all_but_so_many_before_have_been_accepted() {
+        let full = AcceptQueueFull { slots: 2, release: 10 };
+        let millis = Duration::from_millis;
+        // A flow on its own is accepted 100 ms after its SYN, whatever was before; the third in a burst waits for a slot.
+        for (served, admitted) in [(100, 0), (200, 0), (300, 100), (1000, 800)] {
+            let place = Turn {
+                nth: 500,
+                since_first: Duration::from_secs(60),
+                since_last: Duration::ZERO,
+                served: millis(served),
+            };
+            assert_eq!(full.admitted(place), Some(millis(admitted)));
+            assert_eq!(full.lasts(place), Some(millis(served)));
+        }
     }
 }

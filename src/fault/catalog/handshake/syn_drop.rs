@@ -30,6 +30,7 @@ pub(in crate::fault) const KIND: Kind = Kind {
             name: "conntrack-entry-persists",
             rule: "syn-drop match.sibling=1ms first=all for=120s",
         },
+        // Linux gives each connection a clock of its own against this; of such a client half of all connections are behind.
         Alias {
             id: "H13",
             name: "tw-recycle-nat",
