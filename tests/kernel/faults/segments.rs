@@ -89,6 +89,12 @@ pub(super) const PROOFS: &[Proof] = &[
         run: timestamp_freeze,
     },
     Proof {
+        fault: "timestamp-mangle",
+        entry: "E24",
+        expected: "mode=zero: nothing arrives (PAWSEstab counts) if the sender's clock is below 2^31, everything if it is not; 8 connections",
+        run: timestamp_zero,
+    },
+    Proof {
         fault: "rst-blind",
         entry: "E17",
         expected: "in the window: one challenge ACK; outside: none; the connection goes on",
@@ -328,6 +334,33 @@ fn timestamp_freeze() -> String {
     let dropped = counter(&bench.lab.client, "PAWSEstab");
     assert_eq!(dropped, 0);
     "every byte arrived, PAWSEstab 0".to_owned()
+}
+
+/// E24: zero is old for one half of the clocks and new for the other one.
+fn timestamp_zero() -> String {
+    let mut bench = Bench::new(Family::V4, &["timestamp-mangle mode=zero"]);
+    let arrives = |_| {
+        let (client, mut server) = bench.pair();
+        let before = counter(&bench.lab.client, "PAWSEstab");
+        server.write_all(b"data").expect("sent");
+        let arrived = is_ready(&client, PollFlags::POLLIN, Duration::from_millis(400));
+        let dropped = counter(&bench.lab.client, "PAWSEstab") > before;
+        crate::lab::reset(client);
+        assert!(arrived != dropped, "arrived: {arrived}, dropped: {dropped}");
+        arrived
+    };
+    let seen: Vec<bool> = (0..8).map(arrives).collect();
+    let log = bench.log();
+    let clock = |e: &&crate::lab::events::Entry| {
+        let after = e.text("segment").split("TS val ").nth(1).expect("timestamps").to_owned();
+        after.split(' ').next().and_then(|val| val.parse::<u32>().ok()).expect("a number")
+    };
+    let mut syn_acks = log.segments("segment-out", "client", "S.");
+    syn_acks.dedup_by_key(|e| e.flow());
+    let clocks: Vec<u32> = syn_acks.iter().map(clock).collect();
+    let expected: Vec<bool> = clocks.iter().map(|clock| *clock >= 1 << 31).collect();
+    assert_eq!(seen, expected, "{clocks:?}");
+    format!("arrived on {} of 8, by the clock", seen.iter().filter(|arrived| **arrived).count())
 }
 
 /// E17: RFC 5961 is in every Linux since 3.6.
