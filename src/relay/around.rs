@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 
 use super::early::Early;
 use super::flow::{BOTH, Flow, Output, Phase};
-use super::pipe::{Flowing, Pipe};
+use super::pipe::Pipe;
 use super::settings::Limits;
 use crate::cx::Cx;
 use crate::fault::{AcceptFirst, Action, Deed, Held, Plan, Point, Verdict, Way};
@@ -19,7 +19,7 @@ const MOST_STRAYS: usize = 64;
 /// The plan of a flow, held segments and shaped bytes.
 #[derive(Debug)]
 pub(super) struct Around {
-    plan: Plan,
+    pub(super) plan: Plan,
     held: Held<Waiting>,
     /// Those that wait for later ones to pass: how many more.
     behind: Held<(Waiting, u8)>,
@@ -28,7 +28,7 @@ pub(super) struct Around {
     /// What faults want done to the flow once the segment at hand has been taken.
     acts: VecDeque<Action>,
     /// Upstream and downstream; only if a fault shapes bytes.
-    pipes: Option<Box<[Pipe; 2]>>,
+    pub(super) pipes: Option<Box<[Pipe; 2]>>,
     /// [`Action::Silence`]: nothing passes any more, either way.
     silent: bool,
     /// A leg runs no timer, because a fault has cut its path.
@@ -118,7 +118,7 @@ impl Around {
         self.held.pop_due(now).or_else(|| self.behind.pop_due(now).map(|(waiting, _)| waiting))
     }
 
-    fn pipe(&mut self, leg: Leg) -> Option<&mut Pipe> {
+    pub(super) fn pipe(&mut self, leg: Leg) -> Option<&mut Pipe> {
         self.pipes.as_mut().map(|pipes| &mut pipes[leg as usize])
     }
 
@@ -291,7 +291,7 @@ impl Flow {
         self.around.iter().flat_map(|around| around.strays.iter().map(|(tuple, _)| tuple.reverse()))
     }
 
-    fn act(&mut self, cx: &mut Cx<'_>, action: Action) {
+    pub(super) fn act(&mut self, cx: &mut Cx<'_>, action: Action) {
         match action {
             Action::Silence => {
                 if let Some(around) = &mut self.around {
@@ -419,93 +419,5 @@ impl Flow {
     pub(super) fn accepts_first(&mut self, cx: &mut Cx<'_>) -> Option<AcceptFirst> {
         let progress = self.progress();
         self.around.as_mut().and_then(|around| around.plan.accepts_first(cx, &progress))
-    }
-
-    /// Bytes from the peer of `leg`, where faults shape them. False: nobody does, and they go straight on.
-    pub(super) fn shaped(&mut self, cx: &mut Cx<'_>, leg: Leg) -> bool {
-        if self.around.as_ref().is_none_or(|around| around.pipes.is_none()) {
-            return false;
-        }
-        self.shape(cx, leg);
-        let (from, to) = self.legs.pair(leg);
-        if let Some(offset) = from.urgent_received() {
-            to.set_urgent(offset);
-        }
-        while let Some(data) = self.legs[leg].recv(&mut cx.for_leg(leg)) {
-            if let Some(pipe) = self.around.as_mut().and_then(|around| around.pipe(leg)) {
-                pipe.push(cx.now, data);
-            }
-        }
-        self.pour(cx, leg);
-        true
-    }
-
-    /// The peer of `leg` has finished. False: nobody shapes its bytes, and its FIN goes straight on.
-    pub(super) fn shaped_end(&mut self, cx: &mut Cx<'_>, leg: Leg) -> bool {
-        let Some(pipe) = self.around.as_mut().and_then(|around| around.pipe(leg)) else { return false };
-        pipe.close(cx.now);
-        self.pour(cx, leg);
-        true
-    }
-
-    /// True while shaped bytes wait to leave by `leg`, and will.
-    pub(super) fn is_flowing_to(&self, leg: Leg) -> bool {
-        let pipes = self.around.as_ref().and_then(|around| around.pipes.as_ref());
-        let pipe = pipes.map(|pipes| &pipes[leg.other() as usize]);
-        pipe.is_some_and(|pipe| !pipe.is_idle() && !pipe.is_stalled())
-    }
-
-    /// Shaped bytes that wait between the legs after they came in by `leg`, and how many more may come.
-    pub(super) fn in_pipe(&self, leg: Leg) -> (u32, Option<u32>) {
-        let pipes = self.around.as_ref().and_then(|around| around.pipes.as_ref());
-        pipes.map_or((0, None), |pipes| (pipes[leg as usize].bytes(), pipes[leg as usize].room()))
-    }
-
-    fn shape(&mut self, cx: &mut Cx<'_>, leg: Leg) {
-        let progress = self.progress();
-        if let Some(around) = &mut self.around {
-            let shape = around.plan.shape(cx, leg.other().outward(), &progress);
-            if let Some(pipe) = around.pipe(leg) {
-                pipe.set_shape(cx.now, shape);
-            }
-        }
-    }
-
-    /// Lets shaped bytes go whose time has come.
-    fn flow_on(&mut self, cx: &mut Cx<'_>) {
-        if self.around.as_ref().is_none_or(|around| around.pipes.is_none()) || self.is_half_open() {
-            return;
-        }
-        for leg in BOTH {
-            self.shape(cx, leg);
-            self.pour(cx, leg);
-        }
-    }
-
-    fn pour(&mut self, cx: &mut Cx<'_>, leg: Leg) {
-        let to = leg.other();
-        if self.legs[to].is_gone() {
-            if let Some(pipe) = self.around.as_mut().and_then(|around| around.pipe(leg)) {
-                pipe.clear();
-            }
-            return;
-        }
-        let other_ended = self.legs[to].has_finished();
-        loop {
-            let delivered = self.legs[to].queued() == 0;
-            let pipe = self.around.as_mut().and_then(|around| around.pipe(leg));
-            let Some(flowing) = pipe.and_then(|pipe| pipe.pop(cx.now, other_ended, delivered)) else { break };
-            match flowing {
-                Flowing::Data(data) => self.legs[to].send(data),
-                Flowing::Fin => self.legs[to].shutdown(&mut cx.for_leg(to)),
-                Flowing::Limit { reset: true } => {
-                    self.act(cx, Action::Reset { client: true, server: true });
-                }
-                Flowing::Limit { reset: false } => {
-                    self.act(cx, Action::Finish { client: true, server: true });
-                }
-            }
-            self.unsettled = true;
-        }
     }
 }

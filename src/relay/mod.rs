@@ -9,6 +9,7 @@ mod opening;
 mod pipe;
 mod seam;
 pub mod settings;
+mod shaping;
 pub mod socket_leg;
 pub mod table;
 
