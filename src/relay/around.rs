@@ -21,6 +21,8 @@ const MOST_STRAYS: usize = 64;
 pub(super) struct Around {
     plan: Plan,
     held: Held<Waiting>,
+    /// Those that wait for later ones to pass: how many more.
+    behind: Held<(Point, Segment, u8)>,
     /// What faults want done to the flow once the segment at hand has been taken.
     acts: VecDeque<Action>,
     /// Upstream and downstream; only if a fault shapes bytes.
@@ -44,21 +46,29 @@ impl Around {
     /// `None` for an empty plan: a flow without faults pays one test per segment.
     pub(super) fn new(mut plan: Plan, limits: &Limits) -> Option<Box<Self>> {
         let pipes = plan.take_shape_dice().map(|dice| Box::new(dice.map(Pipe::new)));
-        let held = Held::new(limits.held_segments);
+        let (held, behind) = (Held::new(limits.held_segments), Held::new(limits.held_segments));
         (!plan.is_empty()).then(|| {
-            Box::new(Self { plan, held, acts: VecDeque::new(), pipes, early: None, strays: Vec::new() })
+            let (acts, strays) = (VecDeque::new(), Vec::new());
+            Box::new(Self { plan, held, behind, acts, pipes, early: None, strays })
         })
     }
 
     pub(super) fn poll_timeout(&self) -> Option<Instant> {
         let pipes = self.pipes.iter().flat_map(|pipes| pipes.iter());
         let pipes = pipes.fold(None, |next, pipe| earliest(next, pipe.poll_timeout()));
-        earliest(earliest(self.plan.poll_timeout(), self.held.poll_timeout()), pipes)
+        let held = earliest(self.held.poll_timeout(), self.behind.poll_timeout());
+        earliest(earliest(self.plan.poll_timeout(), held), pipes)
     }
 
     /// True if nothing waits here.
     pub(super) fn is_idle(&self) -> bool {
-        self.held.is_empty()
+        self.held.is_empty() && self.behind.is_empty()
+    }
+
+    fn pop_due(&mut self, now: Instant) -> Option<Waiting> {
+        let waiting = |(at, segment, _)| Waiting { at, segment, event: None };
+        let behind = |around: &mut Self| around.behind.pop_due(now).map(waiting);
+        self.held.pop_due(now).or_else(|| behind(self))
     }
 
     fn pipe(&mut self, leg: Leg) -> Option<&mut Pipe> {
@@ -85,13 +95,16 @@ impl Flow {
             Verdict::Pass | Verdict::Rewrite => {}
             Verdict::Drop => return,
             Verdict::Hold(time) => return self.hold(cx, at, time, segment),
+            Verdict::Behind(segments, time) => return self.put_behind(cx, at, segments, time, segment),
             Verdict::Duplicate(copies) => {
                 for _ in 0..copies {
                     self.take_in(cx, leg, segment.clone());
                 }
             }
+            Verdict::Echo(copies, time) => self.echo(cx, at, copies, time, &segment),
         }
         self.take_in(cx, leg, segment);
+        self.pass_by(cx, at);
     }
 
     /// Sends a segment to the peer of `leg`, if the plan lets it.
@@ -102,12 +115,18 @@ impl Flow {
             Verdict::Pass | Verdict::Rewrite => 0,
             Verdict::Drop => return,
             Verdict::Hold(time) => return self.hold(cx, at, time, segment),
+            Verdict::Behind(segments, time) => return self.put_behind(cx, at, segments, time, segment),
             Verdict::Duplicate(copies) => copies,
+            Verdict::Echo(copies, time) => {
+                self.echo(cx, at, copies, time, &segment);
+                0
+            }
         };
         for _ in 0..copies {
             self.push_segment(cx, leg, segment.clone());
         }
         self.push_segment(cx, leg, segment);
+        self.pass_by(cx, at);
     }
 
     /// Asks the plan about a segment, and does what it wants done besides.
@@ -122,6 +141,16 @@ impl Flow {
             self.perform(cx, deed, event);
         }
         verdict
+    }
+
+    /// What leaves by `leg` passes the faults that stand next to its peer.
+    pub(super) fn pass_outermost(&mut self, cx: &mut Cx<'_>, leg: Leg, segment: &mut Segment) {
+        if self.around.as_ref().is_some_and(|around| around.plan.has_outermost()) {
+            let progress = self.progress();
+            if let Some(around) = &mut self.around {
+                around.plan.outermost(cx, Point { leg, way: Way::Out }, segment, &progress);
+            }
+        }
     }
 
     fn perform(&mut self, cx: &mut Cx<'_>, deed: Deed, event: Option<Event>) {
@@ -201,18 +230,46 @@ impl Flow {
         }
     }
 
+    fn echo(&mut self, cx: &mut Cx<'_>, at: Point, copies: u8, time: Duration, segment: &Segment) {
+        for _ in 0..copies {
+            self.hold(cx, at, time, segment.clone());
+        }
+    }
+
+    fn put_behind(&mut self, cx: &mut Cx<'_>, at: Point, segments: u8, most: Duration, segment: Segment) {
+        if let Some(around) = &mut self.around {
+            around.behind.push(cx, cx.now + most, (at, segment, segments));
+        }
+    }
+
+    /// A segment has passed here: one that waited for it, and for no more, goes on behind it.
+    fn pass_by(&mut self, cx: &mut Cx<'_>, at: Point) {
+        let Some(around) = self.around.as_mut().filter(|around| !around.behind.is_empty()) else { return };
+        let released = around.behind.take(|(point, _, left)| {
+            *left = left.saturating_sub(u8::from(*point == at));
+            *left == 0
+        });
+        for (at, segment, _) in released {
+            self.let_go(cx, at, segment);
+        }
+    }
+
     /// Lets held segments go whose time has come.
     pub(super) fn release_held(&mut self, cx: &mut Cx<'_>) {
-        while let Some(waiting) = self.around.as_mut().and_then(|around| around.held.pop_due(cx.now)) {
+        while let Some(waiting) = self.around.as_mut().and_then(|around| around.pop_due(cx.now)) {
             let Waiting { at, segment, event } = waiting;
-            let cx = &mut cx.for_leg(at.leg);
             if let Some(event) = event {
-                cx.emit(*event);
+                cx.for_leg(at.leg).emit(*event);
             }
-            match at.way {
-                Way::In => self.take_in(cx, at.leg, segment),
-                Way::Out => self.push_segment(cx, at.leg, segment),
-            }
+            self.let_go(cx, at, segment);
+        }
+    }
+
+    fn let_go(&mut self, cx: &mut Cx<'_>, at: Point, segment: Segment) {
+        let cx = &mut cx.for_leg(at.leg);
+        match at.way {
+            Way::In => self.take_in(cx, at.leg, segment),
+            Way::Out => self.push_segment(cx, at.leg, segment),
         }
     }
 
@@ -226,7 +283,7 @@ impl Flow {
             let Some(around) = &mut self.around else { return };
             if self.phase == Phase::Ended {
                 // Nothing is left to act on. A time bound that still runs must wake nobody: it would never be served.
-                around.plan = Plan::default();
+                around.plan.retire();
                 return;
             }
             match self.legs[leg].conn_mut() {

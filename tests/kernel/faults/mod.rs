@@ -9,8 +9,11 @@ mod answers;
 mod bench;
 mod established;
 mod handshake;
+mod options;
+mod queue;
 mod refusal;
 mod same_seed;
+mod segments;
 mod stream;
 mod teardown;
 mod window;
@@ -19,16 +22,19 @@ pub(crate) use bench::Proof;
 
 use crate::Single;
 
-/// All proofs, by topic of the catalogue.
+/// All proofs, a file each.
 pub(crate) const PROOFS: &[&[Proof]] = &[
-    handshake::PROOFS,
-    refusal::PROOFS,
-    answers::PROOFS,
-    window::PROOFS,
     ack::PROOFS,
+    answers::PROOFS,
     established::PROOFS,
-    teardown::PROOFS,
+    handshake::PROOFS,
+    options::PROOFS,
+    queue::PROOFS,
+    refusal::PROOFS,
+    segments::PROOFS,
     stream::PROOFS,
+    teardown::PROOFS,
+    window::PROOFS,
 ];
 
 pub(crate) const SINGLES: &[Single] =

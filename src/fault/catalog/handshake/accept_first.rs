@@ -32,6 +32,7 @@ pub(in crate::fault) const KIND: Kind = Kind {
     ],
     bounds: &["at", "for", "every"],
     default_bound: None,
+    scales: &[],
     source: Source {
         id: "H21",
         incident: "moby/moby#16976, #48132, testcontainers/testcontainers-java#160: the port is open, and then end-of-file",

@@ -37,6 +37,7 @@ pub(in crate::fault) const KIND: Kind = Kind {
     ],
     bounds: &["after", "for", "at", "every"],
     default_bound: None,
+    scales: &[],
     source: Source {
         id: "H15",
         incident: "google/gvisor#7619: a client that waited 1 s after the challenge ACK of a stale connection (RFC 5961 §4.2)",

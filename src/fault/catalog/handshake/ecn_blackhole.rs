@@ -25,6 +25,7 @@ pub(in crate::fault) const KIND: Kind = Kind {
     }],
     bounds: &["first", "nth", "after", "for", "at", "every", "share"],
     default_bound: None,
+    scales: &[],
     source: Source {
         id: "H25",
         incident: "RFC 3168 §6.1.1.1: hosts and firewalls that drop or reset what asks for ECN; Linux has tcp_ecn_fallback for them",

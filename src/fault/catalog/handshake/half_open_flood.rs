@@ -30,6 +30,7 @@ pub(in crate::fault) const KIND: Kind = Kind {
     }],
     bounds: &[],
     default_bound: None,
+    scales: &[],
     source: Source {
         id: "H27",
         incident: "SYN floods and slow-loris handshakes; Linux keeps such a connection in SYN-RECEIVED for 63 s",

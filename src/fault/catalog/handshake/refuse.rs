@@ -53,6 +53,7 @@ pub(in crate::fault) const KIND: Kind = Kind {
     ],
     bounds: &["first", "nth", "after", "for", "at", "every", "share"],
     default_bound: None,
+    scales: &[],
     source: Source {
         id: "H17",
         incident: "chaos-mesh/chaos-mesh#5067 asked for fail-fast instead of silence; the errnos were measured on Linux 6.18",

@@ -25,6 +25,7 @@ pub(in crate::fault) const KIND: Kind = Kind {
     }],
     bounds: &[],
     default_bound: None,
+    scales: &[],
     source: Source {
         id: "H23",
         incident: "tokio-rs/tokio#3405, ktorio/ktor#2237: connections that met themselves (RFC 9293 §3.5, figure 7)",

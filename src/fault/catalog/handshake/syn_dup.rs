@@ -34,6 +34,7 @@ pub(in crate::fault) const KIND: Kind = Kind {
     ],
     bounds: &["first", "nth", "after", "for", "at", "every", "share"],
     default_bound: None,
+    scales: &[],
     source: Source {
         id: "H28",
         incident: "RFC 9293 §3.5 figure 9, the old duplicate SYN; RFC 5961 §4 for the open connection; measured on Linux 6.18",

@@ -15,6 +15,7 @@ pub(in crate::fault) const KIND: Kind = Kind {
     attributes: &[],
     bounds: &["first", "nth", "after", "for", "at", "every", "share"],
     default_bound: None,
+    scales: &[],
     source: Source {
         id: "H24",
         incident: "RFC 7413 §7.1: paths that drop what carries option 34; Linux has tcp_fastopen_blackhole_timeout_sec for them",

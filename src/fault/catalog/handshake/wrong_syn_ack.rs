@@ -24,6 +24,7 @@ pub(in crate::fault) const KIND: Kind = Kind {
     }],
     bounds: &["first", "after", "for", "at", "every"],
     default_bound: Some(("first", "1")),
+    scales: &[],
     source: Source {
         id: "H29",
         incident: "broken SYN proxies; measured on Linux 6.18: RST, and a fresh SYN 15 ms later",
