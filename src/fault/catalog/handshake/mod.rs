@@ -17,10 +17,10 @@ pub(super) mod simultaneous_open;
 pub(super) mod syn_ack_delay;
 pub(super) mod syn_ack_drop;
 pub(super) mod syn_drop;
+pub(super) mod syn_dup;
+pub(super) mod tfo_blackhole;
+pub(super) mod wrong_syn_ack;
 pub(super) mod wscale_strip;
 
 /// Why exec cannot change the MSS of the SYN without that of its answer.
 const ANSWERS_WITH_THE_MSS_OF_THE_SYN: &str = "its server leg is a kernel socket, and its SYN-ACK announces the MSS of the SYN for want of the server's";
-pub(super) mod syn_dup;
-pub(super) mod tfo_blackhole;
-pub(super) mod wrong_syn_ack;

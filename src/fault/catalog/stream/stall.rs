@@ -31,7 +31,7 @@ pub(in crate::fault) const KIND: Kind = Kind {
     ],
     bounds: &["after_bytes", "after", "at", "every"],
     default_bound: Some(("after_bytes", "0")),
-    scales: &[],
+    scales: &["hold"],
     source: Source {
         id: "H30",
         incident: "the most frequent \"connect works, then it hangs\": a TLS handshake or greeting that never comes",
