@@ -5,7 +5,10 @@
 
 use std::ops::Range;
 
-use halfopen::sim::chance::{LIMIT, check_three_parties, check_two_hosts, two_hosts};
+use halfopen::sim::chance::{
+    LIMIT, catalogue, check_faults, check_rules, check_three_parties, check_two_hosts, faults, rules,
+    two_hosts,
+};
 use halfopen::sim::world::World;
 use halfopen::trace::Record;
 
@@ -21,7 +24,11 @@ fn seeds() -> Range<u64> {
 fn run(check: fn(u64) -> Result<(), String>) {
     for seed in seeds() {
         if let Err(what) = check(seed) {
-            panic!("HALFOPEN_SEED={seed}: {what}\n{:#?}", two_hosts(seed));
+            panic!(
+                "HALFOPEN_SEED={seed}: {what}\n{:#?}\nfaults, where they are: {}",
+                two_hosts(seed),
+                told(seed)
+            );
         }
     }
 }
@@ -34,6 +41,28 @@ fn two_hosts_in_any_weather_keep_every_rule() {
 #[test]
 fn two_hosts_with_a_relay_between_them_notice_nothing() {
     run(check_three_parties);
+}
+
+/// The rules of a seed as one would write them.
+fn told(seed: u64) -> String {
+    let rules = faults(seed);
+    rules.rules().iter().map(|rule| format!("`{}`", rule.spec)).collect::<Vec<_>>().join(", ")
+}
+
+#[test]
+fn any_faults_of_the_catalogue_in_any_weather_do_no_more_harm_than_they_say() {
+    run(check_faults);
+}
+
+#[test]
+fn each_rule_of_the_catalogue_does_no_more_harm_than_it_says() {
+    for (number, text) in (0..).zip(catalogue()) {
+        for seed in [number, 1000 + number, 2000 + number] {
+            if let Err(what) = check_rules(seed, rules(seed, &[text])) {
+                panic!("`{text}`, world {seed}: {what}\n{:#?}", two_hosts(seed));
+            }
+        }
+    }
 }
 
 #[test]

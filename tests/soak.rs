@@ -3,7 +3,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use halfopen::sim::chance::{check_three_parties, check_two_hosts, two_hosts};
+use halfopen::sim::chance::{check_faults, check_three_parties, check_two_hosts, faults, two_hosts};
 
 fn setting(name: &str, default: u64) -> u64 {
     std::env::var(name)
@@ -17,8 +17,11 @@ fn no_seed_breaks_a_rule() {
     let from = setting("HALFOPEN_SOAK_FROM", 1_000_000);
     let mut seed = from;
     while SystemTime::now() < end {
-        if let Err(what) = check_two_hosts(seed).and_then(|()| check_three_parties(seed)) {
-            panic!("HALFOPEN_SEED={seed}: {what}\n{:#?}", two_hosts(seed));
+        let checked = check_two_hosts(seed).and_then(|()| check_three_parties(seed));
+        if let Err(what) = checked.and_then(|()| check_faults(seed)) {
+            let rules = faults(seed);
+            let rules: Vec<String> = rules.rules().iter().map(|rule| rule.spec.to_string()).collect();
+            panic!("HALFOPEN_SEED={seed}: {what}\n{:#?}\nfaults, where they are: {rules:?}", two_hosts(seed));
         }
         seed += 1;
     }

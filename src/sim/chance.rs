@@ -4,7 +4,7 @@ use super::host::{App, Close, End, Host};
 use super::link::Weather;
 use super::trio::Trio;
 use super::world::{Setup, World};
-use crate::fault::Rules;
+use crate::fault::{Engine, Harm, KINDS, Kind, Rule, Rules};
 use crate::rng::Rng;
 use crate::tcp::{Config, Congestion, SynOptions};
 use crate::time::Duration;
@@ -42,6 +42,71 @@ pub fn check_three_parties(seed: u64) -> Result<(), String> {
     check(&setup, &trio.client.host, &trio.server.host, lost)?;
     let half_open = sides.iter().any(|side| side.host.end.is_none());
     if trio.is_forgotten() || half_open { Ok(()) } else { Err("the flow is not forgotten".into()) }
+}
+
+/// The same with up to three rules of the catalogue on the flow.
+///
+/// # Errors
+/// As [`check_rules`].
+pub fn check_faults(seed: u64) -> Result<(), String> {
+    check_rules(seed, faults(seed))
+}
+
+/// The same with these rules. The bytes are right unless a fault corrupts them, everything ends, and where no fault does more
+/// than take time, all bytes arrive.
+///
+/// # Errors
+/// As [`check_two_hosts`].
+pub fn check_rules(seed: u64, rules: Rules) -> Result<(), String> {
+    let setup = two_hosts(seed);
+    let harm = rules.rules().iter().map(|rule| rule.fault.harm()).max().unwrap_or(Harm::Nothing);
+    let mut trio = Trio::new(setup.clone(), rules, NoSink);
+    trio.run_for(LIMIT)?;
+    trio.check_rest()?;
+    let sides = [&trio.client, &trio.server];
+    if harm == Harm::Nothing {
+        let lost = sides.iter().map(|side| side.from.lost + side.to.lost).sum();
+        check(&setup, &trio.client.host, &trio.server.host, lost)?;
+    }
+    for (side, peer) in [(0, 1), (1, 0)] {
+        let (received, written) = (sides[side].host.received, sides[peer].host.written);
+        if received > written && harm != Harm::Bytes {
+            return Err(format!("{received} bytes arrive of {written} that were sent"));
+        }
+    }
+    // A host that hears nothing and has nothing to say stays for ever, and so does what stands for its peer.
+    let half_open = sides.iter().any(|side| side.host.end.is_none());
+    if trio.is_forgotten() || half_open { Ok(()) } else { Err("the flow is not forgotten".into()) }
+}
+
+/// The rules that the catalogue has written out: names, examples, scenes and other entries.
+#[must_use]
+pub fn catalogue() -> Vec<&'static str> {
+    let texts = |kind: &'static Kind| {
+        [kind.name, kind.example, kind.scene.rule].into_iter().chain(kind.also.iter().map(|alias| alias.rule))
+    };
+    KINDS.iter().flat_map(texts).collect()
+}
+
+/// These rules of the catalogue. One that a gateway cannot do is left out.
+///
+/// # Panics
+/// A rule that cannot be built, which `tests/catalog.rs` finds.
+#[must_use]
+pub fn rules(seed: u64, texts: &[&str]) -> Rules {
+    let build = |text: &&str| text.parse().and_then(Rule::build).expect("the catalogue has rules that build");
+    let can = |rule: &Rule| Rules::new(seed, Engine::Tun, vec![rule.clone()]).is_ok();
+    let able = texts.iter().map(build).filter(can).collect();
+    Rules::new(seed, Engine::Tun, able).expect("each of them can be done")
+}
+
+/// None to three rules from one seed.
+#[must_use]
+pub fn faults(seed: u64) -> Rules {
+    let mut rng = Rng::new(seed, 102);
+    let all = catalogue();
+    let drawn = (0..rng.below(4)).map(|_| pick(&mut rng, &all)).collect::<Vec<_>>();
+    rules(seed, &drawn)
 }
 
 /// What must be true in the end, if so many packets were lost.

@@ -100,6 +100,8 @@ pub struct Host {
     watch: Watch,
     /// The first rule of TCP or of its promise to the application that was broken.
     pub broken: Option<String>,
+    /// A fault changes bytes on purpose: those that arrive are not compared with those that were sent.
+    pub corrupted: bool,
     /// Bytes written so far.
     pub written: u64,
     /// Bytes received in order so far.
@@ -142,6 +144,7 @@ impl Host {
             closed: false,
             watch: Watch::new(tuple.is_ipv6()),
             broken: None,
+            corrupted: false,
             written: 0,
             received: 0,
             end: None,
@@ -308,7 +311,7 @@ impl Host {
         let now = cx.now;
         let Some(conn) = &mut self.conn else { return };
         while let Some(data) = conn.recv(cx) {
-            if !pattern_matches(self.active, self.received, &data) {
+            if !self.corrupted && !pattern_matches(self.active, self.received, &data) {
                 let at = self.received;
                 self.broken.get_or_insert_with(|| format!("wrong bytes arrive at offset {at}"));
             }

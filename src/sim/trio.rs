@@ -7,7 +7,7 @@ use super::host::Host;
 use super::link::Link;
 use super::world::{Setup, client_tuple};
 use crate::cx::Cx;
-use crate::fault::Rules;
+use crate::fault::{Harm, Rules};
 use crate::relay::{FlowIds, FlowKey, Output, Route, Settings, Table};
 use crate::tcp::{Config, IcmpError, TxCaps};
 use crate::time::{Duration, Instant, earliest};
@@ -58,6 +58,7 @@ impl<S: Sink> Trio<S> {
         let client = Host::client(&config(1), tuple, setup.client_syn, setup.client);
         let server = Host::server(&config(2), tuple.reverse(), setup.server_syn, setup.server);
         let settings = Settings { tcp: config(3), ..Settings::default() };
+        let harm = rules.rules().iter().map(|rule| rule.fault.harm()).max();
         let mut trio = Self {
             now: Instant::ZERO,
             client: side(client, [1, 2], [setup.upstream, setup.downstream]),
@@ -68,6 +69,8 @@ impl<S: Sink> Trio<S> {
             caps: TxCaps { max_payload: setup.max_payload },
             steps: (Instant::ZERO, 0),
         };
+        let corrupted = harm == Some(Harm::Bytes);
+        (trio.client.host.corrupted, trio.server.host.corrupted) = (corrupted, corrupted);
         trio.client.host.start(&mut Cx::new(trio.now, &mut NoSink));
         trio
     }
@@ -87,6 +90,18 @@ impl<S: Sink> Trio<S> {
     #[must_use]
     pub fn is_forgotten(&self) -> bool {
         self.table.is_empty()
+    }
+
+    /// What halfopen holds of the flow although nothing will move it.
+    ///
+    /// # Errors
+    /// Bytes that wait without a timer, or a count of bytes that did not return to zero.
+    pub fn check_rest(&self) -> Result<(), String> {
+        let queued = self.table.queued();
+        if queued > 0 && (self.table.is_empty() || self.deadlines.is_empty()) {
+            return Err(format!("{queued} bytes are held, and no timer runs"));
+        }
+        Ok(())
     }
 
     /// Ends the run: flows that are still open tell so.
