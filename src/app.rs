@@ -1,12 +1,14 @@
 //! Wires settings, engine and observers into a run, and ends it in order.
 
 pub mod gateway;
+pub mod matrix;
 pub mod observer;
+pub mod pcap;
 
 use std::io;
 use std::sync::Arc;
 
-use crate::config::Settings;
+use crate::config::{Scaling, Settings};
 use crate::engine::tun::Device;
 use crate::engine::{self, Clock, Handle, Outside};
 use crate::fault::Rules;
@@ -21,6 +23,7 @@ pub struct Run {
     observer: Observer,
     clock: Clock,
     seed: u64,
+    scaling: Scaling,
 }
 
 /// How a run ended.
@@ -30,6 +33,8 @@ pub struct Ended {
     pub report: Report,
     /// The seed of its dice.
     pub seed: u64,
+    /// What the time scale did to its rules at its start.
+    pub scaling: Scaling,
     /// When it ended.
     pub at: Instant,
     /// Why the engine stopped by itself, if it did.
@@ -46,8 +51,9 @@ impl Run {
     ) -> io::Result<Self> {
         let rules = &settings.rules;
         let names = rules.rules().iter().map(|rule| (rule.name.clone(), rule.kind.name));
-        let observer = Observer::start(Measure::new(names), watch)?;
         let clock = Clock::start();
+        let watch = Watch { epoch: clock.epoch(), ..watch };
+        let observer = Observer::start(Measure::new(names), watch)?;
         let engine = engine::Settings {
             relay: settings.relay.clone(),
             rules: Arc::new(rules.clone()),
@@ -55,7 +61,7 @@ impl Run {
             clock,
         };
         let engine = engine::start(&engine, devices, outside, || observer.tap())?;
-        Ok(Self { engine, observer, clock, seed: rules.seed() })
+        Ok(Self { engine, observer, clock, seed: rules.seed(), scaling: settings.scaling.clone() })
     }
 
     /// Rules for flows from now on.
@@ -95,10 +101,10 @@ impl Run {
     /// Waits for the engine's end and closes the books.
     #[must_use]
     pub fn finish(self) -> Ended {
-        let Self { engine, observer, clock, seed } = self;
+        let Self { engine, observer, clock, seed, scaling } = self;
         let engine_error = engine.join().err();
         let at = clock.now();
-        Ended { report: observer.finish(at), seed, at, engine_error }
+        Ended { report: observer.finish(at), seed, scaling, at, engine_error }
     }
 }
 

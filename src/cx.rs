@@ -14,23 +14,40 @@ pub struct Cx<'a> {
     pub leg: Option<Leg>,
     sink: &'a mut dyn Sink,
     segments: bool,
+    snaplen: u32,
 }
 
 impl<'a> Cx<'a> {
     /// A context without a flow.
     pub fn new(now: Instant, sink: &'a mut dyn Sink) -> Self {
-        let segments = sink.wants_segments();
-        Self { now, flow: FlowId(0), leg: None, sink, segments }
+        let (segments, snaplen) = (sink.wants_segments(), sink.snaplen());
+        Self { now, flow: FlowId(0), leg: None, sink, segments, snaplen }
     }
 
     /// The same context for a flow.
     pub fn for_flow(&mut self, flow: FlowId) -> Cx<'_> {
-        Cx { now: self.now, flow, leg: None, sink: &mut *self.sink, segments: self.segments }
+        Cx { flow, leg: None, ..self.again() }
     }
 
     /// The same context for a leg of the flow.
     pub fn for_leg(&mut self, leg: Leg) -> Cx<'_> {
-        Cx { now: self.now, flow: self.flow, leg: Some(leg), sink: &mut *self.sink, segments: self.segments }
+        Cx { leg: Some(leg), ..self.again() }
+    }
+
+    fn again(&mut self) -> Cx<'_> {
+        let Self { now, flow, leg, segments, snaplen, .. } = *self;
+        Cx { now, flow, leg, sink: &mut *self.sink, segments, snaplen }
+    }
+
+    /// What is told of a segment.
+    #[must_use]
+    pub fn note(&self, segment: &Segment) -> SegmentNote {
+        let mut note = SegmentNote::from(segment);
+        if self.snaplen > 0 && note.len > 0 {
+            // A copy: what is told may wait for long, and must not pin the buffers of the data path.
+            note.data = segment.payload.slice(0, self.snaplen).to_vec().into();
+        }
+        note
     }
 
     /// Tells what happened.
@@ -41,14 +58,14 @@ impl<'a> Cx<'a> {
     /// A segment arrived.
     pub fn segment_in(&mut self, segment: &Segment) {
         if self.wants(segment) {
-            self.emit(Event::SegmentIn { segment: SegmentNote::from(segment) });
+            self.emit(Event::SegmentIn { segment: self.note(segment) });
         }
     }
 
     /// A segment left.
     pub fn segment_out(&mut self, segment: &Segment) {
         if self.wants(segment) {
-            self.emit(Event::SegmentOut { segment: SegmentNote::from(segment) });
+            self.emit(Event::SegmentOut { segment: self.note(segment) });
         }
     }
 

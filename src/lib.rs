@@ -12,15 +12,15 @@
 //! | [`tcp`] | an honest TCP (RFC 9293) without I/O, one connection per leg; knows nothing of faults |
 //! | [`fault`] | rules, plans and the catalogue: misbehaviour around a connection |
 //! | [`relay`] | the seam between the two legs of a flow |
-//! | [`measure`], [`report`] | counts and latencies, ladders and summaries: all made from events |
-//! | `sim` | two hosts, lossy links and scripted peers in virtual time; for tests (feature `sim`) |
+//! | [`measure`], [`report`], [`capture`] | counts and latencies, ladders and summaries, pcapng: all made from events |
+//! | `sim` | two hosts, lossy links and scripted peers in virtual time; for tests, and the ladders of `halfopen faults` (feature `sim`) |
 //! | `engine` | how packets reach the relay: the device, the loop, the clock, the kernel sockets of `exec` |
 //! | `setup` | links, routes, rules, namespaces: plan, apply, undo |
 //! | `config` | from text to meaning: files, environment, options |
 //! | `cli`, `app` | the commands; wiring, signals, order of start and stop |
 //!
 //! Arrows between them: `main → cli → app → {engine, setup, config}`; `engine → relay, tcp, fault, wire, trace`;
-//! `relay → tcp, fault, wire, trace`; `fault → wire, tcp::knobs`; `tcp → wire, trace, cx`. Observers (`measure`, `report`)
+//! `relay → tcp, fault, wire, trace`; `fault → wire, tcp::knobs`; `tcp → wire, trace, cx`. Observers (`measure`, `report`, `capture`)
 //! see only events, so they cannot change behaviour. `tests/tidy.rs` holds the arrows.
 //!
 //! # One word per thing
@@ -33,6 +33,9 @@
 //! | segment | one TCP segment as on the wire; a super-segment (GSO) counts as its parts |
 //! | fault | one named misbehaviour of the catalogue: `syn-drop`, `fin-drop` |
 //! | rule | match + fault + attributes + bounds, from config or command line |
+//! | preset | a named file of rules tied to a documented incident: `stuck-reader` |
+//! | assertion | what a run must have shown at its end: `p99(connect) < 250ms` |
+//! | time scale | what the idle times of rules are multiplied with; never silently |
 //! | plan | the faults of one flow, resolved when its first SYN arrives |
 //! | verdict | what a fault says of a segment: pass, drop, hold, duplicate |
 //! | knobs | the few values of our own TCP that a fault may turn |
@@ -43,6 +46,7 @@
 #![cfg_attr(not(feature = "host"), forbid(unsafe_code))]
 
 // ── core ──
+pub mod capture;
 pub mod cx;
 pub mod fault;
 pub mod measure;

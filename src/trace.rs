@@ -172,6 +172,8 @@ pub enum Did {
     Drop,
     /// Held the segment for this long.
     Hold(#[serde(serialize_with = "seconds")] Duration),
+    /// Held the segment until this many later ones have passed, or for some time at the most.
+    Behind(u8),
     /// Sent this many extra copies.
     Duplicate(u8),
     /// Changed the segment.
@@ -338,6 +340,11 @@ pub trait Sink {
     /// False if nobody looks at every segment; then `SegmentIn` and `SegmentOut` are built for SYN, FIN and RST only.
     fn wants_segments(&self) -> bool {
         true
+    }
+
+    /// How many payload bytes of each segment somebody wants to see; they are copied.
+    fn snaplen(&self) -> u32 {
+        0
     }
 }
 

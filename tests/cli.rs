@@ -63,10 +63,13 @@ fn every_command_explains_itself() {
         ("demo", &["demo", "--help"]),
         ("exec", &["exec", "--help"]),
         ("run", &["run", "--help"]),
+        ("matrix", &["matrix", "--help"]),
         ("faults", &["faults", "--help"]),
+        ("presets", &["presets", "--help"]),
         ("config", &["config", "--help"]),
         ("config-check", &["config", "check", "--help"]),
         ("config-show", &["config", "show", "--help"]),
+        ("config-schema", &["config", "schema", "--help"]),
     ] {
         let said = Halfopen::new().says(args);
         assert_eq!((said.code, &*said.stderr), (0, ""), "{name}");
@@ -80,8 +83,14 @@ fn every_command_explains_itself() {
 
 #[test]
 fn wrong_usage_is_answered_with_2() {
-    for args in [&["bogus"][..], &["run", "--bogus"], &["exec"], &["config"], &["run", "--log-format", "xml"]]
-    {
+    for args in [
+        &["bogus"][..],
+        &["run", "--bogus"],
+        &["exec"],
+        &["matrix"],
+        &["config"],
+        &["run", "--log-format", "xml"],
+    ] {
         assert_eq!(Halfopen::new().says(args).code, 2, "{args:?}");
     }
 }
@@ -113,7 +122,7 @@ fn unknown_keys_name_the_line_and_the_nearest_key() {
             r#"halfopen: halfopen.toml:4: limits.flow = 3: unknown key
   hint: did you mean "flows"?
 halfopen: halfopen.toml:5: web: unknown key
-  hint: allowed here: seed, intercept, tcp, limits, engine, rule
+  hint: allowed here: seed, time_scale, preset, intercept, tcp, limits, engine, capture, rule
 "#,
         );
     Halfopen::new().file("halfopen.yml", "tcp:\n  bufer: 1MiB\n").complains(
@@ -180,11 +189,136 @@ fn the_catalogue_explains_every_fault() {
     for line in list.lines() {
         let name = line.split_whitespace().next().unwrap();
         let said = Halfopen::new().says(&["faults", name]);
-        golden::check(&format!("faults/{name}.txt"), &said.stdout);
+        assert!(said.stdout.starts_with(&format!("{name}: ")) && said.stdout.contains("on the wire, with "));
+        if name == "fin-drop" {
+            golden::check("faults/fin-drop.txt", &said.stdout);
+        }
         let json = Halfopen::new().says(&["faults", name, "--json"]).stdout;
         let json: serde_json::Value = serde_json::from_str(&json).unwrap();
         assert_eq!(json["name"], name);
     }
+}
+
+#[test]
+fn the_pages_of_the_catalogue_are_those_that_halfopen_prints() {
+    golden::check("../../docs/faults.md", &Halfopen::new().says(&["faults", "--markdown"]).stdout);
+    golden::check("../../docs/config.schema.json", &Halfopen::new().says(&["config", "schema"]).stdout);
+}
+
+#[test]
+fn every_preset_is_explained() {
+    let list = Halfopen::new().says(&["presets"]).stdout;
+    golden::check("presets/list.txt", &list);
+    let all: Vec<serde_json::Value> =
+        serde_json::from_str(&Halfopen::new().says(&["presets", "--json"]).stdout).unwrap();
+    assert_eq!(all.len(), list.lines().count());
+    for line in list.lines() {
+        let name = line.split_whitespace().next().unwrap();
+        let said = Halfopen::new().says(&["presets", name]);
+        golden::check(&format!("presets/{name}.txt"), &said.stdout);
+        let json = Halfopen::new().says(&["presets", name, "--json"]).stdout;
+        let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+        assert!(all.contains(&json) && json["name"] == name);
+    }
+}
+
+/// Exit code and stderr, with nothing on stdout.
+#[track_caller]
+fn refused(args: &[&str], code: i32, stderr: &str) {
+    let said = Halfopen::new().says(args);
+    assert_eq!(said, Said { code, stdout: String::new(), stderr: stderr.to_owned() }, "{args:?}");
+}
+
+#[test]
+fn a_wrong_preset_names_the_nearest() {
+    let said = "halfopen: no preset \"stuck-raeder\"\n  hint: did you mean \"stuck-reader\"?\n";
+    refused(&["presets", "stuck-raeder"], 2, said);
+    let said = "halfopen: --preset 'stuck-raeder': no preset \"stuck-raeder\"\n  hint: did you mean \"stuck-reader\"?\n";
+    refused(&["run", "--ports", "80", "--preset", "stuck-raeder"], 78, said);
+    refused(&["exec", "--preset", "stuck-raeder", "true"], 125, said);
+    refused(&["matrix", "--preset", "stuck-raeder", "true"], 78, said);
+    refused(
+        &["exec", "--preset", "stuck-reader hold=1s", "true"],
+        125,
+        "halfopen: --preset 'stuck-reader hold=1s': only match.client, match.server, match.flows and match.share go with \
+         stuck-reader\n  hint: for other values write its rules as --fault; \"halfopen presets NAME\" shows them\n",
+    );
+    refused(
+        &["exec", "--preset", "stuck-reader match.server=9.9.9.9/33", "true"],
+        125,
+        "halfopen: --preset 'stuck-reader match.server=9.9.9.9/33': match.server = \"9.9.9.9/33\": \"9.9.9.9/33\" is neither \
+         an address nor a network; allowed: \"any\", an address or a network, such as \"10.0.0.0/8:5432\", \":80-89\" or \
+         \"[fd00::/8]:443\"\n",
+    );
+}
+
+#[test]
+fn a_time_scale_is_a_factor_that_changes_something() {
+    let run = |factor: &'static str, rest: [&'static str; 2]| {
+        ["run", "--ports", "80", "--time-scale", factor, rest[0], rest[1]]
+    };
+    refused(
+        &run("fast", ["--preset", "stuck-reader"]),
+        78,
+        "halfopen: --time-scale: time_scale = \"fast\": a text where a number should be\n",
+    );
+    refused(
+        &run("0", ["--preset", "stuck-reader"]),
+        78,
+        "halfopen: --time-scale: time_scale = 0: out of range\n  hint: allowed: 0.000001 to 1000\n",
+    );
+    let nothing = "  hint: remove it: the times of syn-drop only make sense against the kernels' own timers, which do not scale\n";
+    refused(
+        &run("0.1", ["--preset", "vxlan-63s"]),
+        78,
+        &format!(
+            "halfopen: --time-scale: time_scale = 0.1: no rule has a time that may be scaled\n{nothing}"
+        ),
+    );
+    refused(
+        &["matrix", "--time-scale", "0.1", "--preset", "vxlan-63s", "true"],
+        2,
+        "halfopen: --time-scale: no run has a time that may be scaled\n  hint: remove it; \"halfopen presets NAME\" tells what it scales\n",
+    );
+}
+
+#[test]
+fn a_wrong_assertion_names_its_column_and_what_is_allowed_there() {
+    let latencies = "connect, client_rtt, server_connect, server_net";
+    let said = format!(
+        "halfopen: --assert 'p99(conect) < 1s': column 5: no latency \"conect\"\n  hint: write p99(LATENCY), of {latencies}\n"
+    );
+    refused(&["exec", "--assert", "p99(conect) < 1s", "true"], 125, &said);
+    refused(&["matrix", "--assert", "p99(conect) < 1s", "true"], 2, &said);
+    let near = "no rule or fault of this run is called \"fin-dorp\"\n  hint: did you mean \"fin-drop\"?\n";
+    let said = format!("halfopen: --assert 'fired(fin-dorp) > 0': {near}");
+    refused(&["exec", "-f", "fin-drop", "--assert", "fired(fin-dorp) > 0", "true"], 125, &said);
+    let none = "no rule or fault of this run is called \"x\"\n  hint: there are no rules\n";
+    refused(
+        &["exec", "--assert", "fired(x) > 0", "true"],
+        125,
+        &format!("halfopen: --assert 'fired(x) > 0': {none}"),
+    );
+}
+
+#[test]
+fn a_matrix_refuses_what_it_cannot_do_before_it_runs_anything() {
+    for (option, value, stderr) in [
+        ("--timeout", "8", "halfopen: --timeout 8: missing unit\n  hint: write \"8ms\" or \"8s\"\n"),
+        ("--timeout", "0", "halfopen: --timeout 0: out of range\n  hint: allowed: above 0, to 1day\n"),
+        ("--jobs", "0", "halfopen: --jobs 0: not a number of runs\n  hint: allowed: 1 to 64\n"),
+        ("--jobs", "many", "halfopen: --jobs many: not a number of runs\n  hint: allowed: 1 to 64\n"),
+    ] {
+        refused(&["matrix", option, value, "true"], 2, stderr);
+    }
+    refused(
+        &["matrix", "--junit", "gone/junit.xml", "true"],
+        1,
+        "halfopen: --junit gone/junit.xml: cannot be created: No such file or directory (os error 2)\n",
+    );
+    let said = Halfopen::new().file("halfopen.toml", "preset = ['dpi-reset']\n").says(&["matrix", "true"]);
+    let told = "halfopen: the config has rules, which would act on every run\n  hint: take them out of the config, and give them as --fault or --preset\n";
+    assert_eq!((said.code, &*said.stderr), (78, told));
 }
 
 #[test]

@@ -17,6 +17,8 @@ mod inside;
 mod lab;
 #[path = "exec/network.rs"]
 mod network;
+#[path = "exec/opening.rs"]
+mod opening;
 #[allow(dead_code, reason = "the singles are for the gateway; this mode has its own")]
 #[path = "kernel/stream.rs"]
 mod stream;
@@ -58,8 +60,10 @@ fn main() -> ExitCode {
     }
     let rows = [handshake::ROWS, close::ROWS, stream::ROWS].concat();
     let rows = rows.into_iter().filter(|(name, _)| !GATEWAY_ONLY.contains(name)).flat_map(trials_of);
-    let singles =
-        [command::SINGLES, network::SINGLES, faults::SINGLES].concat().into_iter().map(|(name, test)| {
+    let singles = [command::SINGLES, network::SINGLES, faults::SINGLES, opening::SINGLES]
+        .concat()
+        .into_iter()
+        .map(|(name, test)| {
             Trial::test(name, move || {
                 test();
                 Ok::<(), Failed>(())

@@ -228,11 +228,40 @@ fn any_two_faults_in_bad_weather_leave_no_wrong_byte_and_nothing_behind() {
         "fin-drop first=3",
         "fin-drop direction=upstream share=0.3",
     ];
+    meet_in_bad_weather(&RULES);
+}
+
+/// The same for the faults of single segments, except those that spoil bytes on purpose.
+#[test]
+fn any_two_faults_of_single_segments_in_bad_weather_leave_no_wrong_byte_and_nothing_behind() {
+    meet_in_bad_weather(&[
+        "loss p=0.05 burst=3",
+        "loss p=1 kinds=fin,syn first=3 leg=server",
+        "duplicate share=0.1 copies=3 delay=50ms",
+        "duplicate share=0.1 leg=server",
+        "reorder share=0.1 segments=4 delay=300ms",
+        "reorder share=0.1 segments=0 leg=server",
+        "corrupt share=0.05 direction=both",
+        "corrupt share=0.05 leg=server direction=both",
+        "sequence-shift",
+        "sequence-shift mode=iss direction=downstream sack=translated",
+        "sequence-shift leg=server direction=upstream offset=-5",
+        "timestamp-mangle mode=rewind by=5s",
+        "timestamp-mangle mode=freeze direction=both for=3s",
+        "rst-blind first=5",
+        "rst-blind to=server offset=-5 direction=downstream",
+        "late-segment-rst hold=1s after_bytes=1000",
+        "odd-flags flags=reserved,ece,cwr,ae direction=both",
+    ]);
+}
+
+/// Two of these rules on one flow, for each seed.
+fn meet_in_bad_weather(all: &[&str]) {
     let seeds = std::env::var("HALFOPEN_SEEDS").unwrap_or_else(|_| "1-200".to_owned());
     let (from, to) = seeds.split_once('-').expect("HALFOPEN_SEEDS is FROM-TO");
     for seed in from.parse::<u64>().unwrap()..=to.parse().unwrap() {
         let mut dice = Rng::new(seed, 99);
-        let mut rule = || RULES[dice.below(RULES.len() as u64) as usize];
+        let mut rule = || all[dice.below(all.len() as u64) as usize];
         let rules = [rule(), rule()];
         let weather = Weather {
             loss: 0.03,

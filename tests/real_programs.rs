@@ -2,6 +2,8 @@
 //! README and `.ci/run` say which packages have them.
 #![allow(clippy::disallowed_methods, reason = "real programs take real time")]
 
+#[path = "real/capture.rs"]
+mod capture;
 mod lab;
 
 use std::fs;
@@ -370,5 +372,9 @@ fn main() -> ExitCode {
             })
         })
     });
-    libtest_mimic::run(&args, trials.collect()).exit_code()
+    let capture = Trial::test("gateway: Wireshark reads a capture", || {
+        capture::wireshark_reads_the_capture();
+        Ok::<(), Failed>(())
+    });
+    libtest_mimic::run(&args, trials.chain([capture]).collect()).exit_code()
 }

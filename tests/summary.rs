@@ -3,7 +3,8 @@
 
 use std::sync::Arc;
 
-use halfopen::measure::Measure;
+use halfopen::measure::{Assertion, Measure};
+use halfopen::report::summary::{ScaledTime, TimeScale};
 use halfopen::report::{Style, Summary};
 use halfopen::time::Instant;
 use halfopen::trace::{Did, Direction, Event, FlowId, Leg, Outcome, Record, Sink as _, State};
@@ -57,6 +58,38 @@ fn the_text_tells_outcomes_rules_latencies_and_limits() {
     golden::check("summary.txt", &summary.draw(&Style::default()).to_string());
     let ascii = summary.draw(&Style { ascii: true, width: 80, ..Style::default() }).to_string();
     assert!(ascii.contains(">=3.00 s") && ascii.contains("us"), "{ascii}");
+}
+
+#[test]
+fn a_time_scale_and_assertions_are_told_only_if_there_are_some() {
+    let measure = run();
+    let texts = ["p99(connect) < 10s and flows == 200", "p50(server_net) <= 1ms"];
+    let judged: Vec<_> =
+        texts.iter().map(|text| text.parse::<Assertion>().unwrap().judge(&measure)).collect();
+    let scaled = ScaledTime { rule: Arc::from("nlb"), attribute: "idle", from_seconds: 350.0, seconds: 3.5 };
+    let time_scale = TimeScale { factor: 0.01, scaled: vec![scaled], unscaled: vec![Arc::from("idle")] };
+    let summary = Summary {
+        time_scale: Some(time_scale),
+        assertions: &judged,
+        ..Summary::new(&measure, 42, Instant::from_millis(9000))
+    };
+    let text = summary.draw(&Style::default()).to_string();
+    let last: Vec<&str> = text.lines().skip_while(|line| !line.starts_with("time scale")).collect();
+    assert_eq!(
+        last,
+        [
+            "time scale 0.01",
+            "  nlb: idle 350 s is 3.5 s",
+            "  not scaled: idle",
+            "assert p99(connect) < 10s and flows == 200: fails; p99(connect) ≥3.00 s, flows 200",
+            "assert p50(server_net) <= 1ms: holds; p50(server_net) 202 µs",
+        ]
+    );
+    let json = serde_json::to_value(&summary).unwrap();
+    assert_eq!(json["time_scale"]["scaled"][0]["seconds"], 3.5);
+    assert_eq!(json["assertions"][0]["observed"][0]["at_least"], true);
+    let plain = serde_json::to_value(Summary::new(&measure, 42, Instant::ZERO)).unwrap();
+    assert!(plain.get("time_scale").is_none() && plain.get("assertions").is_none());
 }
 
 #[test]

@@ -40,8 +40,18 @@ const ARROWS: &[(&str, &[&str], bool)] = &[
     (
         "cli",
         &[
-            "app", "config", "control", "engine", "setup", "tcp", "fault", "relay", "measure", "report",
+            "app",
+            "config",
+            "control",
+            "engine",
+            "setup",
+            "tcp",
+            "fault",
+            "relay",
+            "measure",
+            "report",
             "capture",
+            "sim::scene",
         ],
         true,
     ),
@@ -374,7 +384,7 @@ fn files(dir: &str) -> Vec<String> {
 }
 
 fn sources() -> Vec<Source> {
-    let trees = ["src", "tests", "benches", "fuzz/fuzz_targets"].into_iter().flat_map(files);
+    let trees = ["src", "tests", "benches", "examples", "fuzz/fuzz_targets"].into_iter().flat_map(files);
     let rust = trees.filter(|path| path.ends_with(".rs"));
     rust.map(|path| Source::new(&path, &fs::read_to_string(root().join(&path)).unwrap())).collect()
 }

@@ -1,13 +1,14 @@
 //! What is measured: streams, requests, idle flows.
 
-use std::collections::VecDeque;
 use std::fs;
 use std::io::{BufRead as _, BufReader};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::fd::AsRawFd as _;
 use std::process::Stdio;
 use std::time::Duration;
 
 use nix::sys::resource::{Resource, getrlimit};
+use nix::sys::socket::{Shutdown, shutdown};
 
 use super::lab::{HTTP, IDLE, Lab, Place, Running, SERVERS, run};
 
@@ -20,14 +21,14 @@ pub(crate) fn idle_flows() -> usize {
 /// Connections that wrk holds open.
 const CONNECTIONS: u32 = 32;
 
-/// The servers of all measurements.
+/// The servers of streams and requests.
 pub(crate) struct Servers {
     _iperf: Running,
     _nginx: Running,
 }
 
 impl Servers {
-    /// Starts iperf3, nginx and the sink of idle flows.
+    /// Starts iperf3 and nginx.
     pub(crate) fn start(lab: &Lab) -> Self {
         let config = lab.file("nginx.conf", NGINX);
         let directory = config.parent().unwrap();
@@ -39,18 +40,8 @@ impl Servers {
         assert!(said.any(|line| line.starts_with("Server listening")), "iperf3 does not listen");
         // Somebody must read what it says, or it waits.
         std::thread::spawn(move || said.for_each(drop));
-        std::thread::spawn(|| {
-            Place::Server.enter();
-            let mut held = VecDeque::new();
-            for socket in TcpListener::bind(("0.0.0.0", IDLE)).unwrap().incoming() {
-                held.push_back(socket);
-                held.drain(..held.len().saturating_sub(idle_flows()));
-            }
-        });
         let servers = Self { _iperf: Running(iperf), _nginx: Running(nginx.spawn().unwrap()) };
-        for port in [HTTP, IDLE] {
-            wait_for(Place::Client, SERVERS[0], port);
-        }
+        wait_for(Place::Client, SERVERS[0], HTTP);
         servers
     }
 }
@@ -151,6 +142,14 @@ fn milliseconds(text: &str) -> f64 {
 
 /// Bytes of resident memory that the process takes for each of many idle flows.
 pub(crate) fn idle_flow_bytes(server: &'static str, process: u32) -> f64 {
+    let listen = || {
+        Place::Server.enter();
+        TcpListener::bind(("0.0.0.0", IDLE)).unwrap()
+    };
+    let listener = std::thread::spawn(listen).join().unwrap();
+    let at_end = listener.try_clone().unwrap();
+    let accept = move || listener.incoming().map_while(Result::ok).collect::<Vec<_>>();
+    let accepting = std::thread::spawn(accept);
     let connect = move || {
         Place::Client.enter();
         let before = resident(process);
@@ -159,6 +158,9 @@ pub(crate) fn idle_flow_bytes(server: &'static str, process: u32) -> f64 {
         pause(Duration::from_secs(1));
         let after = resident(process);
         drop(flows);
+        // Then nobody accepts any more.
+        shutdown(at_end.as_raw_fd(), Shutdown::Both).unwrap();
+        drop(accepting.join().unwrap());
         (after.saturating_sub(before)) as f64 / idle_flows() as f64
     };
     std::thread::spawn(connect).join().unwrap()

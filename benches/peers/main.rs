@@ -1,8 +1,10 @@
 //! Compares halfopen as a gateway with the kernel's forwarding and with HAProxy, on this machine, in one interleaved run:
 //!
 //! ```text
-//! sudo cargo bench --bench peers -- [--rounds N] [--seconds S] [--only PEER]
+//! sudo cargo bench --bench peers -- [--rounds N] [--seconds S] [--only PEER] [--row TEXT] [--before PROGRAM]
 //! ```
+//!
+//! `--before` names another build of halfopen, which becomes one more peer; `--row` measures only rows with this text.
 //!
 //! ```text
 //!  namespace c                 namespace p                    namespace s
@@ -11,8 +13,11 @@
 //!
 //! All three namespaces use reno, because the BBR of some kernels paces senders and measures itself. HAProxy is a TPROXY
 //! with one thread that copies (no splicing) and with the client's address; with its port, too, its sockets would collide
-//! in TIME-WAIT. Each number is the median of the rounds. All share the cores of one machine, programs included: the
-//! ratios say more than the numbers.
+//! in TIME-WAIT.
+//!
+//! All share the cores of one machine, programs included, and the machine drifts: the peers take turns at each row, in another
+//! order in each round. A ratio compares what was measured within one round; of the rounds, the table shows the median and
+//! the middle half. The ratios say more than the numbers, and many short rounds more than a few long ones.
 #![allow(clippy::unwrap_used, reason = "a benchmark that cannot go on stops")]
 
 mod lab;
@@ -35,16 +40,12 @@ const PROGRAMS: [(&str, &str); 6] = [
     ("haproxy", "haproxy"),
 ];
 
+const USAGE: &str = "sudo cargo bench --bench peers -- [--rounds N] [--seconds S] [--only PEER] [--row TEXT] [--before PROGRAM]";
+
 fn main() -> ExitCode {
-    let Options { rounds, seconds, peers } = match Options::parse(std::env::args().skip(1)) {
+    let options = match Options::parse(std::env::args().skip(1)) {
         Ok(options) => options,
-        Err(wrong) => {
-            return fail(
-                2,
-                &wrong,
-                "sudo cargo bench --bench peers -- [--rounds N] [--seconds S] [--only PEER]",
-            );
-        }
+        Err(wrong) => return fail(2, &wrong, USAGE),
     };
     if !nix::unistd::geteuid().is_root() {
         return fail(77, "peers needs root: it makes network namespaces", "sudo cargo bench --bench peers");
@@ -57,31 +58,47 @@ fn main() -> ExitCode {
         return fail(69, &format!("missing programs: {}", programs.join(", ")), &hint);
     }
     lab::allow_many_files();
-    let lab = Lab::new();
-    let _servers = load::Servers::start(&lab);
+    let mut peers = options.peers.clone();
     let mut table = Table::default();
-    for round in 1..=rounds {
-        for &peer in &peers {
-            eprintln!("round {round} of {rounds}: {}", peer.name());
-            measure(&lab, peer, seconds, &mut table);
+    for round in 1..=options.rounds {
+        for row in Row::ALL {
+            // The p99 comes with the requests. Memory does not drift, and opening the flows takes time.
+            if row == Row::P99 || (row == Row::Idle && round > 1) || !row.name().contains(&options.row) {
+                continue;
+            }
+            eprintln!("round {round} of {}: {}", options.rounds, row.name());
+            // Fresh each time: thousands of sockets that HAProxy leaves behind halve its connections in the next round.
+            let lab = Lab::new();
+            let _servers = load::Servers::start(&lab);
+            for &peer in &peers {
+                measure(&lab, peer, row, &options, &mut table);
+            }
         }
+        peers.rotate_left(1);
     }
-    print!("{}", table.render(&peers));
+    print!("{}", table.render(&options.peers));
     ExitCode::SUCCESS
 }
 
-fn measure(lab: &Lab, peer: Peer, seconds: u32, table: &mut Table) {
-    let running = peer.start(lab);
-    table.add(peer, Row::StreamUp, load::stream(peer.server(), seconds, false));
-    table.add(peer, Row::StreamDown, load::stream(peer.server(), seconds, true));
-    let connections = load::requests(peer.server(), seconds, false);
-    table.add(peer, Row::Connections, connections.per_second);
-    let requests = load::requests(peer.server(), seconds, true);
-    table.add(peer, Row::Requests, requests.per_second);
-    table.add(peer, Row::P99, requests.p99_ms);
-    if let Some(process) = running.process() {
-        table.add(peer, Row::Idle, load::idle_flow_bytes(peer.server(), process));
-    }
+/// Each time with a fresh process.
+fn measure(lab: &Lab, peer: Peer, row: Row, options: &Options, table: &mut Table) {
+    let (server, seconds) = (peer.server(), options.seconds);
+    let running = peer.start(lab, options.before.as_deref());
+    let value = match row {
+        Row::StreamUp => load::stream(server, seconds, false),
+        Row::StreamDown => load::stream(server, seconds, true),
+        Row::Connections => load::requests(server, seconds, false).per_second,
+        Row::Requests | Row::P99 => {
+            let requests = load::requests(server, seconds, true);
+            table.add(peer, Row::P99, requests.p99_ms);
+            requests.per_second
+        }
+        Row::Idle => match running.process() {
+            Some(process) => load::idle_flow_bytes(server, process),
+            None => return,
+        },
+    };
+    table.add(peer, row, value);
 }
 
 fn fail(code: u8, what: &str, hint: &str) -> ExitCode {
@@ -93,11 +110,14 @@ struct Options {
     rounds: u32,
     seconds: u32,
     peers: Vec<Peer>,
+    row: String,
+    before: Option<String>,
 }
 
 impl Options {
     fn parse(mut args: impl Iterator<Item = String>) -> Result<Self, String> {
-        let mut options = Self { rounds: 3, seconds: 3, peers: Peer::ALL.to_vec() };
+        let peers = vec![Peer::Kernel, Peer::Haproxy, Peer::Halfopen];
+        let mut options = Self { rounds: 5, seconds: 2, peers, row: String::new(), before: None };
         while let Some(arg) = args.next() {
             let mut value = || args.next().ok_or_else(|| format!("{arg} needs a value"));
             match arg.as_str() {
@@ -105,6 +125,11 @@ impl Options {
                 "--bench" => {}
                 "--rounds" => options.rounds = value()?.parse().map_err(|e| format!("--rounds: {e}"))?,
                 "--seconds" => options.seconds = value()?.parse().map_err(|e| format!("--seconds: {e}"))?,
+                "--row" => options.row = value()?,
+                "--before" => {
+                    options.before = Some(value()?);
+                    options.peers.push(Peer::Before);
+                }
                 "--only" => {
                     let name = value()?;
                     options.peers.retain(|peer| peer.name() == name);

@@ -15,18 +15,18 @@ pub(crate) enum Peer {
     Haproxy,
     /// Ours.
     Halfopen,
+    /// Another build of ours.
+    Before,
 }
 
 impl Peer {
-    /// All of them.
-    pub(crate) const ALL: [Self; 3] = [Self::Kernel, Self::Haproxy, Self::Halfopen];
-
     /// Its name.
     pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::Kernel => "kernel",
             Self::Haproxy => "haproxy",
             Self::Halfopen => "halfopen",
+            Self::Before => "before",
         }
     }
 
@@ -35,8 +35,8 @@ impl Peer {
         SERVERS[self as usize]
     }
 
-    /// Starts it and waits until connections pass.
-    pub(crate) fn start(self, lab: &Lab) -> Started {
+    /// Starts it and waits until connections pass. `before` is the program of [`Peer::Before`].
+    pub(crate) fn start(self, lab: &Lab, before: Option<&str>) -> Started {
         let started = match self {
             Self::Kernel => Started { program: None, tproxy: false },
             Self::Haproxy => {
@@ -48,7 +48,8 @@ impl Peer {
                 divert(lab);
                 Started { program: Some(Running(program)), tproxy: true }
             }
-            Self::Halfopen => Started { program: Some(halfopen()), tproxy: false },
+            Self::Halfopen => Started::gateway(env!("CARGO_BIN_EXE_halfopen")),
+            Self::Before => Started::gateway(before.expect("it is a peer only if it is named")),
         };
         wait_for(Place::Client, self.server(), HTTP);
         started
@@ -62,6 +63,10 @@ pub(crate) struct Started {
 }
 
 impl Started {
+    fn gateway(program: &str) -> Self {
+        Self { program: Some(halfopen(program)), tproxy: false }
+    }
+
     /// The process, where there is one.
     pub(crate) fn process(&self) -> Option<u32> {
         self.program.as_ref().map(|program| program.0.id())
@@ -84,9 +89,9 @@ impl Drop for Started {
     }
 }
 
-fn halfopen() -> Running {
+fn halfopen(program: &str) -> Running {
     let ports = format!("{STREAM},{HTTP},{IDLE}");
-    let mut command = Place::Proxy.command(env!("CARGO_BIN_EXE_halfopen"));
+    let mut command = Place::Proxy.command(program);
     let command =
         command.args(["run", "--mode", "gateway", "--ports", &ports, "--grace", "0"]).stdout(Stdio::null());
     let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
@@ -99,7 +104,12 @@ fn halfopen() -> Running {
         ready
     });
     // Somebody must read what it says, or it waits.
-    std::thread::spawn(move || lines.map_while(Result::ok).for_each(|line| eprintln!("{line}")));
+    std::thread::spawn(move || {
+        lines
+            .map_while(Result::ok)
+            .filter(|line| !line.contains(" INFO "))
+            .for_each(|line| eprintln!("{line}"));
+    });
     let running = Running(child);
     assert!(ready, "halfopen did not get ready");
     running

@@ -23,11 +23,12 @@ pub(crate) enum Row {
 }
 
 impl Row {
-    const ALL: [Self; 6] =
+    /// In the order of the table.
+    pub(crate) const ALL: [Self; 6] =
         [Self::StreamUp, Self::StreamDown, Self::Connections, Self::Requests, Self::P99, Self::Idle];
 
     /// Name and unit.
-    const fn name(self) -> &'static str {
+    pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::StreamUp => "one stream, up (Gbit/s)",
             Self::StreamDown => "one stream, down (Gbit/s)",
@@ -56,46 +57,60 @@ impl Table {
         self.0.entry((peer, row)).or_default().push(value);
     }
 
-    /// The median of the rounds.
-    fn median(&self, peer: Peer, row: Row) -> Option<f64> {
-        let mut values = self.0.get(&(peer, row))?.clone();
-        values.sort_by(f64::total_cmp);
-        values.get(values.len() / 2).copied()
+    /// Of all rounds.
+    fn values(&self, peer: Peer, row: Row) -> Option<Quartiles> {
+        Quartiles::of(self.0.get(&(peer, row))?.clone())
+    }
+
+    /// What `peer` is of `other`, round by round.
+    fn ratios(&self, peer: Peer, other: Peer, row: Row) -> Option<Quartiles> {
+        let (ours, others) = (self.0.get(&(peer, row))?, self.0.get(&(other, row))?);
+        Quartiles::of(ours.iter().zip(others).map(|(ours, other)| ours / other).collect())
     }
 
     /// As text: a column per peer, and what halfopen is of the others.
     pub(crate) fn render(&self, peers: &[Peer]) -> String {
+        let others: Vec<Peer> = peers.iter().copied().filter(|peer| *peer != Peer::Halfopen).collect();
         let mut out = format!("{:30}", "median of the rounds");
         for peer in peers {
             let _ = write!(out, "{:>11}", peer.name());
         }
-        let others: Vec<Peer> = peers.iter().copied().filter(|peer| *peer != Peer::Halfopen).collect();
         for peer in &others {
-            let _ = write!(out, "{:>12}", format!("/{}", peer.name()));
+            let _ = write!(out, "{:>25}", format!("/{} (middle half)", peer.name()));
         }
         out.push('\n');
-        for row in Row::ALL {
+        let measured = |row: &Row| self.0.keys().any(|(_, measured)| measured == row);
+        for row in Row::ALL.into_iter().filter(measured) {
             let _ = write!(out, "{:30}", row.name());
             for peer in peers {
-                match self.median(*peer, row) {
-                    Some(value) => write!(out, "{value:>11.digits$}", digits = row.digits()),
-                    None => write!(out, "{:>11}", "-"),
-                }
-                .expect("a string takes all");
+                let text = self
+                    .values(*peer, row)
+                    .map(|values| format!("{:.digits$}", values.median, digits = row.digits()));
+                let _ = write!(out, "{:>11}", text.as_deref().unwrap_or("-"));
             }
             for peer in &others {
-                let ratio = self
-                    .median(Peer::Halfopen, row)
-                    .zip(self.median(*peer, row))
-                    .map(|(ours, other)| ours / other);
-                let _ = write!(
-                    out,
-                    "{:>12}",
-                    ratio.map_or_else(|| "-".to_owned(), |ratio| format!("{ratio:.2}x"))
-                );
+                let text = self
+                    .ratios(Peer::Halfopen, *peer, row)
+                    .map(|ratios| format!("{:.2}x ({:.2}-{:.2})", ratios.median, ratios.lower, ratios.upper));
+                let _ = write!(out, "{:>25}", text.as_deref().unwrap_or("-"));
             }
             out.push('\n');
         }
         out
+    }
+}
+
+/// The middle half of some values.
+struct Quartiles {
+    lower: f64,
+    median: f64,
+    upper: f64,
+}
+
+impl Quartiles {
+    fn of(mut values: Vec<f64>) -> Option<Self> {
+        values.sort_by(f64::total_cmp);
+        let at = |quarter: usize| values.get((values.len().checked_sub(1)? * quarter + 2) / 4).copied();
+        Some(Self { lower: at(1)?, median: at(2)?, upper: at(3)? })
     }
 }

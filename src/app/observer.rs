@@ -3,31 +3,40 @@
 //! ```text
 //!  data path ── Tap ──┬─▶ Measure (always, at once)
 //!   (a Sink)          └─▶ Mailbox (bounded) ─▶ the observer's thread ─┬─▶ --events FILE
+//!                                                                     ├─▶ --pcap FILE
 //!                                                                     ├─▶ ladders
 //!                                                                     └─▶ log lines
 //! ```
 //!
 //! Counting is cheap and exact, so it happens in the data path. Everything that formats or writes is done by a thread of
-//! its own; when that cannot keep up, events are lost and counted (`limits.events`), and the data path goes on.
+//! its own; when that cannot keep up, events are lost and counted (`limits.events`), or their payload is (`limits.capture`), and
+//! the data path goes on.
 
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
-use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
+use bytes::Bytes;
 use tracing::Level;
 
+use super::pcap::{Pcap, Writer};
 use crate::measure::{Counters, Measure, NameCount};
 use crate::report::Ladders;
 use crate::time::Instant;
-use crate::trace::{Event, Record, Sink};
+use crate::trace::{Event, Record, SegmentNote, Sink};
 
 /// What to watch besides the totals.
 #[derive(Debug)]
 pub struct Watch {
     /// Write all events here, one JSON object per line.
     pub events: Option<File>,
+    /// Capture the segments here.
+    pub pcap: Option<Pcap>,
+    /// Nanoseconds since 1970 at the start of the run, for the capture.
+    pub epoch: u64,
+    /// Most payload bytes that wait for the observer's thread (`limits.capture`).
+    pub waiting_bytes: usize,
     /// Keep ladders.
     pub ladders: bool,
     /// Log each flow at debug level, each segment at trace level, if these levels are enabled.
@@ -38,13 +47,16 @@ pub struct Watch {
 
 impl Default for Watch {
     fn default() -> Self {
-        Self { events: None, ladders: false, log: false, waiting: 1 << 16 }
+        Self {
+            events: None,
+            pcap: None,
+            epoch: 0,
+            waiting_bytes: 64 << 20,
+            ladders: false,
+            log: false,
+            waiting: 1 << 16,
+        }
     }
-}
-
-/// Creates the file for events; an old one is emptied.
-pub fn create_event_file(path: &Path) -> io::Result<File> {
-    File::create(path)
 }
 
 /// A running observer.
@@ -53,6 +65,7 @@ pub struct Observer {
     measure: Arc<Mutex<Measure>>,
     thread: Option<(Arc<Mailbox>, JoinHandle<Told>)>,
     segments: bool,
+    snaplen: u32,
 }
 
 /// The end of a run, as it was observed.
@@ -64,33 +77,39 @@ pub struct Report {
     pub ladders: Ladders,
     /// Why the event file is not complete.
     pub events_error: Option<io::Error>,
+    /// Why the capture is not complete.
+    pub pcap_error: Option<io::Error>,
 }
 
 impl Observer {
     /// Watches from here on; `measure` knows the rules.
     pub fn start(measure: Measure, watch: Watch) -> io::Result<Self> {
-        let Watch { events, ladders, log, waiting } = watch;
+        let Watch { events, pcap, epoch, waiting_bytes, ladders, log, waiting } = watch;
         let log = log && tracing::enabled!(Level::DEBUG);
-        let segments = events.is_some() || ladders || (log && tracing::enabled!(Level::TRACE));
+        let snaplen = pcap.as_ref().map_or(0, |pcap| pcap.snaplen);
+        let segments =
+            events.is_some() || pcap.is_some() || ladders || (log && tracing::enabled!(Level::TRACE));
         let thread = if segments || log {
-            let mailbox = Arc::new(Mailbox::new(waiting));
+            let mailbox = Arc::new(Mailbox::new(waiting, waiting_bytes));
             let reader = Arc::clone(&mailbox);
             let mut teller = Teller {
                 events: events.map(BufWriter::new),
                 error: None,
+                pcap: pcap.map(|pcap| Writer::new(pcap, epoch)),
+                pcap_error: None,
                 ladders,
                 log,
                 kept: Ladders::default(),
             };
             let tell = move || {
-                reader.read(|records| teller.tell(records));
-                teller.finish()
+                let end = reader.read(|records| teller.tell(records));
+                teller.finish(end)
             };
             Some((mailbox, std::thread::Builder::new().name("observer".to_owned()).spawn(tell)?))
         } else {
             None
         };
-        Ok(Self { measure: Arc::new(Mutex::new(measure)), thread, segments })
+        Ok(Self { measure: Arc::new(Mutex::new(measure)), thread, segments, snaplen })
     }
 
     /// A sink for one thread of the data path.
@@ -100,6 +119,7 @@ impl Observer {
             measure: Arc::clone(&self.measure),
             mailbox: self.thread.as_ref().map(|(mailbox, _)| Arc::clone(mailbox)),
             segments: self.segments,
+            snaplen: self.snaplen,
         }
     }
 
@@ -121,14 +141,16 @@ impl Observer {
         let mut measure = std::mem::take(&mut *lock(&self.measure));
         measure.finish(now);
         let Some((mailbox, thread)) = self.thread else {
-            return Report { measure, ladders: Ladders::default(), events_error: None };
+            return Report { measure, ladders: Ladders::default(), events_error: None, pcap_error: None };
         };
-        let lost = mailbox.close();
-        if lost > 0 {
-            measure.limit_hit("limits.events", lost);
+        let End { lost, cut, .. } = mailbox.close(now);
+        for (limit, times) in [("limits.events", lost), ("limits.capture", cut)] {
+            if times > 0 {
+                measure.limit_hit(limit, times);
+            }
         }
         let told = thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-        Report { measure, ladders: told.ladders, events_error: told.error }
+        Report { measure, ladders: told.ladders, events_error: told.error, pcap_error: told.pcap_error }
     }
 }
 
@@ -138,6 +160,7 @@ pub struct Tap {
     measure: Arc<Mutex<Measure>>,
     mailbox: Option<Arc<Mailbox>>,
     segments: bool,
+    snaplen: u32,
 }
 
 impl Sink for Tap {
@@ -151,12 +174,17 @@ impl Sink for Tap {
     fn wants_segments(&self) -> bool {
         self.segments
     }
+
+    fn snaplen(&self) -> u32 {
+        self.snaplen
+    }
 }
 
 /// Events on their way to the observer's thread.
 #[derive(Debug)]
 struct Mailbox {
     most: usize,
+    most_bytes: usize,
     state: Mutex<Waiting>,
     filled: Condvar,
 }
@@ -164,20 +192,47 @@ struct Mailbox {
 #[derive(Debug, Default)]
 struct Waiting {
     records: Vec<Record>,
-    lost: u64,
+    bytes: usize,
+    end: End,
     closed: bool,
 }
 
+/// What was lost on the way, and when the run ended.
+#[derive(Clone, Copy, Debug, Default)]
+struct End {
+    /// Events.
+    lost: u64,
+    /// Payloads of events.
+    cut: u64,
+    at: Instant,
+}
+
+/// The segment of an event.
+fn segment_of(event: &mut Event) -> Option<&mut SegmentNote> {
+    match event {
+        Event::SegmentIn { segment } | Event::SegmentOut { segment } => Some(segment),
+        Event::Fired { segment, .. } => segment.as_mut(),
+        _ => None,
+    }
+}
+
 impl Mailbox {
-    fn new(most: usize) -> Self {
-        Self { most, state: Mutex::default(), filled: Condvar::new() }
+    fn new(most: usize, most_bytes: usize) -> Self {
+        Self { most, most_bytes, state: Mutex::default(), filled: Condvar::new() }
     }
 
-    fn push(&self, record: Record) {
+    fn push(&self, mut record: Record) {
         let mut state = lock(&self.state);
         if state.records.len() >= self.most {
-            state.lost += 1;
+            state.end.lost += 1;
             return;
+        }
+        if let Some(segment) = segment_of(&mut record.event) {
+            if state.bytes + segment.data.len() > self.most_bytes {
+                segment.data = Bytes::new();
+                state.end.cut += 1;
+            }
+            state.bytes += segment.data.len();
         }
         state.records.push(record);
         if state.records.len() == 1 {
@@ -185,16 +240,17 @@ impl Mailbox {
         }
     }
 
-    /// Ends [`Self::read`] after the last event. Tells how many were lost.
-    fn close(&self) -> u64 {
+    /// Ends [`Self::read`] after the last event. Tells what was lost.
+    fn close(&self, now: Instant) -> End {
         let mut state = lock(&self.state);
         state.closed = true;
+        state.end.at = now;
         self.filled.notify_one();
-        state.lost
+        state.end
     }
 
     /// Gives out events in batches until the mailbox is closed and empty.
-    fn read(&self, mut take: impl FnMut(&[Record])) {
+    fn read(&self, mut take: impl FnMut(&[Record])) -> End {
         let mut batch = Vec::new();
         loop {
             batch.clear();
@@ -203,9 +259,10 @@ impl Mailbox {
                 .wait_while(lock(&self.state), |state| state.records.is_empty() && !state.closed)
                 .unwrap_or_else(PoisonError::into_inner);
             if state.records.is_empty() {
-                return;
+                return state.end;
             }
             std::mem::swap(&mut batch, &mut state.records);
+            state.bytes = 0;
             drop(state);
             take(&batch);
         }
@@ -217,6 +274,8 @@ impl Mailbox {
 struct Teller {
     events: Option<BufWriter<File>>,
     error: Option<io::Error>,
+    pcap: Option<Writer>,
+    pcap_error: Option<io::Error>,
     ladders: bool,
     log: bool,
     kept: Ladders,
@@ -227,6 +286,7 @@ struct Teller {
 struct Told {
     ladders: Ladders,
     error: Option<io::Error>,
+    pcap_error: Option<io::Error>,
 }
 
 impl Teller {
@@ -240,6 +300,13 @@ impl Teller {
             self.error = Some(error);
             self.events = None;
         }
+        if let Some(pcap) = &mut self.pcap
+            && let Err(error) = pcap.record(records)
+        {
+            tracing::warn!(%error, "capturing stopped");
+            self.pcap_error = Some(error);
+            self.pcap = None;
+        }
         for record in records {
             if self.log {
                 log(record);
@@ -250,8 +317,12 @@ impl Teller {
         }
     }
 
-    fn finish(self) -> Told {
-        Told { ladders: self.kept, error: self.error }
+    fn finish(self, end: End) -> Told {
+        let Self { kept: ladders, error, pcap, mut pcap_error, .. } = self;
+        if let Some(Err(error)) = pcap.map(|pcap| pcap.end(end.at, end.lost)) {
+            pcap_error = Some(error);
+        }
+        Told { ladders, error, pcap_error }
     }
 }
 
@@ -302,8 +373,7 @@ mod tests {
     fn every_event_is_a_line_of_json_and_flows_have_ladders() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("events");
-        let watch =
-            Watch { events: Some(create_event_file(&path).unwrap()), ladders: true, ..Watch::default() };
+        let watch = Watch { events: Some(File::create(&path).unwrap()), ladders: true, ..Watch::default() };
         let observer = Observer::start(Measure::default(), watch).unwrap();
         let mut tap = observer.tap();
         assert!(tap.wants_segments());
@@ -333,11 +403,11 @@ mod tests {
 
     #[test]
     fn a_full_mailbox_loses_events_and_counts_them_but_measures_all() {
-        let mailbox = Mailbox::new(1000);
+        let mailbox = Mailbox::new(1000, 1000);
         for flow in 0..1005 {
             mailbox.push(opened(flow));
         }
-        assert_eq!(mailbox.close(), 5);
+        assert_eq!(mailbox.close(Instant::ZERO).lost, 5);
         let mut seen = 0;
         mailbox.read(|records| seen += records.len());
         assert_eq!(seen, 1000);
@@ -363,5 +433,65 @@ mod tests {
         let report = observer.finish(Instant::from_millis(9));
         assert_eq!(report.events_error.unwrap().raw_os_error(), Some(28));
         assert_eq!(report.ladders.iter().count(), 1);
+    }
+
+    fn segment(bytes: usize) -> Record {
+        let segment =
+            SegmentNote { data: vec![7; bytes].into(), len: bytes as u32, ..SegmentNote::default() };
+        let leg = Some(crate::trace::Leg::Client);
+        Record { leg, event: Event::SegmentIn { segment }, ..opened(1) }
+    }
+
+    fn capture(path: &std::path::Path, file: File, rotate: u64) -> Watch {
+        let pcap = Pcap { file, path: path.to_owned(), snaplen: 65_536, rotate };
+        Watch { pcap: Some(pcap), waiting_bytes: 10_000, ..Watch::default() }
+    }
+
+    #[test]
+    fn a_disk_that_is_full_ends_the_capture_and_nothing_else() {
+        let full = File::options().write(true).open("/dev/full").unwrap();
+        let observer = Observer::start(Measure::default(), capture("full".as_ref(), full, 0)).unwrap();
+        let mut tap = observer.tap();
+        assert_eq!((tap.wants_segments(), tap.snaplen()), (true, 65_536));
+        tap.record(opened(1));
+        let report = observer.finish(Instant::from_millis(9));
+        assert_eq!(report.pcap_error.unwrap().raw_os_error(), Some(28));
+        assert_eq!(report.measure.counters().flows, 1);
+    }
+
+    #[test]
+    fn captured_bytes_that_wait_have_a_limit_and_lose_only_their_payload() {
+        let mailbox = Mailbox::new(1000, 100);
+        for _ in 0..3 {
+            mailbox.push(segment(60));
+        }
+        let end = mailbox.close(Instant::ZERO);
+        let mut kept = Vec::new();
+        mailbox.read(|records| {
+            kept.extend(records.iter().cloned().map(|mut record| {
+                segment_of(&mut record.event).map(|segment| (segment.len, segment.data.len()))
+            }));
+        });
+        assert_eq!((end.lost, end.cut), (0, 2));
+        assert_eq!(kept, [Some((60, 60)), Some((60, 0)), Some((60, 0))]);
+    }
+
+    #[test]
+    fn a_capture_goes_on_in_the_next_file() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("c.pcapng");
+        let watch = Watch { waiting_bytes: 1 << 20, ..capture(&path, File::create(&path).unwrap(), 5000) };
+        let observer = Observer::start(Measure::default(), watch).unwrap();
+        let mut tap = observer.tap();
+        tap.record(opened(1));
+        for _ in 0..200 {
+            tap.record(segment(1000));
+        }
+        let report = observer.finish(Instant::from_millis(9));
+        assert!(report.pcap_error.is_none());
+        for name in ["c.pcapng", "c.pcapng.1"] {
+            let bytes = std::fs::read(directory.path().join(name)).unwrap();
+            assert_eq!(bytes[..4], [0x0a, 0x0d, 0x0d, 0x0a], "{name} begins with a section header");
+        }
     }
 }

@@ -25,12 +25,18 @@ pub(super) enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Print the JSON Schema of the config, with every fault and attribute
+    Schema,
 }
 
 pub(super) fn config(command: &Command) -> Result<ExitCode, Failure> {
     match command {
         Command::Check { sources } => check(sources),
         Command::Show { sources, json } => show(sources, *json),
+        Command::Schema => {
+            anstream::println!("{:#}", crate::config::schema());
+            Ok(ExitCode::SUCCESS)
+        }
     }
 }
 

@@ -22,6 +22,8 @@ const SETUP_FAILED: u8 = 125;
 /// so many times in a row, so far apart.
 const QUIET_LOOKS: u32 = 10;
 const BETWEEN_LOOKS: Duration = Duration::from_millis(20);
+/// Nor if nothing has moved for so many looks, two seconds: it waits for a peer that is dead, or that a fault has cut off.
+const STUCK_LOOKS: u32 = 100;
 
 /// Run a command whose TCP connections go through halfopen; needs no root
 ///
@@ -46,7 +48,8 @@ pub(super) struct Args {
 pub(super) fn exec(args: &Args) -> Result<ExitCode, Failure> {
     let settings = settings(args).map_err(|failure| failure.code(SETUP_FAILED))?;
     log::start(&args.shared, Level::WARN);
-    let watch = args.shared.watch(&settings).map_err(|failure| failure.code(SETUP_FAILED))?;
+    let (watch, end) =
+        ending::prepare(&args.shared, &settings).map_err(|failure| failure.code(SETUP_FAILED))?;
     let resolv = Resolv::read().map_err(|e| setup_failed("read /etc/resolv.conf", &e))?;
     let host_loopback = host_loopback(&settings.host_loopback);
     let inside = Inside {
@@ -64,20 +67,31 @@ pub(super) fn exec(args: &Args) -> Result<ExitCode, Failure> {
     let running = prepared.start()?;
     let code = running.wait().map_err(|e| setup_failed("wait for the command", &e))?;
     deliver(&run, &running, settings.grace);
-    match ending::tell(&args.shared, &run.finish(), &mut io::stderr()) {
-        // A command that failed by itself says more.
+    match ending::tell(&args.shared, end, &run.finish(), &mut io::stderr()) {
         Err(failure) if code == 0 => Err(failure),
+        // The exit code of a command that failed by itself says more.
+        Err(failure) => {
+            let _ = failure.report();
+            Ok(ExitCode::from(code))
+        }
         _ => Ok(ExitCode::from(code)),
     }
 }
 
-/// Ends the run as soon as all that the command sent before its end is delivered, at the latest after `grace`, or when a
-/// signal says that nobody wants to wait.
+/// Ends the run as soon as all that the command sent before its end is delivered, at the latest after `grace`, when nothing
+/// moves any more, or when a signal says that nobody wants to wait.
 fn deliver(run: &Run, running: &Running, grace: Duration) {
     run.stop(grace);
-    let mut quiet = 0;
-    while !run.has_ended() && quiet < QUIET_LOOKS && !running.is_told_to_end_within(BETWEEN_LOOKS) {
-        quiet = if run.waiting_bytes() == 0 { quiet + 1 } else { 0 };
+    let (mut quiet, mut stuck, mut before) = (0, 0, 0);
+    while !run.has_ended()
+        && quiet < QUIET_LOOKS
+        && stuck < STUCK_LOOKS
+        && !running.is_told_to_end_within(BETWEEN_LOOKS)
+    {
+        let waiting = run.waiting_bytes();
+        quiet = if waiting == 0 { quiet + 1 } else { 0 };
+        stuck = if waiting == before { stuck + 1 } else { 0 };
+        before = waiting;
     }
     run.stop(Duration::ZERO);
 }

@@ -25,6 +25,8 @@ impl Failure {
     pub const FAILED: u8 = 1;
     /// Exit code: wrong usage.
     pub const USAGE: u8 = 2;
+    /// Exit code: an assertion does not hold.
+    pub const ASSERTION: u8 = 3;
     /// Exit code: something that is needed is not there (`EX_UNAVAILABLE`).
     pub const UNAVAILABLE: u8 = 69;
     /// Exit code: a privilege is missing (`EX_NOPERM`).
@@ -44,6 +46,13 @@ impl Failure {
         if let Some(last) = self.messages.last_mut() {
             last.hint = Some(hint.to_string());
         }
+        self
+    }
+
+    /// Both; the exit code is that of the first.
+    #[must_use]
+    pub fn and(mut self, other: Self) -> Self {
+        self.messages.extend(other.messages);
         self
     }
 

@@ -1,12 +1,17 @@
 //! `halfopen faults`: the catalogue.
 
+mod page;
+
+use std::io::{self, Write as _};
 use std::process::ExitCode;
 
 use clap::Args as ClapArgs;
 use serde_json::{Value, json};
 
-use super::Failure;
-use crate::fault::{AttributeDoc, KINDS, Kind, kind, nearest};
+use super::{Failure, paint};
+use crate::fault::{AttributeDoc, Engine, KINDS, Kind, Rule, Rules, kind, nearest};
+use crate::report::{Ladder, Style, Text};
+use crate::sim::scene;
 
 /// List the faults, or explain one: what it does on the wire, what the
 /// application sees, its attributes
@@ -19,13 +24,24 @@ pub(super) struct Args {
     /// Print JSON
     #[arg(long)]
     json: bool,
+
+    /// Print the whole catalogue as a page of Markdown
+    #[arg(long, conflicts_with_all = ["name", "json"])]
+    markdown: bool,
 }
 
 pub(super) fn faults(args: &Args) -> Result<ExitCode, Failure> {
     match (&args.name, args.json) {
+        _ if args.markdown => anstream::print!("{}", page::page()),
         (None, false) => list(),
         (None, true) => anstream::println!("{}", KINDS.iter().map(as_json).collect::<Value>()),
-        (Some(name), false) => explain(find(name)?),
+        (Some(name), false) => match explain(find(name)?) {
+            // Whoever read on the other side of a pipe has seen enough.
+            Err(e) if e.kind() != io::ErrorKind::BrokenPipe => {
+                return Err(Failure::new(Failure::FAILED, format_args!("faults: {e}")));
+            }
+            _ => {}
+        },
         (Some(name), true) => anstream::println!("{}", as_json(find(name)?)),
     }
     Ok(ExitCode::SUCCESS)
@@ -49,17 +65,34 @@ fn list() {
     }
 }
 
-fn explain(kind: &Kind) {
+fn explain(kind: &Kind) -> io::Result<()> {
     let mut out = format!("{}: {}\n\n", kind.name, kind.summary);
     paragraph(&mut out, "the application sees: ", "  ", kind.sees);
     paragraph(&mut out, "known from: ", "  ", kind.source.incident);
+    for alias in kind.also {
+        paragraph(&mut out, &format!("also {}: ", alias.name), "  ", &format!("--fault '{}'", alias.rule));
+    }
     let engines: Vec<&str> = kind.engines.iter().map(|engine| engine.name()).collect();
     out.push_str(&format!("engines: {}\n", engines.join(", ")));
+    if !kind.scales.is_empty() {
+        out.push_str(&format!("scaled by --time-scale: {}\n", kind.scales.join(", ")));
+    }
     out.push_str(&format!("example: --fault '{}'\n\nattributes:\n", kind.example));
     for doc in kind.documented() {
         attribute(&mut out, &doc);
     }
-    anstream::print!("{out}");
+    let mut stdout = anstream::stdout().lock();
+    write!(stdout, "{out}\non the wire, with {}:\n", kind.scene.rule)?;
+    paint::write(&mut stdout, &wire(kind, &paint::style(&io::stdout())))?;
+    stdout.flush()
+}
+
+/// The ladder of the fault's scene, in virtual time.
+fn wire(kind: &Kind, style: &Style) -> Text {
+    let rule = Rule::build(kind.scene.rule.parse().expect("tests read every scene")).expect("and build it");
+    let rules = Rules::new(42, Engine::Tun, vec![rule]).expect("and the engine can do it");
+    let records = scene::perform(rules, kind.scene.play).expect("and no rule of TCP is broken");
+    Ladder::of(&records).draw(style)
 }
 
 fn attribute(out: &mut String, doc: &AttributeDoc) {
@@ -75,7 +108,7 @@ fn attribute(out: &mut String, doc: &AttributeDoc) {
 }
 
 /// Appends a text of lines of at most 80 columns.
-fn paragraph(out: &mut String, first: &str, indent: &str, text: &str) {
+pub(super) fn paragraph(out: &mut String, first: &str, indent: &str, text: &str) {
     let mut line = first.to_owned();
     let mut empty = true;
     for word in text.split_whitespace() {
@@ -108,8 +141,12 @@ fn as_json(kind: &Kind) -> Value {
         "topic": kind.topic.name(),
         "engines": kind.engines.iter().map(|engine| engine.name()).collect::<Vec<_>>(),
         "example": kind.example,
+        "scales": kind.scales,
         "sees": kind.sees,
         "source": kind.source.incident,
+        "entry": kind.source.id,
+        "also": kind.also.iter().map(|alias| json!({ "entry": alias.id, "name": alias.name, "rule": alias.rule })).collect::<Vec<_>>(),
+        "scene": kind.scene.rule,
         "attributes": kind.documented().iter().map(attribute).collect::<Vec<_>>(),
     })
 }

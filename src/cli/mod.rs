@@ -7,8 +7,10 @@ mod exec;
 mod failure;
 mod faults;
 mod log;
+mod matrix;
 mod options;
 mod paint;
+mod presets;
 mod run;
 
 use std::process::ExitCode;
@@ -37,7 +39,9 @@ enum Command {
     Demo(demo::Args),
     Exec(exec::Args),
     Run(run::Args),
+    Matrix(Box<matrix::Args>),
     Faults(faults::Args),
+    Presets(presets::Args),
     #[command(subcommand)]
     Config(config::Command),
 }
@@ -49,8 +53,10 @@ pub fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
         Command::Demo(args) => demo::demo(&args),
         Command::Exec(args) => exec::exec(&args),
+        Command::Matrix(args) => matrix::matrix(&args),
         Command::Run(args) => run::run(&args),
         Command::Faults(args) => faults::faults(&args),
+        Command::Presets(args) => presets::presets(&args),
         Command::Config(command) => config::config(&command),
     };
     outcome.unwrap_or_else(|failure| failure.report())

@@ -4,9 +4,7 @@ use std::path::PathBuf;
 
 use clap::{ArgAction, Args, ValueEnum};
 
-use super::Failure;
-use crate::app::observer::{Watch, create_event_file};
-use crate::config::{OptionValue, Request, Settings};
+use crate::config::{OptionValue, Request};
 
 /// Where the config comes from.
 #[derive(Clone, Debug, Default, Args)]
@@ -17,10 +15,21 @@ pub struct Sources {
     #[arg(short, long, value_name = "FILE")]
     pub config: Option<PathBuf>,
 
+    /// Add the rules of a preset, such as stuck-reader or 'stuck-reader
+    /// match.server=:5432'. May be repeated. See "halfopen presets"
+    #[arg(long = "preset", value_name = "NAME")]
+    pub presets: Vec<String>,
+
     /// Add a rule, such as 'fin-drop direction=downstream first=all'; after the
     /// rules of the config. May be repeated. See "halfopen faults"
     #[arg(short, long = "fault", value_name = "RULE")]
     pub faults: Vec<String>,
+
+    /// Multiply the idle times of the rules, such as 0.01 to make 350 s 3.5 s.
+    /// Refused if no rule has any; told at the start and in the summary.
+    /// Default: 1
+    #[arg(long, value_name = "FACTOR")]
+    pub time_scale: Option<String>,
 
     /// Start the dice of all rules at SEED, to repeat a run. Default: random
     #[arg(long, value_name = "SEED")]
@@ -38,6 +47,11 @@ pub struct Shared {
     #[arg(long, value_name = "FILE")]
     pub events: Option<PathBuf>,
 
+    /// Capture the segments of both legs to FILE (pcapng), with what faults did
+    /// as comments. See [capture] in the config
+    #[arg(long, value_name = "FILE")]
+    pub pcap: Option<PathBuf>,
+
     /// Print the ladder of each flow at the end: both legs, every segment,
     /// faults marked
     #[arg(long)]
@@ -46,6 +60,17 @@ pub struct Shared {
     /// Print the summary at the end as JSON
     #[arg(long)]
     pub json: bool,
+
+    /// Write the summary at the end as JSON to FILE
+    #[arg(long, value_name = "FILE")]
+    pub report: Option<PathBuf>,
+
+    /// Fail with exit code 3 unless EXPR holds at the end, such as
+    /// 'p99(connect) < 250ms and count(timeout) == 0'. May be repeated. Of what:
+    /// flows, retransmissions, fired, count(OUTCOME), pN(LATENCY), max(LATENCY),
+    /// unfinished(LATENCY), fired(RULE), matched(RULE)
+    #[arg(long = "assert", value_name = "EXPR")]
+    pub assertions: Vec<String>,
 
     /// Fail with exit code 1 if a rule never fired, so that a test that proves
     /// nothing does not pass
@@ -85,7 +110,8 @@ impl Sources {
         options: impl IntoIterator<Item = (&'static str, &'static str, Option<String>)>,
     ) -> Request {
         let seed = ("--seed", "seed", self.seed.clone());
-        let options = [seed].into_iter().chain(options);
+        let time_scale = ("--time-scale", "time_scale", self.time_scale.clone());
+        let options = [seed, time_scale].into_iter().chain(options);
         Request {
             file: self.config.clone(),
             environment: std::env::vars_os()
@@ -94,23 +120,9 @@ impl Sources {
             options: options
                 .filter_map(|(option, key, value)| Some(OptionValue { option, key, value: value? }))
                 .collect(),
+            presets: self.presets.clone(),
             rules: self.faults.clone(),
+            scale_if_possible: false,
         }
-    }
-}
-
-impl Shared {
-    /// What is to be watched. Creates the file of events.
-    pub(super) fn watch(&self, settings: &Settings) -> Result<Watch, Failure> {
-        let create = |path: &PathBuf| {
-            create_event_file(path).map_err(|e| {
-                Failure::new(
-                    Failure::FAILED,
-                    format_args!("--events {}: cannot be created: {e}", path.display()),
-                )
-            })
-        };
-        let events = self.events.as_ref().map(create).transpose()?;
-        Ok(Watch { events, ladders: self.ladder, log: true, waiting: settings.events })
     }
 }

@@ -68,11 +68,11 @@ pub(super) fn run(args: &Args) -> Result<ExitCode, Failure> {
         return Ok(ExitCode::SUCCESS);
     }
     log::start(shared, Level::INFO);
-    let watch = shared.watch(&settings)?;
+    let (watch, end) = ending::prepare(shared, &settings)?;
     // The dice go on as they were, also where the seed was drawn at the start.
     let machine = Machine { random: settings.rules.seed(), ..machine };
     let reload = || Ok(Settings::resolve(&load(&request)?, machine)?.rules);
     let live = shared.verbose == 0 && shared.log_format == LogFormat::Text;
     let ended = gateway::gateway(&settings, watch, live, reload)?;
-    ending::tell(shared, &ended, &mut std::io::stdout())
+    ending::tell(shared, end, &ended, &mut std::io::stdout())
 }

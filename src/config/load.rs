@@ -31,8 +31,12 @@ pub struct Request {
     pub environment: Vec<(String, String)>,
     /// Options of the command line that stand for keys.
     pub options: Vec<OptionValue>,
-    /// Rules of the command line in their text form, after those of the file.
+    /// Presets of the command line in their text form, after those of the file.
+    pub presets: Vec<String>,
+    /// Rules of the command line in their text form, after all others.
     pub rules: Vec<String>,
+    /// A time scale that changes nothing is no mistake.
+    pub scale_if_possible: bool,
 }
 
 /// An option of the command line that stands for a key.
@@ -51,8 +55,12 @@ pub struct OptionValue {
 pub struct Layers {
     /// The values.
     pub raw: Raw,
-    /// Rules of the command line in their text form, after those of [`Raw::rule`].
+    /// Presets of the command line in their text form, after those of [`Raw::preset`].
+    pub presets: Vec<String>,
+    /// Rules of the command line in their text form, after all others.
     pub rules: Vec<String>,
+    /// A time scale that changes nothing is no mistake.
+    pub scale_if_possible: bool,
     value: Value,
     figment: Figment,
     file: Option<File>,
@@ -119,7 +127,9 @@ pub fn load(request: &Request) -> Result<Layers, Vec<Problem>> {
     let value = figment
         .find_value("")
         .map_err(|e| vec![Problem::new(Place::Default, String::new(), String::new(), &e.to_string())])?;
-    let mut layers = Layers { raw: Raw::default(), rules: request.rules.clone(), value, figment, file };
+    let (presets, rules) = (request.presets.clone(), request.rules.clone());
+    let scale_if_possible = request.scale_if_possible;
+    let mut layers = Layers { raw: Raw::default(), presets, rules, scale_if_possible, value, figment, file };
     let mut problems = layers.extract();
     problems.sort_by_key(|p| match p.place {
         Place::File { line, .. } => line,
@@ -355,6 +365,7 @@ fn explain(kind: &Kind) -> String {
 fn plain(expected: &str) -> &str {
     match expected {
         "u8" | "u16" | "u32" | "u64" | "usize" => "a whole number from 0",
+        "f64" => "a number",
         "a boolean" => "true or false",
         "a map" => "a table",
         expected if expected.starts_with("struct ") => "a table",

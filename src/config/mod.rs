@@ -7,14 +7,20 @@
 mod error;
 mod load;
 mod locate;
+pub mod presets;
 pub mod raw;
 mod resolve;
 mod rules;
+mod scale;
+mod schema;
 pub mod units;
 
 pub use error::{Place, Problem};
 pub use load::{Layers, OptionValue, Request, load};
+pub use presets::Preset;
 pub use resolve::{Machine, Settings};
+pub use scale::{Scaled, Scaling};
+pub use schema::schema;
 pub use units::Loopback;
 
 #[cfg(test)]

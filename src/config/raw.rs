@@ -12,11 +12,15 @@ use crate::tcp;
 use crate::time::Duration;
 
 /// The whole file.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Raw {
     /// Where the dice of all rules start. Default `random`.
     pub seed: Seed,
+    /// The idle times of rules are multiplied with this. 0.000001 - 1000, default 1.
+    pub time_scale: f64,
+    /// Presets: rules tied to a documented incident, after those of [`Self::rule`]. Default none.
+    pub preset: Vec<Text>,
     /// Which connections are taken, and how.
     pub intercept: Intercept,
     /// The numbers of our own TCP.
@@ -25,6 +29,8 @@ pub struct Raw {
     pub limits: Limits,
     /// The machine room.
     pub engine: Engine,
+    /// What `--pcap` writes.
+    pub capture: Capture,
     /// The rules, first to last; all that match a flow act on it.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub rule: Vec<Rule>,
@@ -109,6 +115,18 @@ pub struct Limits {
     pub events: usize,
     /// UDP flows (DNS and others) relayed at once by `exec`. At least 1, default 1024.
     pub udp_flows: usize,
+    /// Payload bytes waiting to be captured; further packets are captured without. At least 1 MiB, default 64 MiB.
+    pub capture: Size,
+}
+
+/// `[capture]`: what `--pcap` writes.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Capture {
+    /// Bytes of each packet that are kept, headers included. 64 - 256 KiB, default 256 KiB: all.
+    pub snaplen: Size,
+    /// Bytes of a file after which the next one begins (FILE.1, FILE.2, ...). At least 1 MiB; default 0: never.
+    pub rotate: Size,
 }
 
 /// `[engine]`
@@ -133,6 +151,22 @@ pub struct Rule {
     pub matches: Attributes,
     /// The fault and its attributes: `fault.NAME = { … }`.
     pub fault: BTreeMap<String, Attributes>,
+}
+
+impl Default for Raw {
+    fn default() -> Self {
+        Self {
+            seed: Seed::default(),
+            time_scale: 1.0,
+            preset: Vec::new(),
+            intercept: Intercept::default(),
+            tcp: Tcp::default(),
+            limits: Limits::default(),
+            engine: Engine::default(),
+            capture: Capture::default(),
+            rule: Vec::new(),
+        }
+    }
 }
 
 impl Default for Intercept {
@@ -178,7 +212,14 @@ impl Default for Limits {
             neighbours: relay.neighbours,
             events: 65_536,
             udp_flows: 1_024,
+            capture: Size(64 << 20),
         }
+    }
+}
+
+impl Default for Capture {
+    fn default() -> Self {
+        Self { snaplen: Size(256 << 10), rotate: Size(0) }
     }
 }
 

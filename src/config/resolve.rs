@@ -9,6 +9,7 @@ use super::error::Problem;
 use super::load::Layers;
 use super::raw::{self, Mode};
 use super::rules;
+use super::scale::Scaling;
 use super::units::{Loopback, PortRange, Seed, Text};
 use crate::fault::Rules;
 use crate::relay;
@@ -26,8 +27,10 @@ pub struct Settings {
     pub client_interface: Option<String>,
     /// The interface towards the servers; `None`: any.
     pub server_interface: Option<String>,
-    /// The rules of the config, then those of the command line.
+    /// The rules of the config, those of the presets, then those of the command line.
     pub rules: Rules,
+    /// What the time scale did to them.
+    pub scaling: Scaling,
     /// Exec: which services on the caller's loopback are reachable.
     pub host_loopback: Loopback,
     /// What the relay is told.
@@ -36,6 +39,12 @@ pub struct Settings {
     pub hash_seed: u64,
     /// Events that may wait to be written.
     pub events: usize,
+    /// Payload bytes that may wait to be captured.
+    pub capture: usize,
+    /// Bytes of a captured packet that are kept.
+    pub snaplen: u32,
+    /// Bytes of a capture file after which the next one begins; 0: never.
+    pub rotate: u64,
     /// UDP flows relayed at once.
     pub udp_flows: usize,
     /// Threads that carry packets, at least 1.
@@ -73,9 +82,9 @@ impl Settings {
             Seed::Fixed(seed) => seed,
             Seed::Random => machine.random,
         };
-        let rules = rules::build(layers, seed, raw.intercept.mode).unwrap_or_else(|problems| {
+        let (rules, scaling) = rules::build(layers, seed, raw.intercept.mode).unwrap_or_else(|problems| {
             check.problems.extend(problems);
-            Rules::default()
+            Default::default()
         });
         if !check.problems.is_empty() {
             return Err(check.problems);
@@ -83,6 +92,7 @@ impl Settings {
         let name = |text: &Text| Some(text.0.clone()).filter(|name| !name.is_empty());
         Ok(Self {
             rules,
+            scaling,
             mode: raw.intercept.mode,
             ports: merged(&raw.intercept.ports.0),
             client_interface: name(&raw.intercept.client_interface),
@@ -91,6 +101,9 @@ impl Settings {
             relay: relay_settings(raw),
             hash_seed: random(),
             events: raw.limits.events,
+            capture: usize::try_from(raw.limits.capture.0).unwrap_or(usize::MAX),
+            snaplen: raw.capture.snaplen.0 as u32,
+            rotate: raw.capture.rotate.0,
             udp_flows: raw.limits.udp_flows,
             shards: match raw.engine.shards {
                 0 if machine.cores <= 2 => 1,
@@ -118,6 +131,7 @@ fn relay_settings(raw: &raw::Raw) -> relay::Settings {
         neighbours,
         events: _,
         udp_flows: _,
+        capture: _,
     } = raw.limits;
     let tcp = tcp::Config {
         rto_min: raw.tcp.rto_min.0,
@@ -178,7 +192,9 @@ impl Check<'_> {
     }
 
     fn ranges(&mut self, raw: &raw::Raw) {
-        let raw::Raw { tcp, limits, engine, seed: _, intercept: _, rule: _ } = raw;
+        let raw::Raw { tcp, limits, engine, capture, time_scale, seed: _, preset: _, intercept: _, rule: _ } =
+            raw;
+        self.range("time_scale", *time_scale, (1e-6, 1e3), "0.000001 to 1000");
         let ten_minutes = Duration::from_secs(600);
         self.range("tcp.buffer", tcp.buffer.0, (4 << 10, 1 << 30), "4KiB to 1GiB");
         self.range("tcp.rto_min", tcp.rto_min.0, (Duration::from_millis(1), ten_minutes), "1ms to 10m");
@@ -201,7 +217,12 @@ impl Check<'_> {
         self.range("limits.neighbours", limits.neighbours, slots, "1 to 16777216");
         self.range("limits.events", limits.events, (1024, usize::MAX), "1024 or more");
         self.range("limits.udp_flows", limits.udp_flows, some, "1 or more");
+        self.range("limits.capture", limits.capture.0, (1 << 20, u64::MAX), "1MiB or more");
         self.range("engine.shards", engine.shards, (0, 64), "0 to 64");
+        self.range("capture.snaplen", capture.snaplen.0, (64, 256 << 10), "64B to 256KiB");
+        if capture.rotate.0 != 0 {
+            self.range("capture.rotate", capture.rotate.0, (1 << 20, u64::MAX), "0, or 1MiB or more");
+        }
     }
 
     fn intercept(&mut self, intercept: &raw::Intercept) {

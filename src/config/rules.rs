@@ -2,42 +2,119 @@
 
 use super::error::{Place, Problem};
 use super::load::{Layers, dotted};
+use super::presets::Asked;
 use super::raw::{self, Mode};
+use super::scale::{Scaled, Scaling, scale};
 use crate::fault::{Engine, Error, Rule, RuleSpec, Rules, Value};
 
-/// Builds all rules. Tells everything that is wrong, not only the first.
-pub(super) fn build(layers: &Layers, seed: u64, mode: Mode) -> Result<Rules, Vec<Problem>> {
+/// Builds all rules: those of the config, those of presets, those of the command line. Tells everything that is wrong, not
+/// only the first.
+pub(super) fn build(layers: &Layers, seed: u64, mode: Mode) -> Result<(Rules, Scaling), Vec<Problem>> {
     let engine = match mode {
         Mode::Gateway => Engine::Tun,
         Mode::Exec => Engine::Exec,
     };
+    let factor = layers.raw.time_scale;
     let mut problems = Vec::new();
     let mut rules = Vec::new();
-    let written = layers.raw.rule.iter().enumerate().map(|(i, rule)| (Origin::Config(i), spec(rule)));
-    let given = layers.rules.iter().map(|text| (Origin::Option(text), text.parse()));
-    for (origin, spec) in written.chain(given) {
+    let mut times = Vec::new();
+    for Candidate { origin, spec, scalable } in candidates(layers) {
         let checked = spec.and_then(Rule::build).and_then(|rule| {
             // Alone first: an error of all rules together does not know which of them it is about.
-            Rules::new(seed, engine, vec![rule.clone()]).map(|_| rule)
+            Rules::new(seed, engine, vec![rule.clone()])?;
+            if !scalable || factor == 1.0 {
+                return Ok((rule, Vec::new()));
+            }
+            let mut spec = rule.spec.clone();
+            let times = scale(&mut spec, rule.kind, factor)?;
+            Ok((Rule::build(spec)?, times))
         });
         match checked {
-            Ok(rule) => rules.push((origin, rule)),
+            Ok((rule, scaled)) => {
+                rules.push((origin, rule));
+                times.push(scaled);
+            }
             Err(error) => problems.push(origin.problem(layers, error)),
         }
     }
     if !problems.is_empty() {
         return Err(problems);
     }
+    if factor != 1.0 && !layers.scale_if_possible && times.iter().all(Vec::is_empty) {
+        return Err(vec![nothing_to_scale(layers, &rules)]);
+    }
     let all = rules.iter().map(|(_, rule)| rule.clone()).collect();
-    Rules::new(seed, engine, all).map_err(|error| {
+    let built = Rules::new(seed, engine, all).map_err(|error| {
         let blamed = |rule: &Rule| error.value.as_ref().is_some_and(|name| name.to_string() == *rule.name);
         let origin = rules.iter().rev().find(|(_, rule)| blamed(rule)).map(|(origin, _)| *origin);
         vec![origin.map_or_else(|| plain(&error), |origin| origin.problem(layers, error.clone()))]
-    })
+    })?;
+    let scaling = scaling(factor, &built, times);
+    Ok((built, scaling))
+}
+
+/// A rule that somebody wants.
+struct Candidate<'a> {
+    origin: Origin<'a>,
+    spec: Result<RuleSpec, Error>,
+    /// False for the rules of a preset that scaled times would falsify.
+    scalable: bool,
+}
+
+fn candidates(layers: &Layers) -> Vec<Candidate<'_>> {
+    let mut all = Vec::new();
+    for (i, rule) in layers.raw.rule.iter().enumerate() {
+        all.push(Candidate { origin: Origin::Config(i), spec: spec(rule), scalable: true });
+    }
+    let configured =
+        layers.raw.preset.iter().enumerate().map(|(i, text)| (Origin::Preset(i), text.0.as_str()));
+    let given = layers.presets.iter().map(|text| (Origin::PresetOption(text), text.as_str()));
+    for (origin, text) in configured.chain(given) {
+        match Asked::read(text).and_then(|asked| Ok((asked.preset.time_scale_applies, asked.specs()?))) {
+            Ok((scalable, specs)) => {
+                all.extend(specs.into_iter().map(|spec| Candidate { origin, spec: Ok(spec), scalable }));
+            }
+            Err(error) => all.push(Candidate { origin, spec: Err(error), scalable: false }),
+        }
+    }
+    for text in &layers.rules {
+        all.push(Candidate { origin: Origin::Option(text), spec: text.parse(), scalable: true });
+    }
+    all
+}
+
+/// A time scale that changes nothing is a mistake.
+fn nothing_to_scale(layers: &Layers, rules: &[(Origin<'_>, Rule)]) -> Problem {
+    let mut kinds: Vec<&str> = rules.iter().map(|(_, rule)| rule.kind.name).collect();
+    kinds.dedup();
+    let message = match kinds[..] {
+        [] => "there is no rule whose times could be scaled\nremove it, or add a rule".to_owned(),
+        _ => format!(
+            "no rule has a time that may be scaled\nremove it: the times of {} only make sense against the kernels' own \
+             timers, which do not scale",
+            kinds.join(", ")
+        ),
+    };
+    layers.problem(&["time_scale".to_owned()], &message)
+}
+
+fn scaling(factor: f64, rules: &Rules, times: Vec<Vec<Scaled>>) -> Scaling {
+    let mut scaling = Scaling { factor, ..Scaling::default() };
+    if factor == 1.0 {
+        return scaling;
+    }
+    for (rule, times) in rules.rules().iter().zip(times) {
+        if times.is_empty() {
+            scaling.unscaled.push(rule.name.clone());
+        }
+        // Only now the names are those of the reports.
+        scaling.scaled.extend(times.into_iter().map(|time| Scaled { rule: rule.name.clone(), ..time }));
+    }
+    scaling
 }
 
 /// What the config says of a rule; it must name one fault.
-fn spec(rule: &raw::Rule) -> Result<RuleSpec, Error> {
+pub(super) fn spec(rule: &raw::Rule) -> Result<RuleSpec, Error> {
     let mut faults = rule.fault.iter();
     let (Some((fault, attributes)), None) = (faults.next(), faults.next()) else {
         let (what, hint) = match rule.fault.len() {
@@ -64,6 +141,10 @@ fn spec(rule: &raw::Rule) -> Result<RuleSpec, Error> {
 enum Origin<'a> {
     /// The how-manieth of the config, from 0.
     Config(usize),
+    /// The how-manieth preset of the config, from 0.
+    Preset(usize),
+    /// A preset on the command line.
+    PresetOption(&'a str),
     /// On the command line.
     Option(&'a str),
 }
@@ -77,6 +158,18 @@ impl Origin<'_> {
                 let path: Vec<String> =
                     ["rule".to_owned(), index.to_string()].into_iter().chain(keys).collect();
                 Problem { place: layers.place(&path), key: dotted(&path), ..problem }
+            }
+            Self::Preset(index) => {
+                let path = ["preset".to_owned(), index.to_string()];
+                let what = if problem.key.is_empty() {
+                    problem.what
+                } else {
+                    format!("{}: {}", problem.key, problem.what)
+                };
+                Problem { place: layers.place(&path), key: dotted(&path), what, ..problem }
+            }
+            Self::PresetOption(text) => {
+                Problem { place: Place::Option(format!("--preset '{text}'")), ..problem }
             }
             Self::Option(text) => Problem { place: Place::Option(format!("--fault '{text}'")), ..problem },
         }
@@ -110,7 +203,7 @@ mod tests {
         let rules = options.iter().map(|rule| (*rule).to_owned()).collect();
         let layers = load(&Request { file: Some(path), rules, ..Request::default() }).unwrap();
         match build(&layers, 1, mode) {
-            Ok(rules) => {
+            Ok((rules, _)) => {
                 Ok(rules.rules().iter().map(|rule| format!("{}: {}", rule.name, rule.spec)).collect())
             }
             Err(problems) => {
@@ -177,6 +270,47 @@ c.toml:11: rule[5].fault: names more than one fault
             "c.toml:2: rule[1].fault.ack-delay: the exec engine cannot do `ack-delay direction=downstream`: its server leg is \
              a kernel socket, which decides about windows and acknowledgements itself\n  hint: a gateway can, where both \
              legs are halfopen's own TCP\n"
+        );
+    }
+
+    #[test]
+    fn presets_stand_between_the_rules_of_the_file_and_those_of_the_command_line() {
+        let toml = "preset = ['vxlan-63s match.flows=2']\n[[rule]]\nfault.fin-drop = {}\n";
+        assert_eq!(
+            told(toml, &["syn-drop"], Mode::Gateway).unwrap(),
+            [
+                "fin-drop: fin-drop",
+                "vxlan-63s: syn-drop for=63s match.flows=2 name=vxlan-63s",
+                "syn-drop: syn-drop"
+            ]
+        );
+        let toml = "preset = ['vxlan-36s']\n";
+        assert_eq!(
+            told(toml, &[], Mode::Gateway).unwrap_err(),
+            "c.toml:1: preset[1]: no preset \"vxlan-36s\"\n  hint: did you mean \"vxlan-63s\"?\n"
+        );
+        let toml = "preset = ['dpi-reset', 'dpi-reset']\n";
+        assert_eq!(
+            told(toml, &[], Mode::Gateway).unwrap_err(),
+            "c.toml:1: preset[2] = \"dpi-reset\": name: two rules have this name\n  hint: give each rule a name of its own\n"
+        );
+    }
+
+    #[test]
+    fn a_time_scale_that_changes_nothing_is_refused_with_the_reason() {
+        let rules = "[[rule]]\nfault.zero-window-stall = { hold = '60s' }\n[[rule]]\nfault.syn-drop = { for = '63s' }\n";
+        assert_eq!(
+            told(&format!("time_scale = 0.1\n{rules}"), &[], Mode::Gateway).unwrap(),
+            ["zero-window-stall: zero-window-stall hold=6s", "syn-drop: syn-drop for=63s"]
+        );
+        assert_eq!(
+            told("time_scale = 0.1\npreset = ['vxlan-63s']\n", &[], Mode::Gateway).unwrap_err(),
+            "c.toml:1: time_scale = 0.1: no rule has a time that may be scaled\n  hint: remove it: the times of syn-drop only \
+             make sense against the kernels' own timers, which do not scale\n"
+        );
+        assert_eq!(
+            told("time_scale = 0.1\n", &[], Mode::Gateway).unwrap_err(),
+            "c.toml:1: time_scale = 0.1: there is no rule whose times could be scaled\n  hint: remove it, or add a rule\n"
         );
     }
 }

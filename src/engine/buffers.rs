@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 
 use bytes::{Bytes, BytesMut};
 
-use super::tun::MAX_PACKET;
+use super::tun::MAX_READ;
 
 /// Most buffers that are waited for: 4 MiB, some windows.
 const MOST: usize = 64;
@@ -28,14 +28,14 @@ impl Buffers {
     /// The oldest buffer if nobody holds its bytes any more, else a new one.
     fn take(&mut self) -> BytesMut {
         if let Some(mut oldest) = self.given.pop_front() {
-            if oldest.try_reclaim(MAX_PACKET) {
+            if oldest.try_reclaim(MAX_READ) {
                 return oldest;
             }
             if self.given.len() + 1 < MOST {
                 self.given.push_front(oldest);
             }
         }
-        BytesMut::with_capacity(MAX_PACKET)
+        BytesMut::with_capacity(MAX_READ)
     }
 }
 
@@ -46,7 +46,7 @@ mod tests {
     #[test]
     fn a_buffer_comes_back_when_its_bytes_are_dropped() {
         let mut buffers = Buffers::default();
-        let mut buf = BytesMut::with_capacity(MAX_PACKET);
+        let mut buf = BytesMut::with_capacity(MAX_READ);
         buf.extend_from_slice(b"first");
         let place = buf.as_ptr();
         let first = buffers.give(&mut buf);
@@ -55,13 +55,13 @@ mod tests {
         buf.extend_from_slice(b"second");
         drop(buffers.give(&mut buf));
         assert_eq!(buf.as_ptr(), place);
-        assert!(buf.is_empty() && buf.capacity() >= MAX_PACKET);
+        assert!(buf.is_empty() && buf.capacity() >= MAX_READ);
     }
 
     #[test]
     fn no_more_than_the_limit_is_waited_for() {
         let mut buffers = Buffers::default();
-        let mut buf = BytesMut::with_capacity(MAX_PACKET);
+        let mut buf = BytesMut::with_capacity(MAX_READ);
         let held: Vec<Bytes> = (0..3 * MOST)
             .map(|_| {
                 buf.extend_from_slice(b"held");

@@ -6,6 +6,7 @@ use crate::time::Instant;
 #[derive(Clone, Copy, Debug)]
 pub struct Clock {
     start: std::time::Instant,
+    epoch: u64,
 }
 
 impl Clock {
@@ -13,7 +14,15 @@ impl Clock {
     #[must_use]
     #[expect(clippy::disallowed_methods, reason = "this is the one clock")]
     pub fn start() -> Self {
-        Self { start: std::time::Instant::now() }
+        let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+        let epoch = since.map_or(0, |since| u64::try_from(since.as_nanos()).unwrap_or(u64::MAX));
+        Self { start: std::time::Instant::now(), epoch }
+    }
+
+    /// Nanoseconds since 1970 when the clock was started; for captures only.
+    #[must_use]
+    pub const fn epoch(&self) -> u64 {
+        self.epoch
     }
 
     /// Now.

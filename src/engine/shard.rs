@@ -122,9 +122,10 @@ impl<S: Sink> Shard<S> {
             }
         }
         self.receive()?;
-        self.run_timers();
-        self.serve();
-        self.serve_outside();
+        let now = self.clock.now();
+        self.run_timers(now);
+        self.serve(now);
+        self.serve_outside(now);
         Ok(())
     }
 
@@ -148,12 +149,14 @@ impl<S: Sink> Shard<S> {
     }
 
     fn receive(&mut self) -> io::Result<()> {
+        // One time for the batch: they have all been there when it began.
+        let now = self.clock.now();
         for _ in 0..BATCH {
             if !self.readable {
                 break;
             }
             match self.device.recv(&mut self.buf)? {
-                Some(vnet) => self.on_packet(vnet),
+                Some(vnet) => self.on_packet(now, vnet),
                 None => self.readable = false,
             }
         }
@@ -161,8 +164,7 @@ impl<S: Sink> Shard<S> {
     }
 
     /// The packet in `buf`.
-    fn on_packet(&mut self, vnet: VnetHdr) {
-        let now = self.clock.now();
+    fn on_packet(&mut self, now: Instant, vnet: VnetHdr) {
         let cx = &mut Cx::new(now, &mut self.sink);
         match crate::wire::parse(&self.buf, &vnet) {
             Ok(Packet::Tcp(packet)) => {
@@ -202,17 +204,15 @@ impl<S: Sink> Shard<S> {
         self.note_lost(sent);
     }
 
-    fn run_timers(&mut self) {
-        let now = self.clock.now();
+    fn run_timers(&mut self, now: Instant) {
         while let Some(key) = self.wheel.poll(now) {
             self.table.on_timeout(&mut Cx::new(now, &mut self.sink), key);
         }
     }
 
     /// Serves all touched flows.
-    fn serve(&mut self) {
+    fn serve(&mut self, now: Instant) {
         while let Some(key) = self.table.next_touched() {
-            let now = self.clock.now();
             let caps = TxCaps { max_payload: MAX_PAYLOAD };
             while let Some(output) = self.table.poll_output(&mut Cx::new(now, &mut self.sink), key, caps) {
                 self.carry_out(key, output);
@@ -261,27 +261,27 @@ impl<S: Sink> Shard<S> {
     }
 
     /// The caller's sockets: what they report touches flows, which command them.
-    fn serve_outside(&mut self) {
+    fn serve_outside(&mut self, now: Instant) {
         let Some(mut outside) = self.outside.take() else { return };
-        let now = self.clock.now();
         if outside.poll_timeout().is_some_and(|at| at <= now) {
             outside.on_timeout(now);
         }
         self.outside = Some(outside);
         for _ in 0..OUTSIDE_ROUNDS {
-            self.outside_busy = self.take_outside_events();
+            let now = self.clock.now();
+            self.outside_busy = self.take_outside_events(now);
             if !self.outside_busy {
                 break;
             }
-            self.serve();
+            self.serve(now);
         }
     }
 
     /// True if there were any.
-    fn take_outside_events(&mut self) -> bool {
+    fn take_outside_events(&mut self, now: Instant) -> bool {
         let Some(outside) = &mut self.outside else { return false };
         let mut any = false;
-        let cx = &mut Cx::new(self.clock.now(), &mut self.sink);
+        let cx = &mut Cx::new(now, &mut self.sink);
         while let Some((key, event)) = outside.poll_event() {
             self.table.on_socket(cx, key, event);
             any = true;

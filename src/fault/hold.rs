@@ -39,6 +39,13 @@ impl<T> Held<T> {
         (entry.key().0 <= now).then(|| entry.remove())
     }
 
+    /// Those that `due` wants, in the order in which their time would come.
+    pub fn take(&mut self, mut due: impl FnMut(&mut T) -> bool) -> Vec<T> {
+        let wanted = self.waiting.iter_mut().filter_map(|(key, held)| due(held).then_some(*key));
+        let wanted: Vec<_> = wanted.collect();
+        wanted.iter().filter_map(|key| self.waiting.remove(key)).collect()
+    }
+
     /// When the next one is due.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
@@ -102,5 +109,25 @@ mod tests {
         assert_eq!([held.pop_due(ms(5)), held.pop_due(ms(5)), held.pop_due(ms(5))], [Some(1), Some(2), None]);
         let events: Vec<_> = log.into_iter().map(|r| r.event).collect();
         assert_eq!(events, [Event::LimitHit { limit: "limits.held_segments" }]);
+    }
+
+    #[test]
+    fn some_may_be_taken_before_their_time_in_the_order_of_it() {
+        let mut log: Vec<Record> = Vec::new();
+        let mut cx = Cx::new(ms(0), &mut log);
+        let mut held = Held::new(8);
+        for (until, n) in [(30, 3), (10, 1), (20, 2), (20, 4)] {
+            held.push(&mut cx, ms(until), n);
+        }
+        let taken = held.take(|n| {
+            *n -= 1;
+            *n % 2 == 1
+        });
+        assert_eq!(taken, [1, 3], "what was 2 and 4, both of 20 ms");
+        assert_eq!(
+            [held.pop_due(ms(99)), held.pop_due(ms(99))],
+            [Some(0), Some(2)],
+            "the rest was changed too"
+        );
     }
 }

@@ -27,6 +27,23 @@ pub enum Topic {
 }
 
 impl Topic {
+    /// All of them, in the order of a connection's life.
+    pub const ALL: [Self; 6] =
+        [Self::Handshake, Self::Window, Self::Ack, Self::Established, Self::Teardown, Self::Stream];
+
+    /// The name as a heading.
+    #[must_use]
+    pub const fn title(self) -> &'static str {
+        match self {
+            Self::Handshake => "Handshake",
+            Self::Window => "Windows",
+            Self::Ack => "Acknowledgements",
+            Self::Established => "The open connection",
+            Self::Teardown => "The end of a connection",
+            Self::Stream => "Bytes between the legs",
+        }
+    }
+
     /// The name, as in the folder.
     #[must_use]
     pub const fn name(self) -> &'static str {
@@ -103,6 +120,9 @@ pub struct Kind {
     pub bounds: &'static [&'static str],
     /// The bound that holds when the rule gives none, with its value.
     pub default_bound: Option<(&'static str, &'static str)>,
+    /// Those of its attributes and bounds that a time scale may scale: idle times and ages, which a middlebox has of its
+    /// own. Empty: its times only make sense against the kernels' own timers, and would be wrong if scaled.
+    pub scales: &'static [&'static str],
     /// Where it is known from.
     pub source: Source,
     /// Further entries of the catalogue that it serves.

@@ -18,6 +18,7 @@
 pub mod attributes;
 mod catalog;
 mod circumstances;
+mod entries;
 mod error;
 mod hold;
 mod kind;
@@ -38,12 +39,13 @@ mod trigger;
 use std::fmt;
 
 use crate::tcp::Knobs;
-use crate::time::Instant;
+use crate::time::{Duration, Instant};
 use crate::trace::{Direction, Leg};
 use crate::wire::{Numbers, Segment};
 pub use attributes::{AttributeDoc, Attributes, Directions, Unit, Value};
 pub use catalog::{KINDS, kind};
 pub use circumstances::{Asked, Circumstances, Neighbourhood, Turn, Turns};
+pub use entries::{ENTRIES, Entry, served};
 pub use error::{Error, nearest};
 pub use hold::Held;
 pub use kind::{Alias, Build, Engine, Kind, Source, Topic};
@@ -91,6 +93,8 @@ impl Point {
 /// How far a flow has come; what bounds are measured against.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Progress {
+    /// The flow is IPv6.
+    pub ipv6: bool,
     /// When the first SYN arrived.
     pub opened: Instant,
     /// When the client's handshake was complete.
@@ -167,6 +171,12 @@ pub trait Fault: fmt::Debug + Send + Sync {
         Verdict::Pass
     }
 
+    /// True if it stands between the peer and all other faults: it meets first what comes in, and last what goes out, what other
+    /// faults have held, copied or made as well. It only passes or rewrites.
+    fn is_outermost(&self) -> bool {
+        false
+    }
+
     /// True if it must meet each segment as it is on the wire: super-segments are cut before it sees them, and both legs send
     /// single segments. This costs most of the speed of a bulk transfer.
     fn per_segment(&self) -> bool {
@@ -183,6 +193,12 @@ pub trait Fault: fmt::Debug + Send + Sync {
     fn shape(&self, direction: Direction, shape: &mut Shape) -> bool {
         let _ = (direction, shape);
         false
+    }
+
+    /// How long it acts on this flow, where that depends on which of the rule's flows it is. `None`: as long as the bounds say.
+    fn lasts(&self, place: Turn) -> Option<Duration> {
+        let _ = place;
+        None
     }
 
     /// What it does once, when its bounds are met and it is due.

@@ -20,8 +20,13 @@ pub enum Verdict {
     Drop,
     /// Goes on after this time, past the rest of the plan.
     Hold(Duration),
+    /// Goes on behind this many later ones that pass here, in the same way of the same leg, or after this time at the latest;
+    /// past the rest of the plan.
+    Behind(u8, Duration),
     /// Goes on, followed at once by this many copies.
     Duplicate(u8),
+    /// Goes on, followed by this many copies after this time, past the plan.
+    Echo(u8, Duration),
 }
 
 /// What a fault wants done to the flow.

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use super::moment::{Action, Deed, Memory, Moment, Verdict};
 use super::rules::Rule;
-use super::trigger::{SoFar, Trigger};
-use super::{Point, Progress, Shape, Topic, Turn};
+use super::trigger::{Bounds, SoFar, Trigger};
+use super::{Point, Progress, Shape, Topic, Turn, Way};
 use crate::cx::Cx;
 use crate::rng::Rng;
 use crate::tcp::Knobs;
@@ -20,6 +20,8 @@ pub struct Plan {
     armed: Vec<Armed>,
     deeds: VecDeque<Deed>,
     per_segment: bool,
+    /// A fault is outermost.
+    outermost: bool,
     /// The dice of the shapes, if a fault shapes bytes.
     shape_dice: Option<[Rng; 2]>,
 }
@@ -32,12 +34,13 @@ impl Plan {
     pub(super) fn new(armed: Vec<Armed>, dice: impl Fn(usize) -> Rng) -> Self {
         let any = |test: fn(&Armed) -> bool| armed.iter().any(test);
         let per_segment = any(|armed| armed.rule.fault.per_segment());
+        let outermost = any(|armed| armed.rule.fault.is_outermost());
         let shapes = any(|armed| {
             let both = [Direction::Upstream, Direction::Downstream];
             both.into_iter().any(|direction| armed.rule.fault.shape(direction, &mut Shape::default()))
         });
         let shape_dice = shapes.then(|| [dice(SHAPES), dice(SHAPES + 1)]);
-        Self { armed, deeds: VecDeque::new(), per_segment, shape_dice }
+        Self { armed, deeds: VecDeque::new(), per_segment, outermost, shape_dice }
     }
 
     /// True without faults.
@@ -79,7 +82,10 @@ impl Plan {
         progress: &Progress,
     ) -> Verdict {
         let mut whole = Verdict::Pass;
-        for armed in &mut self.armed {
+        if at.way == Way::In && self.outermost(cx, at, seg, progress) {
+            whole = Verdict::Rewrite;
+        }
+        for armed in self.armed.iter_mut().filter(|armed| !armed.rule.fault.is_outermost()) {
             match armed.on_segment(cx, at, seg, progress, &mut self.deeds) {
                 Verdict::Pass => {}
                 Verdict::Rewrite => whole = Verdict::Rewrite,
@@ -87,6 +93,30 @@ impl Plan {
             }
         }
         whole
+    }
+
+    /// Lets the outermost faults rewrite a segment, and tells whether one did. Whoever sends a segment calls this last;
+    /// for what comes in [`Self::on_segment`] does.
+    pub fn outermost(&mut self, cx: &mut Cx<'_>, at: Point, seg: &mut Segment, progress: &Progress) -> bool {
+        let mut rewritten = false;
+        for armed in self.armed.iter_mut().filter(|armed| armed.rule.fault.is_outermost()) {
+            rewritten |= armed.on_segment(cx, at, seg, progress, &mut self.deeds) == Verdict::Rewrite;
+        }
+        rewritten
+    }
+
+    /// True if [`Self::outermost`] may rewrite segments.
+    #[must_use]
+    pub const fn has_outermost(&self) -> bool {
+        self.outermost
+    }
+
+    /// After the end of the flow only the outermost faults go on: late segments must still be understood. Nobody is woken.
+    pub fn retire(&mut self) {
+        self.armed.retain(|armed| armed.rule.fault.is_outermost());
+        self.armed.iter_mut().for_each(|armed| armed.trigger.rest());
+        self.deeds.clear();
+        self.per_segment = false;
     }
 
     /// The next thing that faults want done besides their verdicts.
@@ -138,6 +168,8 @@ impl Plan {
 #[derive(Debug)]
 pub(super) struct Armed {
     rule: Arc<Rule>,
+    /// The bounds of the rule on this flow, where they are not the same for all flows.
+    bounds: Option<Box<Bounds>>,
     trigger: Trigger,
     dice: Rng,
     place: Turn,
@@ -153,7 +185,9 @@ pub(super) struct Armed {
 impl Armed {
     pub(super) fn new(rule: Arc<Rule>, dice: Rng, place: Turn) -> Self {
         let (trigger, memory) = (Trigger::default(), Memory::default());
-        Self { rule, trigger, dice, place, memory, turned: [false; 2], acted: false, due: None }
+        let lasts = rule.fault.lasts(place);
+        let bounds = lasts.map(|lasts| Box::new(Bounds { lasts: Some(lasts), ..rule.bounds.clone() }));
+        Self { rule, bounds, trigger, dice, place, memory, turned: [false; 2], acted: false, due: None }
     }
 
     fn so_far(&self, cx: &Cx<'_>, progress: &Progress) -> SoFar {
@@ -178,10 +212,11 @@ impl Armed {
         let mut so_far = self.so_far(cx, progress);
         // A segment can be early: data or a FIN that completes the handshake. For it the time since then is zero.
         so_far.base = so_far.base.or(Some(cx.now));
-        let Some(nth) = self.trigger.on_segment(&self.rule.bounds, so_far, &mut self.dice) else {
+        let bounds = self.bounds.as_deref().unwrap_or(&self.rule.bounds);
+        let Some(nth) = self.trigger.on_segment(bounds, so_far, &mut self.dice) else {
             return Verdict::Pass;
         };
-        let note = SegmentNote::from(&*seg);
+        let note = cx.note(seg);
         let mut done = Vec::new();
         let mut moment = Moment {
             nth,
@@ -199,7 +234,8 @@ impl Armed {
             Verdict::Rewrite => Some(Did::Rewrite),
             Verdict::Drop => Some(Did::Drop),
             Verdict::Hold(time) => Some(Did::Hold(time)),
-            Verdict::Duplicate(copies) => Some(Did::Duplicate(copies)),
+            Verdict::Behind(segments, _) => Some(Did::Behind(segments)),
+            Verdict::Duplicate(copies) | Verdict::Echo(copies, _) => Some(Did::Duplicate(copies)),
         };
         if let Some(did) = did {
             self.fired(cx, at.leg, at.direction(), did, Some(note));
@@ -260,7 +296,8 @@ impl Armed {
         progress: &Progress,
     ) -> bool {
         let so_far = self.so_far(cx, progress);
-        let open = self.trigger.is_open(&self.rule.bounds, so_far);
+        let bounds = self.bounds.as_deref().unwrap_or(&self.rule.bounds);
+        let open = self.trigger.is_open(bounds, so_far);
         if open != std::mem::replace(&mut self.turned[leg as usize], open) {
             let did = if open { Did::Knob } else { Did::Release };
             self.fired(cx, shown, direction, did, None);
@@ -275,7 +312,8 @@ impl Armed {
         }
         let action = self.rule.fault.action()?;
         let so_far = self.so_far(cx, progress);
-        if !self.trigger.is_open(&self.rule.bounds, so_far) {
+        let bounds = self.bounds.as_deref().unwrap_or(&self.rule.bounds);
+        if !self.trigger.is_open(bounds, so_far) {
             return None;
         }
         self.rule.fault.notice(cx.now, progress, &mut self.memory);

@@ -10,7 +10,7 @@ use crate::cx::Cx;
 use crate::tcp::Knobs;
 use crate::time::Instant;
 use crate::trace::{Direction, Event, FlowId, Leg, Record};
-use crate::wire::{Flags, Segment};
+use crate::wire::{Flags, Numbers, Segment, SeqNum};
 
 pub(super) const CLIENT: &str = "10.0.0.1:40000";
 pub(super) const SERVER: &str = "10.0.0.2:80";
@@ -66,23 +66,37 @@ impl Flow {
         self.progress.established = Some(self.now);
     }
 
+    /// The SYN-ACK to the client is out.
+    pub(super) fn answered(&mut self) -> &mut Self {
+        let zero = SeqNum(0);
+        self.progress.client = Some(Numbers { snd_una: zero, snd_nxt: zero, rcv_nxt: zero });
+        self
+    }
+
     pub(super) fn received(&mut self, upstream: u64, downstream: u64) -> &mut Self {
         (self.progress.upstream_bytes, self.progress.downstream_bytes) = (upstream, downstream);
         self
     }
 
     pub(super) fn judge(&mut self, at: Point, seg: &mut Segment) -> Verdict {
-        self.plan.on_segment(&mut Cx::new(self.now, &mut self.log), at, seg, &self.progress)
+        let cx = &mut Cx::new(self.now, &mut self.log);
+        match self.plan.on_segment(cx, at, seg, &self.progress) {
+            Verdict::Pass if at.way == Way::Out && self.plan.outermost(cx, at, seg, &self.progress) => {
+                Verdict::Rewrite
+            }
+            verdict => verdict,
+        }
     }
 
-    /// The verdict as a letter: P, R, D, H or 2.
+    /// The verdict as a letter: P, R, D, H, B or 2.
     pub(super) fn letter(&mut self, leg: Leg, way: Way, seg: &Segment) -> char {
         match self.judge(Point { leg, way }, &mut seg.clone()) {
             Verdict::Pass => 'P',
             Verdict::Rewrite => 'R',
             Verdict::Drop => 'D',
             Verdict::Hold(_) => 'H',
-            Verdict::Duplicate(_) => '2',
+            Verdict::Behind(..) => 'B',
+            Verdict::Duplicate(_) | Verdict::Echo(..) => '2',
         }
     }
 

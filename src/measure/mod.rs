@@ -27,6 +27,7 @@
 //! A step that never finished (silence, a client that gave up, a flow still opening at the end) counts with the time it had
 //! lasted, as a lower bound: see [`Latency`]. A refusal is an answer, not a connect: it counts as an outcome only.
 
+mod assertion;
 mod latency;
 
 use std::sync::Arc;
@@ -34,6 +35,7 @@ use std::sync::Arc;
 use hashbrown::HashMap;
 use serde::Serialize;
 
+pub use assertion::{Assertion, Judgement, Mistake, Observed, Reading};
 pub use latency::{Bound, Latency, PERCENTILES};
 
 use crate::time::Instant;
@@ -99,20 +101,15 @@ impl Outcomes {
         } += 1;
     }
 
+    /// Their names, in the order of the fields.
+    pub const NAMES: [&'static str; 7] =
+        ["ok", "refused-rst", "refused-icmp", "timeout", "reset", "aborted", "open"];
+
     /// The outcomes that happened, by name, in a fixed order.
     pub fn iter(&self) -> impl Iterator<Item = (&'static str, u64)> {
         let Self { ok, refused_rst, refused_icmp, timeout, reset, aborted, open } = *self;
-        [
-            ("ok", ok),
-            ("refused-rst", refused_rst),
-            ("refused-icmp", refused_icmp),
-            ("timeout", timeout),
-            ("reset", reset),
-            ("aborted", aborted),
-            ("open", open),
-        ]
-        .into_iter()
-        .filter(|(_, count)| *count > 0)
+        let counts = [ok, refused_rst, refused_icmp, timeout, reset, aborted, open];
+        Self::NAMES.into_iter().zip(counts).filter(|(_, count)| *count > 0)
     }
 }
 

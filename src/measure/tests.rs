@@ -1,6 +1,6 @@
 use super::*;
 use crate::time::Duration;
-use crate::wire::{Options, SegmentNote, SeqNum};
+use crate::wire::{SegmentNote, SeqNum};
 
 /// Feeds events by the millisecond.
 struct Run(Measure);
@@ -33,10 +33,8 @@ impl Run {
             ack: SeqNum(8),
             flags: Flags::SYN | Flags::ACK,
             window: 100,
-            urgent: 0,
-            len: 0,
             segs: 1,
-            options: Options::default(),
+            ..SegmentNote::default()
         };
         self.at(millis, flow, Some(Leg::Client), Event::SegmentOut { segment })
     }

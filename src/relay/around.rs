@@ -16,6 +16,8 @@ use crate::wire::{IcmpNote, Segment};
 pub(super) struct Around {
     plan: Plan,
     held: Held<(Point, Segment)>,
+    /// Those that wait for later ones to pass: how many more.
+    behind: Held<(Point, Segment, u8)>,
     /// What faults want done to the flow once the segment at hand has been taken.
     acts: VecDeque<Action>,
     /// Upstream and downstream; only if a fault shapes bytes.
@@ -38,18 +40,19 @@ impl Around {
     /// `None` for an empty plan: a flow without faults pays one test per segment.
     pub(super) fn new(mut plan: Plan, limits: &Limits) -> Option<Box<Self>> {
         let pipes = plan.take_shape_dice().map(|dice| Box::new(dice.map(Pipe::new)));
-        let held = Held::new(limits.held_segments);
+        let (held, behind) = (Held::new(limits.held_segments), Held::new(limits.held_segments));
         (!plan.is_empty()).then(|| {
             let (acts, heard, unheard) = (VecDeque::new(), Instant::ZERO, [false; 2]);
-            Box::new(Self { plan, held, acts, pipes, silent: false, mute: false, unheard, heard })
+            Box::new(Self { plan, held, behind, acts, pipes, silent: false, mute: false, unheard, heard })
         })
     }
 
     pub(super) fn poll_timeout(&self) -> Option<Instant> {
         let pipes = self.pipes.iter().flat_map(|pipes| pipes.iter());
         let pipes = pipes.fold(None, |next, pipe| earliest(next, pipe.poll_timeout()));
+        let held = earliest(self.held.poll_timeout(), self.behind.poll_timeout());
         let own = earliest(self.forgets_at(), pipes);
-        earliest(earliest(self.plan.poll_timeout(), self.held.poll_timeout()), own)
+        earliest(earliest(self.plan.poll_timeout(), held), own)
     }
 
     /// When nobody can be thought to speak again, where a fault may have cut off the end.
@@ -59,14 +62,19 @@ impl Around {
 
     /// Nothing is left to act on. A timer that still runs must wake nobody: it would never be served.
     fn end(&mut self) {
-        self.plan = Plan::default();
+        self.plan.retire();
         self.pipes = None;
         (self.mute, self.unheard) = (false, [false; 2]);
     }
 
     /// True if nothing waits here.
     pub(super) fn is_idle(&self) -> bool {
-        self.held.is_empty()
+        self.held.is_empty() && self.behind.is_empty()
+    }
+
+    fn pop_due(&mut self, now: Instant) -> Option<(Point, Segment)> {
+        let behind = |around: &mut Self| around.behind.pop_due(now).map(|(at, segment, _)| (at, segment));
+        self.held.pop_due(now).or_else(|| behind(self))
     }
 
     fn pipe(&mut self, leg: Leg) -> Option<&mut Pipe> {
@@ -107,14 +115,17 @@ impl Flow {
             Verdict::Pass | Verdict::Rewrite => {}
             Verdict::Drop => return self.lose(leg, true),
             Verdict::Hold(time) => return self.hold(cx, at, time, segment),
+            Verdict::Behind(segments, time) => return self.put_behind(cx, at, segments, time, segment),
             Verdict::Duplicate(copies) => {
                 for _ in 0..copies {
                     self.take_in(cx, leg, segment.clone());
                 }
             }
+            Verdict::Echo(copies, time) => self.echo(cx, at, copies, time, &segment),
         }
         self.lose(leg, false);
         self.take_in(cx, leg, segment);
+        self.pass_by(cx, at);
     }
 
     /// Notes whether the last segment of the peer of `leg` was lost.
@@ -133,12 +144,18 @@ impl Flow {
             Verdict::Pass | Verdict::Rewrite => 0,
             Verdict::Drop => return,
             Verdict::Hold(time) => return self.hold(cx, at, time, segment),
+            Verdict::Behind(segments, time) => return self.put_behind(cx, at, segments, time, segment),
             Verdict::Duplicate(copies) => copies,
+            Verdict::Echo(copies, time) => {
+                self.echo(cx, at, copies, time, &segment);
+                0
+            }
         };
         for _ in 0..copies {
             self.push_segment(cx, leg, segment.clone());
         }
         self.push_segment(cx, leg, segment);
+        self.pass_by(cx, at);
     }
 
     /// True if nothing passes any more.
@@ -158,6 +175,16 @@ impl Flow {
             self.perform(cx, deed);
         }
         verdict
+    }
+
+    /// What leaves by `leg` passes the faults that stand next to its peer.
+    pub(super) fn pass_outermost(&mut self, cx: &mut Cx<'_>, leg: Leg, segment: &mut Segment) {
+        if self.around.as_ref().is_some_and(|around| around.plan.has_outermost()) {
+            let progress = self.progress();
+            if let Some(around) = &mut self.around {
+                around.plan.outermost(cx, Point { leg, way: Way::Out }, segment, &progress);
+            }
+        }
     }
 
     fn perform(&mut self, cx: &mut Cx<'_>, deed: Deed) {
@@ -190,6 +217,7 @@ impl Flow {
                 if let Some(around) = &mut self.around {
                     around.silent = true;
                     around.held.clear();
+                    around.behind.clear();
                 }
                 // For the knobs.
                 self.unsettled = true;
@@ -211,14 +239,42 @@ impl Flow {
         }
     }
 
+    fn echo(&mut self, cx: &mut Cx<'_>, at: Point, copies: u8, time: Duration, segment: &Segment) {
+        for _ in 0..copies {
+            self.hold(cx, at, time, segment.clone());
+        }
+    }
+
+    fn put_behind(&mut self, cx: &mut Cx<'_>, at: Point, segments: u8, most: Duration, segment: Segment) {
+        if let Some(around) = &mut self.around {
+            around.behind.push(cx, cx.now + most, (at, segment, segments));
+        }
+    }
+
+    /// A segment has passed here: one that waited for it, and for no more, goes on behind it.
+    fn pass_by(&mut self, cx: &mut Cx<'_>, at: Point) {
+        let Some(around) = self.around.as_mut().filter(|around| !around.behind.is_empty()) else { return };
+        let released = around.behind.take(|(point, _, left)| {
+            *left = left.saturating_sub(u8::from(*point == at));
+            *left == 0
+        });
+        for (at, segment, _) in released {
+            self.let_go(cx, at, segment);
+        }
+    }
+
     /// Lets held segments go whose time has come.
     pub(super) fn release_held(&mut self, cx: &mut Cx<'_>) {
-        while let Some((at, segment)) = self.around.as_mut().and_then(|around| around.held.pop_due(cx.now)) {
-            let cx = &mut cx.for_leg(at.leg);
-            match at.way {
-                Way::In => self.take_in(cx, at.leg, segment),
-                Way::Out => self.push_segment(cx, at.leg, segment),
-            }
+        while let Some((at, segment)) = self.around.as_mut().and_then(|around| around.pop_due(cx.now)) {
+            self.let_go(cx, at, segment);
+        }
+    }
+
+    fn let_go(&mut self, cx: &mut Cx<'_>, at: Point, segment: Segment) {
+        let cx = &mut cx.for_leg(at.leg);
+        match at.way {
+            Way::In => self.take_in(cx, at.leg, segment),
+            Way::Out => self.push_segment(cx, at.leg, segment),
         }
     }
 

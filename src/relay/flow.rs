@@ -23,7 +23,7 @@ use crate::fault::{Plan, Progress};
 use crate::tcp::{Connection, IcmpError, SynInfo, TxCaps, reset_for};
 use crate::time::{Instant, earliest};
 use crate::trace::{Event, FlowId, Leg, Outcome};
-use crate::wire::{Flags, IcmpNote, IpMeta, Segment, Tuple};
+use crate::wire::{Flags, IcmpNote, IpMeta, Segment, SeqNum, Tuple};
 
 /// What a flow wants sent.
 #[derive(Debug)]
@@ -80,6 +80,8 @@ pub struct Flow {
     pub(super) server: SocketAddr,
     pub(super) settings: Arc<Settings>,
     pub(super) syn: SynInfo,
+    /// SEG.SEQ of the client's SYN on the wire; in `syn` it is as the plan has made it.
+    pub(super) isn: SeqNum,
     pub(super) phase: Phase,
     /// True after an input, until the legs have been coupled.
     pub(super) unsettled: bool,
@@ -160,6 +162,7 @@ impl Flow {
             server,
             settings: Arc::clone(settings),
             syn: SynInfo::of(syn),
+            isn: syn.seq,
             phase: Phase::Waiting,
             unsettled: false,
             reset_passes_to: None,
@@ -178,6 +181,9 @@ impl Flow {
     pub fn on_segment(&mut self, cx: &mut Cx<'_>, leg: Leg, segment: Segment) {
         let cx = &mut cx.for_flow(self.id);
         let cx = &mut cx.for_leg(leg);
+        if leg == Leg::Client {
+            self.hear(cx.now, &segment);
+        }
         if self.around.is_none() {
             cx.segment_in(&segment);
             self.take_in(cx, leg, segment);
@@ -377,7 +383,8 @@ impl Flow {
         self.send_out(cx, leg, reset_for(segment));
     }
 
-    pub(super) fn push_segment(&mut self, cx: &mut Cx<'_>, leg: Leg, segment: Segment) {
+    pub(super) fn push_segment(&mut self, cx: &mut Cx<'_>, leg: Leg, mut segment: Segment) {
+        self.pass_outermost(cx, leg, &mut segment);
         cx.segment_out(&segment);
         self.out.push_back(Output::Segment { tuple: self.arriving(leg).reverse(), segment });
     }
@@ -419,6 +426,7 @@ impl Flow {
 
     pub(super) fn progress(&self) -> Progress {
         Progress {
+            ipv6: self.server.is_ipv6(),
             opened: self.opened,
             established: self.established,
             upstream_bytes: self.legs[Leg::Client].byte_counts().0,

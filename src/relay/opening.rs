@@ -32,7 +32,11 @@ impl Flow {
             if segment.seq == self.syn.seq + 1 {
                 self.cancel(cx);
             }
-        } else if segment.has(Flags::SYN) && !segment.has(Flags::ACK) && segment.seq == self.syn.seq {
+        } else if segment.has(Flags::SYN)
+            && !segment.has(Flags::ACK)
+            // The first one that the plan lets through has the number that the plan has given it.
+            && (segment.seq == self.syn.seq || self.phase == Phase::Waiting)
+        {
             self.on_syn(cx, segment);
         } else {
             cx.emit(Event::Discarded { reason: "not a SYN, before the handshake" });
@@ -41,10 +45,7 @@ impl Flow {
 
     /// The first SYN, or the same again.
     fn on_syn(&mut self, cx: &mut Cx<'_>, segment: &Segment) {
-        let interval = cx.now.since(self.last_syn);
         self.syn = SynInfo::of(segment);
-        self.last_syn = cx.now;
-        self.expires = cx.now + self.patience(interval);
         match self.phase {
             Phase::Waiting => self.dial(cx),
             Phase::Dialling => {
@@ -56,10 +57,22 @@ impl Flow {
         }
     }
 
+    /// A client that still sends SYNs has not given up, also where a fault loses them: all of them are one connect.
+    pub(super) fn hear(&mut self, now: Instant, segment: &Segment) {
+        let opening = matches!(self.phase, Phase::Waiting | Phase::Dialling | Phase::Silent);
+        if opening && segment.has(Flags::SYN) && !segment.has(Flags::ACK) && segment.seq == self.syn.seq {
+            let interval = now.since(self.last_syn);
+            self.last_syn = now;
+            self.expires = now + self.patience(interval);
+        }
+    }
+
     /// How long after a SYN, which came `interval` after the one before, the client counts as gone.
     fn patience(&self, interval: Duration) -> Duration {
         match self.settings.uplink {
             Uplink::Transparent => PATIENCE.max(interval * 3),
+            // Nothing is dialled, because a fault loses the SYNs.
+            Uplink::Socket if self.phase == Phase::Waiting => PATIENCE.max(interval * 3),
             // The kernel repeats the SYNs of a socket by itself, on the schedule of this machine, which is the client's
             // too: intervals of a second at least, and none longer than twice the last one.
             Uplink::Socket => Duration::from_secs(1).max(interval * 2) + Duration::from_millis(500),
@@ -120,9 +133,9 @@ impl Flow {
     /// The network refused with an ICMP error, which `from` reported. It must quote the client's own SYN to be believed.
     pub(super) fn refuse_by_icmp(&mut self, cx: &mut Cx<'_>, kind: u8, code: u8, from: IpAddr) {
         cx.for_leg(Leg::Client).emit(Event::Icmp { kind, code, sent: true });
-        let note =
-            IcmpNote { from, quoted: self.arriving(Leg::Client), seq: self.syn.seq, kind, code, mtu: 0 };
-        self.out.push_back(Output::Icmp { note, quoted: Box::new(as_segment(&self.syn)) });
+        let note = IcmpNote { from, quoted: self.arriving(Leg::Client), seq: self.isn, kind, code, mtu: 0 };
+        let quoted = Box::new(Segment { seq: self.isn, ..as_segment(&self.syn) });
+        self.out.push_back(Output::Icmp { note, quoted });
         self.refused(cx, Outcome::RefusedIcmp);
     }
 
@@ -171,13 +184,16 @@ impl Flow {
             return false;
         }
         match self.phase {
-            Phase::Waiting | Phase::Dialling | Phase::Silent => segment.seq != self.syn.seq,
+            Phase::Waiting | Phase::Dialling | Phase::Silent => segment.seq != self.isn,
             Phase::Accepting => false,
             // A late copy of this connection's own SYN opens nothing.
-            Phase::Open | Phase::Ended if segment.seq == self.syn.seq => false,
+            Phase::Open | Phase::Ended if segment.seq == self.isn => false,
             Phase::Open | Phase::Ended => match &self.legs[Leg::Client] {
                 Link::Gone => true,
-                Link::Tcp(tcp) => tcp.closed || tcp.conn.may_reopen(segment),
+                Link::Tcp(tcp) => {
+                    let seq = segment.seq + (self.syn.seq - self.isn.0).0;
+                    tcp.closed || tcp.conn.may_reopen(&Segment { seq, ..segment.clone() })
+                }
                 Link::Socket(_) => false,
             },
         }

@@ -1,9 +1,11 @@
 //! What a person reads: the ladder of a flow and the summary of a run. Made from events; pure text with roles for colour.
 
 pub mod ladder;
+pub mod matrix;
 pub mod summary;
 pub mod text;
 
 pub use ladder::{Ladder, Ladders};
+pub use matrix::Matrix;
 pub use summary::{Summary, status_line};
 pub use text::{Line, Role, Span, Style, Text};

@@ -1,11 +1,16 @@
 //! What a run amounts to: flows, outcomes, rules, latencies, limits; as text and as JSON.
 
+use std::sync::Arc;
+
 use serde::Serialize;
 use unicode_width::UnicodeWidthStr as _;
 
 use super::text::{Line, Role, Style, Text, bytes, duration, grouped};
-use crate::measure::{Bound, Counters, Latencies, Latency, Measure, NameCount, PERCENTILES, RuleCount};
-use crate::time::Instant;
+use crate::measure::{
+    Bound, Counters, Judgement, Latencies, Latency, Measure, NameCount, Observed, PERCENTILES, Reading,
+    RuleCount,
+};
+use crate::time::{Duration, Instant};
 
 /// Widest a rule's name is printed.
 const RULE: usize = 40;
@@ -28,6 +33,36 @@ pub struct Summary<'a> {
     pub limits: &'a [NameCount],
     /// Why packets were discarded.
     pub discarded: &'a [NameCount],
+    /// What the time scale did, if there was one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub time_scale: Option<TimeScale>,
+    /// How the assertions came out.
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    pub assertions: &'a [Judgement],
+}
+
+/// A time scale other than 1.
+#[derive(Clone, Debug, Serialize)]
+pub struct TimeScale {
+    /// What times are multiplied with.
+    pub factor: f64,
+    /// The times that are scaled.
+    pub scaled: Vec<ScaledTime>,
+    /// The rules that keep their times.
+    pub unscaled: Vec<Arc<str>>,
+}
+
+/// A time of a rule that is scaled.
+#[derive(Clone, Debug, Serialize)]
+pub struct ScaledTime {
+    /// The rule.
+    pub rule: Arc<str>,
+    /// Its attribute.
+    pub attribute: &'static str,
+    /// The time as it was written, in seconds.
+    pub from_seconds: f64,
+    /// The time that is in force, in seconds.
+    pub seconds: f64,
 }
 
 impl<'a> Summary<'a> {
@@ -42,6 +77,8 @@ impl<'a> Summary<'a> {
             latencies: measure.latencies(),
             limits: measure.limits(),
             discarded: measure.discarded(),
+            time_scale: None,
+            assertions: &[],
         }
     }
 
@@ -63,7 +100,22 @@ impl<'a> Summary<'a> {
                 format!("{} flows have no latencies: too many at once", grouped(self.counters.untimed));
             text.0.push(Line::of(Role::Again, line));
         }
+        text.0.extend(self.time_scale.iter().flat_map(TimeScale::draw));
+        text.0.extend(self.assertion_lines(style));
         text
+    }
+
+    fn assertion_lines(&self, style: &Style) -> Vec<Line> {
+        let line = |judgement: &Judgement| {
+            let Judgement { assertion, holds, observed: seen } = judgement;
+            let (told, role) = if *holds { ("holds", Role::Plain) } else { ("fails", Role::Fault) };
+            let seen: Vec<String> = seen.iter().map(observed).collect();
+            let mut line = Line::of(Role::Plain, format!("assert {assertion}: "));
+            line.push(role, told);
+            line.push(Role::Plain, format!("; {}", style.words(&seen.join(", "))));
+            line
+        };
+        self.assertions.iter().map(line).collect()
     }
 
     fn totals(&self, style: &Style) -> Vec<Line> {
@@ -138,6 +190,33 @@ impl<'a> Summary<'a> {
             lines.push(line);
         }
         lines
+    }
+}
+
+impl TimeScale {
+    fn draw(&self) -> Vec<Line> {
+        let Self { factor, scaled, unscaled } = self;
+        let mut lines = vec![Line::of(Role::Again, format!("time scale {factor}"))];
+        for ScaledTime { rule, attribute, from_seconds, seconds } in scaled {
+            let line = format!("  {rule}: {attribute} {from_seconds} s is {seconds} s");
+            lines.push(Line::of(Role::Again, line));
+        }
+        if !unscaled.is_empty() {
+            lines.push(Line::of(Role::Again, format!("  not scaled: {}", unscaled.join(", "))));
+        }
+        lines
+    }
+}
+
+/// What a quantity of an assertion was: `p99(connect) ≥3.00 s`.
+#[must_use]
+pub fn observed(Observed { what, value }: &Observed) -> String {
+    match *value {
+        Reading::Count { count } => format!("{what} {}", grouped(count)),
+        Reading::Time { micros, at_least } => {
+            format!("{what} {}", quantile(Bound { value: Duration::from_micros(micros), at_least }))
+        }
+        Reading::Nothing {} => format!("{what} without a value"),
     }
 }
 

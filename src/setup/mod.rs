@@ -7,6 +7,7 @@ mod lock;
 pub mod namespace;
 pub mod netlink;
 pub mod plan;
+pub mod process;
 pub mod resolv;
 mod sysctl;
 

@@ -93,6 +93,11 @@ impl Link {
     }
 
     fn send_one(&mut self, now: Instant, mut segment: Segment, ipv6: bool) {
+        if segment.bad_checksum {
+            // The receiver's kernel throws it away before its TCP sees it.
+            self.lost += 1;
+            return;
+        }
         let w = self.weather;
         // All dice are thrown for every packet, so that one property does not change the luck of another.
         let (lost, twice) = (self.rng.chance(w.loss), self.rng.chance(w.duplicate));

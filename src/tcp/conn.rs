@@ -335,7 +335,7 @@ impl Connection {
                 }
                 // 1, 3, 7, 15, 31 s after the first, as Linux; RFC 6298 §5.5.
                 let wait = Duration::from_secs(1) * (1u32 << (s.ours.sent - 1).min(7));
-                s.rto_at = Some(now + wait);
+                s.rto_at = (!s.cookie).then_some(now + wait);
                 (s.syn_ack(now), (s.ours.sent > 1).then_some(Resend::Rto))
             }
             Phase::Open(open) => {

@@ -105,8 +105,10 @@ impl Connection {
 
     /// Turns the knobs.
     pub fn set_knobs(&mut self, knobs: Knobs) {
-        if let Phase::Open(open) = &mut self.phase {
-            open.set_knobs(knobs);
+        match &mut self.phase {
+            Phase::Open(open) => open.set_knobs(knobs),
+            Phase::SynReceived(s) if knobs.syn_cookie => s.become_cookie(),
+            _ => {}
         }
     }
 

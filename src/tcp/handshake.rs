@@ -107,13 +107,20 @@ pub(super) struct SynReceived {
     pub active: bool,
     /// When the SYN-ACK leaves again.
     pub rto_at: Option<Instant>,
+    /// A real cookie has no state that could send it again ([`super::Knobs::syn_cookie`]).
+    pub cookie: bool,
     last_answer: Option<Instant>,
 }
 
 impl SynReceived {
     pub(super) const fn new(now: Instant, mut ours: Ours, peer: SynInfo, active: bool) -> Self {
         (ours.clock.recent, ours.clock.recent_at) = (peer.ts_val, now);
-        Self { ours, peer, active, rto_at: None, last_answer: None }
+        Self { ours, peer, active, rto_at: None, cookie: false, last_answer: None }
+    }
+
+    /// From now on no timer runs.
+    pub(super) const fn become_cookie(&mut self) {
+        (self.cookie, self.rto_at) = (true, None);
     }
 
     fn rcv_nxt(&self) -> SeqNum {

@@ -44,4 +44,7 @@ pub struct Knobs {
     pub single_segments: bool,
     /// Send what is ready to be sent, and then nothing, and run no timer: the path behind this leg is dead.
     pub mute: bool,
+    /// The SYN-ACK is a SYN cookie: no timer repeats it and the handshake waits for its ACK for ever; only a SYN is answered
+    /// again. Once turned in a handshake it stays for that handshake.
+    pub syn_cookie: bool,
 }

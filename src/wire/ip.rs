@@ -140,23 +140,32 @@ pub(super) fn emit<const N: usize>(
     let start = out.len();
     match (src, dst) {
         (IpAddr::V4(src), IpAddr::V4(dst)) => {
-            out.extend([0x45, meta.tos]);
-            out.extend(field(20 + body_len));
-            out.extend([0, 0, 0x40, 0, meta.ttl, protocol, 0, 0]);
-            out.extend(src.octets());
-            out.extend(dst.octets());
-            let sum = Sum::default().with(&out[start..]).checksum();
-            out[start + 10..start + 12].copy_from_slice(&sum.to_be_bytes());
+            let mut header = [0; 20];
+            header[..2].copy_from_slice(&[0x45, meta.tos]);
+            header[2..4].copy_from_slice(&field(20 + body_len));
+            header[6..10].copy_from_slice(&[0x40, 0, meta.ttl, protocol]);
+            header[12..16].copy_from_slice(&src.octets());
+            header[16..].copy_from_slice(&dst.octets());
+            let sum = Sum::default().with(&header).checksum();
+            header[10..12].copy_from_slice(&sum.to_be_bytes());
+            append(out, &header);
         }
         (src, dst) => {
-            out.extend([0x60 | meta.tos >> 4, meta.tos << 4, 0, 0]);
-            out.extend(field(body_len));
-            out.extend([protocol, meta.ttl]);
-            out.extend(super::checksum::to_v6(src));
-            out.extend(super::checksum::to_v6(dst));
+            let mut header = [0; 40];
+            header[..2].copy_from_slice(&[0x60 | meta.tos >> 4, meta.tos << 4]);
+            header[4..6].copy_from_slice(&field(body_len));
+            header[6..8].copy_from_slice(&[protocol, meta.ttl]);
+            header[8..24].copy_from_slice(&super::checksum::to_v6(src));
+            header[24..].copy_from_slice(&super::checksum::to_v6(dst));
+            append(out, &header);
         }
     }
     out.len() - start
+}
+
+/// In one piece: `extend` goes byte by byte. The caller has the room.
+pub(super) fn append<const N: usize>(out: &mut ArrayVec<u8, N>, bytes: &[u8]) {
+    out.try_extend_from_slice(bytes).expect("there is room for the longest headers");
 }
 
 impl Tuple {

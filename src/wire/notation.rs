@@ -2,19 +2,21 @@
 //! `P. 1:1461(1460) ack 1 win 502 <nop,nop,TS val 7 ecr 3>`.
 //!
 //! In order: control bits; first sequence number, the one after the data, and their distance; then, where they mean
-//! something, `ack`, `win`, `urg` (the pointer), `segs` (wire segments of a super-segment), and the options in angle brackets.
+//! something, `ack`, `win`, `urg` (the pointer), `segs` (wire segments of a super-segment), `cksum bad` (it leaves with a wrong
+//! checksum), and the options in angle brackets.
 
 use std::fmt;
 use std::str::FromStr;
 
+use bytes::Bytes;
 use serde::Serialize;
 
 use super::options::{Options, SackBlock, Timestamps};
-use super::segment::{Flags, Segment};
+use super::segment::{Flags, IpMeta, Segment};
 use super::seq::SeqNum;
 use super::window::WindowScale;
 
-/// A segment without its data.
+/// A segment without its data, or with the first of them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SegmentNote {
     /// SEG.SEQ.
@@ -31,8 +33,14 @@ pub struct SegmentNote {
     pub len: u32,
     /// Wire segments (more than 1 for a super-segment).
     pub segs: u32,
+    /// It leaves with a wrong checksum.
+    pub bad_checksum: bool,
     /// TCP options.
     pub options: Options,
+    /// TTL and traffic class.
+    pub ip: IpMeta,
+    /// The first payload bytes, as many as somebody wants to see ([`crate::trace::Sink::snaplen`]).
+    pub data: Bytes,
 }
 
 impl From<&Segment> for SegmentNote {
@@ -45,7 +53,10 @@ impl From<&Segment> for SegmentNote {
             urgent: s.urgent,
             len: s.payload.len(),
             segs: s.segs(),
+            bad_checksum: s.bad_checksum,
             options: s.options.clone(),
+            ip: s.ip,
+            data: Bytes::new(),
         }
     }
 }
@@ -56,8 +67,8 @@ impl Serialize for SegmentNote {
     }
 }
 
-/// Letters and order of tcpdump.
-const LETTERS: [(Flags, char); 9] = [
+/// Letters and order of tcpdump, which is silent about the reserved bits.
+const LETTERS: [(Flags, char); 10] = [
     (Flags::FIN, 'F'),
     (Flags::SYN, 'S'),
     (Flags::RST, 'R'),
@@ -67,6 +78,7 @@ const LETTERS: [(Flags, char); 9] = [
     (Flags::ECE, 'E'),
     (Flags::CWR, 'W'),
     (Flags::AE, 'e'),
+    (Flags::RESERVED, 'r'),
 ];
 
 impl fmt::Display for Flags {
@@ -105,6 +117,9 @@ impl fmt::Display for SegmentNote {
         if self.segs > 1 {
             write!(f, " segs {}", self.segs)?;
         }
+        if self.bad_checksum {
+            f.write_str(" cksum bad")?;
+        }
         if self.options != Options::default() {
             write!(f, " <{}>", self.options)?;
         }
@@ -142,7 +157,9 @@ impl FromStr for SegmentNote {
                         return Err(NotationError::new("segs (from 1)", value));
                     }
                 }
-                _ => return Err(NotationError::new("field (ack, win, urg, segs)", name)),
+                "cksum" if value == "bad" => note.bad_checksum = true,
+                "cksum" => return Err(NotationError::new("cksum (bad)", value)),
+                _ => return Err(NotationError::new("field (ack, win, urg, segs, cksum)", name)),
             }
         }
         Ok(note)
@@ -303,6 +320,8 @@ mod tests {
             "P. 101:1549(1448) ack 201 win 502 <nop,nop,TS val 5 ecr 4>",
             ". 4294967290:10(16) ack 1 win 0",
             "P.U 101:102(1) ack 201 win 502 urg 1",
+            ".r 101:102(1) ack 201 win 502",
+            ". 101:102(1) ack 201 win 502 cksum bad",
             ". 101:65261(65160) ack 201 win 502 segs 45",
             "F. 101:101(0) ack 201 win 502",
             "R. 0:0(0) ack 101 win 0",
@@ -322,7 +341,8 @@ mod tests {
             ("S 0:5(4)", r#"bad sequence numbers (first:after(length)): "0:5(4)""#),
             ("S 0:0(0) win 70000", r#"bad win: "70000""#),
             ("S 0:0(0) win", r#"bad win: "nothing""#),
-            ("S 0:0(0) ttl 3", r#"bad field (ack, win, urg, segs): "ttl""#),
+            ("S 0:0(0) ttl 3", r#"bad field (ack, win, urg, segs, cksum): "ttl""#),
+            ("S 0:0(0) cksum good", r#"bad cksum (bad): "good""#),
             (". 1:2(1) segs 0", r#"bad segs (from 1): "0""#),
             ("S 0:0(0) <mss", r#"bad options (no closing '>'): "mss""#),
             ("S 0:0(0) <mss 70000>", r#"bad mss: "70000""#),
@@ -340,7 +360,7 @@ mod tests {
     proptest! {
         #[test]
         fn any_segment_survives_its_text(segment in any_segment()) {
-            let note = SegmentNote::from(&segment);
+            let note = SegmentNote { ip: IpMeta::default(), ..SegmentNote::from(&segment) };
             prop_assert_eq!(note.to_string().parse::<SegmentNote>(), Ok(note));
         }
 

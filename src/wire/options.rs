@@ -2,6 +2,7 @@
 
 use arrayvec::ArrayVec;
 
+use super::ip::append;
 use super::seq::SeqNum;
 use super::window::WindowScale;
 
@@ -173,8 +174,10 @@ impl Writer {
             self.whole = false;
             return;
         }
-        self.out.extend(std::iter::repeat_n(NOP, nops));
-        self.out.extend(parts.iter().flat_map(|part| part.iter().copied()));
+        append(&mut self.out, &[NOP; 2][..nops]);
+        for part in parts {
+            append(&mut self.out, part);
+        }
     }
 }
 

@@ -31,6 +31,8 @@ impl Flags {
     pub const CWR: Self = Self(0x080);
     /// Accurate ECN (was NS).
     pub const AE: Self = Self(0x100);
+    /// The three bits without a meaning. What comes in has them cut off.
+    pub const RESERVED: Self = Self(0xe00);
 
     /// True if all bits of `other` are set.
     #[must_use]
@@ -137,6 +139,8 @@ pub struct Segment {
     pub ip: IpMeta,
     /// Payload bytes per wire segment of a super-segment; 0 for a single segment.
     pub gso_size: u16,
+    /// It leaves with a wrong TCP checksum, and the receiver's kernel throws it away. Single segments only.
+    pub bad_checksum: bool,
 }
 
 impl Segment {
@@ -191,5 +195,114 @@ impl Segment {
     #[must_use]
     pub fn end(&self) -> SeqNum {
         self.seq + self.seq_len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use proptest::prelude::*;
+
+    use super::super::SegmentNote;
+    use super::super::tests::any_segment;
+    use super::*;
+
+    /// A segment in the notation, with the payload 0, 1, 2, … and cut by `gso_size`.
+    fn made(text: &str, gso_size: u16) -> Segment {
+        let note: SegmentNote = text.parse().unwrap();
+        Segment {
+            seq: note.seq,
+            ack: note.ack,
+            flags: note.flags,
+            window: RawWindow(note.window),
+            urgent: note.urgent,
+            options: note.options,
+            payload: Bytes::from((0..note.len).map(|n| n as u8).collect::<Vec<_>>()).into(),
+            gso_size,
+            ..Segment::default()
+        }
+    }
+
+    #[test]
+    fn a_super_segment_is_cut_as_its_senders_device_would_cut_it() {
+        for (sentence, whole, size, parts) in [
+            ("a single segment stays", "FP. 1:11(10) ack 1 win 5", 0, &["FP. 1:11(10) ack 1 win 5"][..]),
+            ("so does one without data", "S 1:1(0) win 5", 0, &["S 1:1(0) win 5"]),
+            ("so does one that fits", "P. 1:11(10) ack 1 win 5", 10, &["P. 1:11(10) ack 1 win 5"]),
+            (
+                "the last may be shorter; PSH is of the end",
+                "P. 1:11(10) ack 1 win 5",
+                4,
+                &[". 1:5(4) ack 1 win 5", ". 5:9(4) ack 1 win 5", "P. 9:11(2) ack 1 win 5"],
+            ),
+            (
+                "FIN is of the end, CWR of the start, ECE of all",
+                "FP.EW 1:9(8) ack 1 win 5",
+                4,
+                &[".EW 1:5(4) ack 1 win 5", "FP.E 5:9(4) ack 1 win 5"],
+            ),
+            (
+                "the options are those of all",
+                ". 1:3(2) ack 1 win 5 <nop,nop,TS val 7 ecr 3>",
+                1,
+                &[
+                    ". 1:2(1) ack 1 win 5 <nop,nop,TS val 7 ecr 3>",
+                    ". 2:3(1) ack 1 win 5 <nop,nop,TS val 7 ecr 3>",
+                ],
+            ),
+            (
+                "the urgent pointer stays at its byte and ends there",
+                ".U 1:13(12) ack 1 win 5 urg 6",
+                4,
+                &[".U 1:5(4) ack 1 win 5 urg 6", ".U 5:9(4) ack 1 win 5 urg 2", ". 9:13(4) ack 1 win 5"],
+            ),
+            (
+                "the numbers wrap",
+                ". 4294967290:2(8) ack 1 win 5",
+                4,
+                &[". 4294967290:4294967294(4) ack 1 win 5", ". 4294967294:2(4) ack 1 win 5"],
+            ),
+        ] {
+            let cut: Vec<String> =
+                made(whole, size).split().map(|part| SegmentNote::from(&part).to_string()).collect();
+            assert_eq!(cut, parts, "{sentence}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn the_parts_of_any_super_segment_are_the_whole(segment in any_segment()) {
+            let parts: Vec<Segment> = segment.clone().split().collect();
+            prop_assert_eq!(parts.len() as u32, segment.segs());
+            let mut seq = segment.seq;
+            let mut payload = Payload::empty();
+            for (i, part) in parts.iter().enumerate() {
+                prop_assert_eq!((part.seq, part.gso_size), (seq, 0));
+                prop_assert!(segment.gso_size == 0 || part.payload.len() <= u32::from(segment.gso_size));
+                prop_assert!(parts.len() == 1 || !part.payload.is_empty());
+                let (first, last) = (i == 0, i + 1 == parts.len());
+                for (flags, here) in
+                    [(Flags::FIN, last), (Flags::PSH, last), (Flags::CWR, first), (Flags::ACK, true), (Flags::SYN, true)]
+                {
+                    prop_assert_eq!(part.has(flags), here && segment.has(flags), "{:?} of part {}", flags, i);
+                }
+                let from = part.seq.diff(segment.seq);
+                if parts.len() > 1 {
+                    let pointer = i64::from(segment.urgent) - i64::from(from);
+                    prop_assert_eq!(i64::from(part.urgent), pointer.max(0));
+                    prop_assert_eq!(part.has(Flags::URG), segment.has(Flags::URG) && pointer > 0);
+                }
+                prop_assert_eq!((&part.options, part.ack, part.window, part.ip), (&segment.options, segment.ack, segment.window, segment.ip));
+                seq += part.payload.len();
+                part.payload.clone().into_parts().for_each(|bytes| payload.push(bytes));
+            }
+            prop_assert_eq!(payload, segment.payload);
+        }
+
+        #[test]
+        fn a_single_segment_is_its_own_only_part(segment in any_segment()) {
+            let single = Segment { gso_size: 0, ..segment };
+            prop_assert_eq!(single.clone().split().collect::<Vec<_>>(), vec![single]);
+        }
     }
 }

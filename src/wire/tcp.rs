@@ -3,6 +3,7 @@
 use arrayvec::ArrayVec;
 
 use super::Error;
+use super::ip::append;
 use super::options::Options;
 use super::segment::{Flags, Segment};
 use super::seq::SeqNum;
@@ -54,13 +55,14 @@ pub(super) fn emit<const N: usize>(
 ) {
     let words = (HEADER_LEN + options.len()) / 4;
     let offset_and_flags = (words as u16) << 12 | (seg.flags.0 & 0x0fff);
-    out.extend(src_port.to_be_bytes());
-    out.extend(dst_port.to_be_bytes());
-    out.extend(seg.seq.0.to_be_bytes());
-    out.extend(seg.ack.0.to_be_bytes());
-    out.extend(offset_and_flags.to_be_bytes());
-    out.extend(seg.window.0.to_be_bytes());
-    out.extend([0, 0]);
-    out.extend(seg.urgent.to_be_bytes());
-    out.extend(options.iter().copied());
+    let mut header = [0; HEADER_LEN];
+    header[..2].copy_from_slice(&src_port.to_be_bytes());
+    header[2..4].copy_from_slice(&dst_port.to_be_bytes());
+    header[4..8].copy_from_slice(&seg.seq.0.to_be_bytes());
+    header[8..12].copy_from_slice(&seg.ack.0.to_be_bytes());
+    header[12..14].copy_from_slice(&offset_and_flags.to_be_bytes());
+    header[14..16].copy_from_slice(&seg.window.0.to_be_bytes());
+    header[18..].copy_from_slice(&seg.urgent.to_be_bytes());
+    append(out, &header);
+    append(out, options);
 }

@@ -60,6 +60,7 @@ prop_compose! {
             payload,
             ip: IpMeta { ttl, tos },
             gso_size,
+            bad_checksum: false,
         }
     }
 }
@@ -366,5 +367,23 @@ fn icmp_that_is_no_error_about_tcp_passes_as_it_is() {
         packet[at] = byte;
         let trusted = VnetHdr { flags: VnetHdr::DATA_VALID, ..VnetHdr::default() };
         assert_eq!(parse(&packet, &trusted), Ok(Packet::Other), "{what}");
+    }
+}
+
+proptest! {
+    /// In every mode, and in a way that no device on the path repairs.
+    #[test]
+    fn a_bad_checksum_is_bad_for_every_receiver(segment in any_segment(), ipv6: bool) {
+        let tuple = addresses(ipv6);
+        let segment = Segment { gso_size: 0, bad_checksum: true, ..segment };
+        for mode in [ChecksumMode::Offload, ChecksumMode::Full] {
+            let (vnet, packet) = whole(tuple, &segment, mode);
+            prop_assert_eq!(vnet, VnetHdr::default(), "nobody vouches for it and nobody finishes it");
+            prop_assert_eq!(parse(&packet, &vnet), Err(Error::TcpChecksum));
+            let good = Segment { bad_checksum: false, ..segment.clone() };
+            let (_, right) = whole(tuple, &good, ChecksumMode::Full);
+            let differ = packet.iter().zip(&right).filter(|(a, b)| a != b).count();
+            prop_assert_eq!(differ, 1, "nothing else is touched");
+        }
     }
 }

@@ -25,6 +25,8 @@ pub(crate) const SINGLES: &[Single] = &[
     ("idle-timeout resets who speaks next, client and server", idle_timeout),
     ("bandwidth lets the server's bytes pass at the rate and stops it", bandwidth),
     ("latency holds the server's bytes back", latency),
+    ("corrupt makes the command's kernel throw segments away", corrupt),
+    ("loss in bursts loses no byte", loss),
     ("a fault that needs the server's segments is refused with the reason", refused),
 ];
 
@@ -32,14 +34,14 @@ pub(crate) const SINGLES: &[Single] = &[
 const SLACK: Duration = Duration::from_millis(600);
 
 /// A command with a fault on its connections to the server's port, and the events.
-struct Bench {
+pub(crate) struct Bench {
     lab: Lab,
     events: Events,
     listener: TcpListener,
 }
 
 impl Bench {
-    fn new(family: Family, fault: &str) -> Self {
+    pub(crate) fn new(family: Family, fault: &str) -> Self {
         let events = Events::new();
         // Only the server's port: the laboratory itself uses others before.
         let rule = format!("{fault} match.server=:{}", lab::PORT);
@@ -48,7 +50,7 @@ impl Bench {
         Self { lab, events, listener }
     }
 
-    fn pair(&self) -> (TcpStream, TcpStream) {
+    pub(crate) fn pair(&self) -> (TcpStream, TcpStream) {
         self.lab.pair_by(&self.listener)
     }
 
@@ -61,17 +63,46 @@ impl Bench {
     }
 
     /// Waits until the faults have done this often something, and tells what.
-    fn fired(&self, times: usize) -> Vec<String> {
+    pub(crate) fn fired(&self, times: usize) -> Vec<String> {
         self.events.wait("fault that fired", |log: &Log| log.fired().len() >= times).fired()
     }
 }
 
+/// 64 KiB from the server, to the byte.
+fn download(bench: &Bench) {
+    let (mut client, mut server) = bench.pair();
+    let sent: Vec<u8> = (0..64 << 10).map(|n: u32| (n % 251) as u8).collect();
+    let bytes = sent.clone();
+    let writing = std::thread::spawn(move || server.write_all(&bytes).expect("sent"));
+    let (got, end) = lab::drain(&mut client);
+    writing.join().expect("it only writes");
+    assert!(got == sent && end == "EOF", "{} bytes, then {end}", got.len());
+}
+
+fn corrupt() {
+    let bench = Bench::new(Family::V4, "corrupt nth=3,5");
+    download(&bench);
+    assert_eq!(bench.fired(2), vec!["corrupt client downstream rewrite ."; 2]);
+    let text = bench.lab.client.run(|| std::fs::read_to_string("/proc/thread-self/net/snmp"));
+    let text = text.expect("/proc is there");
+    let mut tcp = text.lines().filter(|line| line.starts_with("Tcp: ")).map(|line| line.split(' '));
+    let (mut names, mut counts) = (tcp.next().expect("names"), tcp.next().expect("counts"));
+    let at = names.position(|name| name == "InCsumErrors").expect("Linux counts it");
+    assert_eq!(counts.nth(at), Some("2"));
+}
+
+fn loss() {
+    let bench = Bench::new(Family::V6, "loss p=0.05 burst=2");
+    download(&bench);
+    assert!(!bench.fired(1).is_empty());
+}
+
 #[track_caller]
-fn took(what: &str, time: Duration, expected: Duration) {
+pub(crate) fn took(what: &str, time: Duration, expected: Duration) {
     assert!(time >= expected && time < expected + SLACK, "{what} took {time:?} instead of {expected:?}");
 }
 
-fn is_ready(stream: &TcpStream, what: PollFlags, within: Duration) -> bool {
+pub(crate) fn is_ready(stream: &TcpStream, what: PollFlags, within: Duration) -> bool {
     lab::wait(stream.as_fd(), what, within)
 }
 

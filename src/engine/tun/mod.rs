@@ -8,11 +8,12 @@ mod sys;
 
 use std::fmt;
 use std::fs::File;
-use std::io::{self, IoSlice, Write};
+use std::io::{self, IoSlice};
 use std::net::Ipv6Addr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
-use bytes::{Bytes, BytesMut};
+use arrayvec::ArrayVec;
+use bytes::{Buf as _, Bytes, BytesMut};
 use smallvec::SmallVec;
 
 use crate::wire::vnet::{VNET_HDR_LEN, VnetHdr};
@@ -27,7 +28,12 @@ const QUEUE_BYTES: i32 = 16 << 20;
 /// More slices than this are joined before a write (`writev` takes 1024).
 const MAX_SLICES: usize = 256;
 
+/// A packet of at most so many bytes is copied and written in one piece, for which the kernel has a shorter way than for slices.
+const SMALL: usize = 512;
+
 const ETH_LEN: usize = 14;
+/// The room that [`Device::recv`] wants: the longest packet and all that can stand in front of it.
+pub const MAX_READ: usize = VNET_HDR_LEN + ETH_LEN + MAX_PACKET;
 
 /// A device that carries whole IP packets.
 #[derive(Debug)]
@@ -110,53 +116,51 @@ impl Device {
 
     /// Reads one IP packet into `buf`, which is cleared first. `None`: no packet is waiting.
     pub fn recv(&mut self, buf: &mut BytesMut) -> io::Result<Option<VnetHdr>> {
-        buf.clear();
-        buf.reserve(MAX_PACKET);
         loop {
-            let mut front = [0; VNET_HDR_LEN + ETH_LEN];
-            let front_len = VNET_HDR_LEN + self.framing.len();
-            match sys::read(self.file.as_fd(), &mut front[..front_len], buf) {
-                Ok(true) => {}
-                Ok(false) => continue,
+            buf.clear();
+            buf.reserve(MAX_READ);
+            match sys::read(self.file.as_fd(), buf) {
+                Ok(()) => {}
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Ok(None),
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
                 Err(e) => return Err(e),
             }
-            let (vnet, ethernet) = front.split_at(VNET_HDR_LEN);
-            if !self.framing.is_for_us(ethernet) {
-                buf.clear();
-                continue;
+            let Some((vnet, rest)) = buf.split_first_chunk() else { continue };
+            let vnet = VnetHdr::from_bytes(*vnet);
+            let Some(ethernet) = rest.get(..self.framing.len()) else { continue };
+            if self.framing.is_for_us(ethernet) {
+                buf.advance(VNET_HDR_LEN + self.framing.len());
+                return Ok(Some(moved(vnet, -(self.framing.len() as i32))));
             }
-            let vnet = vnet.try_into().expect("the array was split at its length");
-            return Ok(Some(moved(VnetHdr::from_bytes(vnet), -(self.framing.len() as i32))));
         }
     }
 
     /// Writes one IP packet: `head` is its headers, `parts` its payload. [`io::ErrorKind::WouldBlock`] and `ENOBUFS`
     /// mean that the packet is lost, as on any full link.
     pub fn send(&mut self, hdr: &VnetHdr, head: &[u8], parts: &[Bytes]) -> io::Result<()> {
-        let (file, framing) = match &mut self.loopback {
+        let (file, framing) = match &self.loopback {
             Some(loopback) if is_from_loopback(head) => (loopback, LOOPBACK),
-            _ => (&mut self.file, self.framing),
+            _ => (&self.file, self.framing),
         };
         let vnet = moved(*hdr, framing.len() as i32).to_bytes();
         let ethernet = framing.header(head);
         let joined;
-        let mut slices: SmallVec<[IoSlice<'_>; 8]> = SmallVec::new();
-        slices.push(IoSlice::new(&vnet));
-        slices.push(IoSlice::new(&ethernet[..framing.len()]));
-        slices.push(IoSlice::new(head));
-        if parts.len() <= MAX_SLICES {
-            slices.extend(parts.iter().map(|p| IoSlice::new(p)));
+        let parts = if parts.len() <= MAX_SLICES {
+            parts
         } else {
-            joined = parts.concat();
-            slices.push(IoSlice::new(&joined));
-        }
+            joined = [parts.concat().into()];
+            &joined
+        };
+        let slices = [&vnet, &ethernet[..framing.len()], head].into_iter();
+        let slices = slices.chain(parts.iter().map(|part| &part[..]));
+        let mut small = ArrayVec::<u8, SMALL>::new();
+        let fits = slices.clone().all(|slice| small.try_extend_from_slice(slice).is_ok());
+        let large: SmallVec<[_; 8]> = if fits { SmallVec::new() } else { slices.map(IoSlice::new).collect() };
         loop {
-            match file.write_vectored(&slices) {
+            match if fits { rustix::io::write(file, &small) } else { rustix::io::writev(file, &large) } {
                 Ok(_) => return Ok(()),
-                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-                Err(e) => return Err(e),
+                Err(rustix::io::Errno::INTR) => {}
+                Err(e) => return Err(e.into()),
             }
         }
     }

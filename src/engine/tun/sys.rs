@@ -9,7 +9,7 @@ use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::fs::OpenOptionsExt;
 
 use bytes::BytesMut;
-use libc::{c_int, c_short, c_uint, c_void, ifreq};
+use libc::{c_int, c_short, c_uint, ifreq};
 
 use super::OpenError;
 use crate::wire::vnet::VNET_HDR_LEN;
@@ -126,20 +126,15 @@ pub(super) fn open_packet(name: &str, receives: Receives, queue_bytes: c_int) ->
     Ok(socket)
 }
 
-/// Reads one packet: its first bytes into `front`, the rest behind the end of `buf`. False: it was shorter than that.
-pub(super) fn read(fd: BorrowedFd<'_>, front: &mut [u8], buf: &mut BytesMut) -> io::Result<bool> {
-    let spare = buf.spare_capacity_mut();
-    let slices = [
-        libc::iovec { iov_base: front.as_mut_ptr().cast::<c_void>(), iov_len: front.len() },
-        libc::iovec { iov_base: spare.as_mut_ptr().cast::<c_void>(), iov_len: spare.len() },
-    ];
-    // SAFETY: both slices are writable for the lengths given and live during the call.
-    let n = unsafe { libc::readv(fd.as_raw_fd(), slices.as_ptr(), slices.len() as c_int) };
-    let n = usize::try_from(n).map_err(|_| io::Error::last_os_error())?;
-    let Some(rest) = n.checked_sub(front.len()) else { return Ok(false) };
-    // SAFETY: the kernel has just written `rest` bytes behind the end of `buf`, within its capacity.
-    unsafe { buf.set_len(buf.len() + rest) };
-    Ok(true)
+/// Reads one packet behind the end of `buf`, as far as its capacity goes.
+///
+/// By the system call itself (rustix): that of the C library is a point where a thread can be cancelled, for which it takes and
+/// gives back a lock each time.
+pub(super) fn read(fd: BorrowedFd<'_>, buf: &mut BytesMut) -> io::Result<()> {
+    let n = rustix::io::read(fd, buf.spare_capacity_mut())?.0.len();
+    // SAFETY: the kernel has just written `n` bytes behind the end of `buf`, within its capacity.
+    unsafe { buf.set_len(buf.len() + n) };
+    Ok(())
 }
 
 fn request(name: &str) -> io::Result<ifreq> {

@@ -141,9 +141,12 @@ pub(super) fn rate(value: &Value) -> Result<u64, Problem> {
     }
 }
 
-/// A whole number from `from` to `to`.
+/// A whole number from `from` to `to`, decimal or, after `0x`, hexadecimal.
 pub(super) fn count(value: &Value, from: u64, to: u64) -> Result<u64, Problem> {
-    match value.text().parse::<u64>() {
+    let text = value.text();
+    // Sequence numbers are often written so.
+    let hex = text.strip_prefix("0x").filter(|digits| !digits.starts_with('+'));
+    match hex.map_or_else(|| text.parse(), |digits| u64::from_str_radix(digits, 16)) {
         Ok(n) if n < from => Err(Problem::says("too small".to_owned())),
         Ok(n) if n > to => Err(Problem::says("too large".to_owned())),
         Ok(n) => Ok(n),

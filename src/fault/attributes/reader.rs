@@ -142,6 +142,11 @@ impl<'a> Reader<'a> {
         })
     }
 
+    /// The value as it is written.
+    pub(in crate::fault) fn text(&self, name: &str) -> String {
+        self.look(name).map_or(String::new(), |(value, _)| value.text())
+    }
+
     /// A value that is right by itself and wrong with the others.
     pub(in crate::fault) fn wrong(&self, name: &str, why: &str) -> Error {
         match self.look(name) {

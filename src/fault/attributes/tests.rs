@@ -83,6 +83,7 @@ fn rates_are_bytes_per_second_whatever_their_unit() {
 fn counts_numbers_directions_and_lists_are_read() {
     for (name, text, read) in [
         ("copies", "64", "Some(64)"),
+        ("slots", "0xffffff00", "Some(4294967040)"),
         ("slots", "0", "Some(0)"),
         ("slots", "18446744073709551615", "Some(18446744073709551615)"),
         ("offset", "-2147483648", "Some(-2147483648)"),

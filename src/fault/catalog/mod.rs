@@ -4,6 +4,7 @@ mod ack;
 mod established;
 mod handshake;
 mod stream;
+mod stretch;
 mod teardown;
 mod window;
 
@@ -13,13 +14,31 @@ use crate::time::{Duration, Instant};
 /// All faults, by topic.
 pub const KINDS: &[Kind] = &[
     handshake::syn_drop::KIND,
+    handshake::syn_ack_drop::KIND,
     handshake::syn_ack_delay::KIND,
+    handshake::final_ack_drop::KIND,
+    handshake::accept_queue_full::KIND,
+    handshake::accept_stall::KIND,
+    handshake::ghost_connection::KIND,
+    handshake::option_strip::KIND,
+    handshake::wscale_strip::KIND,
+    handshake::mss_rewrite::KIND,
+    handshake::pmtu_blackhole::KIND,
     window::zero_window_stall::KIND,
     ack::ack_delay::KIND,
     established::rst_inject::KIND,
     established::blackhole::KIND,
     established::idle_timeout::KIND,
     established::acked_but_lost::KIND,
+    established::loss::KIND,
+    established::duplicate::KIND,
+    established::reorder::KIND,
+    established::corrupt::KIND,
+    established::sequence_shift::KIND,
+    established::timestamp_mangle::KIND,
+    established::rst_blind::KIND,
+    established::late_segment_rst::KIND,
+    established::odd_flags::KIND,
     teardown::fin_drop::KIND,
     teardown::half_close_broken::KIND,
     stream::latency::KIND,

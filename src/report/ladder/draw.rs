@@ -232,6 +232,9 @@ impl<'a> Pen<'a> {
         if !pure_ack {
             short.push_str(&format!(" {}:{}({})", seg.seq, seg.seq.wrapping_add(seg.len), seg.len));
         }
+        if seg.bad_checksum {
+            short.push_str(" cksum bad");
+        }
         if seg.segs > 1 {
             short.push_str(&format!(" {times}{}", seg.segs));
         }
@@ -260,6 +263,7 @@ impl<'a> Pen<'a> {
                 match mark.did {
                     _ if long => format!("{rule} {}", mark.does()),
                     Did::Hold(time) => format!("{rule}, {} s", brief_seconds(time)),
+                    Did::Behind(segments) => format!("{rule}, behind {segments}"),
                     _ => rule.to_string(),
                 },
             );

@@ -54,6 +54,8 @@ pub struct Ladder {
     marks: [Vec<Mark>; 2],
     resent: [Option<Resend>; 2],
     held: VecDeque<(Leg, Way, SegmentNote, Instant)>,
+    /// Segments of the faults' own, and copies: how many are still to come.
+    made: VecDeque<(Leg, Way, SegmentNote, Mark, u8)>,
     /// Our states now.
     ours: [State; 2],
     end: Option<End>,
@@ -84,6 +86,7 @@ impl Ladder {
             marks: [Vec::new(), Vec::new()],
             resent: [None; 2],
             held: VecDeque::new(),
+            made: VecDeque::new(),
             ours: [State::Closed; 2],
             end: None,
         }
@@ -161,8 +164,12 @@ impl Ladder {
         self.flush_states();
         let delivered = fate == Fate::Passed;
         let track = &mut self.legs[leg as usize];
-        let (seg, meaning, again) = track.observe(at, way == Way::In, note, delivered);
+        let (seg, meaning, mut again) = track.observe(at, way == Way::In, note, delivered);
         let peer = track.peer_state();
+        if let Some(mark) = self.maker(leg, way, note, again.is_some()) {
+            self.marks[leg as usize].push(mark);
+            again = None;
+        }
         let held = self.held.iter().position(|(l, w, n, _)| (*l, *w) == (leg, way) && n == note);
         let released = held.and_then(|i| self.held.remove(i)).map(|(_, _, _, since)| at.since(since));
         let arrow = Arrow {
@@ -216,7 +223,7 @@ impl Ladder {
     fn fired(&mut self, at: Instant, leg: Leg, way: Way, mark: Mark, segment: Option<&SegmentNote>) {
         let fate = match mark.did {
             Did::Drop => Fate::Dropped,
-            Did::Hold(_) => Fate::Held,
+            Did::Hold(_) | Did::Behind(_) => Fate::Held,
             Did::Knob | Did::Release => {
                 let does = if mark.did == Did::Knob { "begins" } else { "ends" };
                 return self.note(at, Some(leg), Role::Fault, format!("{} {does}", mark.rule));
@@ -231,6 +238,18 @@ impl Ladder {
             let text = format!("{} {}", mark.rule, mark.does());
             return self.note(at, Some(leg), Role::Fault, text);
         };
+        let copies = match mark.did {
+            Did::Inject => 1,
+            Did::Duplicate(copies) => copies,
+            _ => 0,
+        };
+        if copies > 0 && self.made.len() < HELD {
+            let mark = Mark { did: Did::Inject, ..mark.clone() };
+            self.made.push_back((leg, way, note.clone(), mark, copies));
+        }
+        if mark.did == Did::Inject {
+            return;
+        }
         let at_relative = self.relative(at);
         if let Some(arrow) = self.rows.recent(at_relative, leg, way, note) {
             // The arrow was drawn before its fate was known.
@@ -245,6 +264,21 @@ impl Ladder {
         if fate == Fate::Held && self.held.len() < HELD {
             self.held.push_back((leg, way, note.clone(), at));
         }
+    }
+
+    /// The fault that has made a segment, if one has. A copy with data comes after the original.
+    fn maker(&mut self, leg: Leg, way: Way, note: &SegmentNote, again: bool) -> Option<Mark> {
+        if note.len > 0 && !again {
+            return None;
+        }
+        let i = self.made.iter().position(|(l, w, n, ..)| (*l, *w) == (leg, way) && n == note)?;
+        let (.., mark, left) = &mut self.made[i];
+        let mark = mark.clone();
+        *left -= 1;
+        if *left == 0 {
+            self.made.remove(i);
+        }
+        Some(mark)
     }
 
     fn note(&mut self, at: Instant, leg: Option<Leg>, role: Role, text: String) {

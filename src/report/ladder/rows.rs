@@ -44,6 +44,7 @@ impl Mark {
         match self.did {
             Did::Drop => "drops it".to_owned(),
             Did::Hold(time) => format!("holds it for {} s", brief_seconds(time)),
+            Did::Behind(segments) => format!("puts it behind {segments} later ones"),
             Did::Duplicate(copies) => format!("sends it {copies} times more"),
             Did::Rewrite => "rewrites it".to_owned(),
             Did::Inject => "injects it".to_owned(),

@@ -16,6 +16,7 @@ pub(super) struct Seg {
     pub(super) window: u32,
     pub(super) segs: u32,
     pub(super) urgent: u16,
+    pub(super) bad_checksum: bool,
     /// The options of a SYN.
     pub(super) options: Option<Box<str>>,
 }
@@ -129,7 +130,11 @@ impl Track {
                 me.fin_first = !me.has_acked(other.fin);
             }
             me.window = seg.window;
-            self.reset = has(Flags::RST);
+            // One that is not exact resets nobody (RFC 5961 §3).
+            let exact = from_peer
+                || me.next.is_none_or(|next| next == note.seq)
+                || other.acked.is_none_or(|acked| acked == note.seq);
+            self.reset = has(Flags::RST) && exact;
         }
         (seg, meaning, again)
     }
@@ -184,6 +189,7 @@ fn relative(me: &mut End, other: &mut End, note: &SegmentNote) -> Seg {
         ack,
         window: u32::from(note.window) << scale,
         segs: note.segs,
+        bad_checksum: note.bad_checksum,
         urgent: if note.flags.has(Flags::URG) { note.urgent } else { 0 },
         options: syn.then(|| note.options.to_string().into()),
     }
@@ -239,6 +245,29 @@ mod tests {
             track.peer_state().name()
         };
         script.iter().map(step).collect()
+    }
+
+    #[test]
+    fn only_an_exact_reset_closes() {
+        let open = ["< S 100:100(0) win 1", "> S. 500:500(0) ack 101 win 1", "< . 101:101(0) ack 501 win 1"];
+        for (sentence, rest, last) in [
+            ("in the window", &["> R 601:601(0) win 0"][..], "ESTABLISHED"),
+            ("exact", &["> R 501:501(0) win 0"], "CLOSED"),
+            (
+                "after data that it has not acknowledged",
+                &["> P. 501:511(10) ack 101 win 1", "> R 511:511(0) win 0"],
+                "CLOSED",
+            ),
+            (
+                "for who has not got them",
+                &["x P. 501:511(10) ack 101 win 1", "> R 501:501(0) win 0"],
+                "CLOSED",
+            ),
+            ("from the peer", &["< R 700:700(0) win 0"], "CLOSED"),
+        ] {
+            let script = [&open[..], rest].concat();
+            assert_eq!(states(true, &script).last(), Some(&last), "{sentence}");
+        }
     }
 
     #[test]

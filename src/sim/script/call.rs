@@ -40,7 +40,7 @@ pub enum Call {
     Urgent(u64),
     /// `space N`: the application takes N bytes more, and no more than these until it says so again.
     Space(u32),
-    /// `knobs [window=zero|dead|N] [ack=SECONDS] [every-other] [single]`: turns these and gives the others back.
+    /// `knobs [window=zero|dead|N] [ack=SECONDS] [every-other] [single] [cookie]`: turns these and gives the others back.
     Knobs(Knobs),
     /// `icmp KIND CODE MTU SEQ`: an ICMP error about our segment SEQ.
     Icmp {
@@ -109,6 +109,7 @@ fn parse_knobs(words: &[&str]) -> Result<Knobs, String> {
             Some(("window", n)) => knobs.window = WindowKnob::Cap(number(n)?),
             Some(("ack", delay)) => knobs.ack = AckKnob::Delay { delay: seconds(delay)?, every },
             None if *word == "single" => knobs.single_segments = true,
+            None if *word == "cookie" => knobs.syn_cookie = true,
             None if *word == "every-other" => {}
             _ => return Err(format!("no such knob: {word:?}")),
         }

@@ -285,6 +285,7 @@ impl Run {
             payload,
             ip: IpMeta { tos: pattern.ecn.unwrap_or_default(), ..IpMeta::default() },
             gso_size: 0,
+            bad_checksum: false,
         }
     }
 

@@ -8,7 +8,10 @@ mod ack;
 mod bench;
 mod established;
 mod handshake;
+mod options;
+mod queue;
 mod same_seed;
+mod segments;
 mod stream;
 mod teardown;
 mod window;
@@ -17,9 +20,18 @@ pub(crate) use bench::Proof;
 
 use crate::Single;
 
-/// All proofs, by topic of the catalogue.
-pub(crate) const PROOFS: [&[Proof]; 6] =
-    [handshake::PROOFS, window::PROOFS, ack::PROOFS, established::PROOFS, teardown::PROOFS, stream::PROOFS];
+/// All proofs, a file each.
+pub(crate) const PROOFS: &[&[Proof]] = &[
+    ack::PROOFS,
+    established::PROOFS,
+    handshake::PROOFS,
+    options::PROOFS,
+    queue::PROOFS,
+    segments::PROOFS,
+    stream::PROOFS,
+    teardown::PROOFS,
+    window::PROOFS,
+];
 
 pub(crate) const SINGLES: &[Single] =
     &[("the same seed gives the same event log twice", same_seed::same_seed)];

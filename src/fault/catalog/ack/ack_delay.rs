@@ -41,6 +41,7 @@ pub(in crate::fault) const KIND: Kind = Kind {
     ],
     bounds: &["after_bytes", "after", "for", "at", "every"],
     default_bound: None,
+    scales: &[],
     source: Source {
         id: "E7",
         incident: "tiberius#46, ray#4318: small writes without TCP_NODELAY wait 40 ms for an ACK",

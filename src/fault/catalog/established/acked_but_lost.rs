@@ -35,6 +35,7 @@ pub(in crate::fault) const KIND: Kind = Kind {
     // It cannot end before the connection does: later bytes would follow a hole.
     bounds: &["after_bytes", "after", "at"],
     default_bound: Some(("after_bytes", "1")),
+    scales: &[],
     source: Source {
         id: "E26",
         incident: "every split-TCP proxy or load balancer that crashes: what it has acknowledged is gone",

@@ -27,6 +27,7 @@ pub(in crate::fault) const KIND: Kind = Kind {
     }],
     bounds: &["after_bytes", "after", "for", "at", "every"],
     default_bound: Some(("after_bytes", "1")),
+    scales: &["after", "for", "at", "every"],
     source: Source {
         id: "E14",
         incident: "kubernetes/client-go#374, grpc/grpc-go#3206, redis/lettuce#2082: a dead peer is noticed after 15 minutes",

@@ -43,6 +43,7 @@ pub(in crate::fault) const KIND: Kind = Kind {
     bounds: &["after_bytes", "after", "for", "at", "every"],
     // The first data byte.
     default_bound: Some(("after_bytes", "1")),
+    scales: &["after"],
     source: Source {
         id: "E16",
         incident: "klzgrad/naiveproxy#558: RST 7 ms after the ClientHello on a path of 318 ms; net4people/bbs#285",

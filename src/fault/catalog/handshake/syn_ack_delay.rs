@@ -36,6 +36,7 @@ pub(in crate::fault) const KIND: Kind = Kind {
     ],
     bounds: &["first", "nth", "after", "for", "at", "every", "share"],
     default_bound: None,
+    scales: &[],
     source: Source {
         id: "H22",
         incident: "Shopify/toxiproxy#72, #123, #410: a slow connect, which a proxy that accepts by itself cannot make",

@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use crate::fault::{Engine, Fault, Kind, Moment, Play, Point, Progress, Scene, Source, Topic, Verdict, Way};
+use crate::fault::{
+    Alias, Engine, Fault, Kind, Moment, Play, Point, Progress, Scene, Source, Topic, Verdict, Way,
+};
 use crate::trace::{Direction, Leg};
 use crate::wire::{Flags, Segment};
 
@@ -15,12 +17,26 @@ pub(in crate::fault) const KIND: Kind = Kind {
     attributes: &[],
     bounds: &["first", "nth", "after", "for", "at", "every", "share"],
     default_bound: Some(("first", "1")),
+    scales: &[],
     source: Source {
         id: "H1",
         incident: "kubernetes/kubernetes#76699: SYN retransmissions through a NodePort; aws/amazon-vpc-cni-k8s#516: SYNs lost \
                    in a race of source NAT",
     },
-    also: &[],
+    also: &[
+        Alias { id: "H2", name: "conntrack-insert-failed", rule: "syn-drop match.sibling=1ms first=1" },
+        Alias {
+            id: "H2",
+            name: "conntrack-entry-persists",
+            rule: "syn-drop match.sibling=1ms first=all for=120s",
+        },
+        Alias {
+            id: "H13",
+            name: "tw-recycle-nat",
+            rule: "syn-drop match.stamp_behind=60s first=all for=60s",
+        },
+        Alias { id: "H14", name: "port-reuse-drop", rule: "syn-drop match.reused=120s first=1" },
+    ],
     scene: Scene { rule: "syn-drop first=2", play: Play::Talk },
     sees: "connect() late by the client's own SYN schedule: 1.0, 2.0, 3.1, 4.1, 5.1, 7.1 s for 1 to 6 lost SYNs on Linux 6.5 \
            and later, 1, 3, 7, 15 s before; ETIMEDOUT when all are lost.",

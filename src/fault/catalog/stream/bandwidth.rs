@@ -41,6 +41,7 @@ pub(in crate::fault) const KIND: Kind = Kind {
     ],
     bounds: &["after_bytes", "after", "for", "at", "every"],
     default_bound: None,
+    scales: &[],
     source: Source { id: "X2", incident: "Toxiproxy's toxic of this name" },
     also: &[
         Alias { id: "E27", name: "bufferbloat", rule: "bandwidth rate=1Mbit buffer=125kB" },

@@ -34,6 +34,7 @@ pub(in crate::fault) const KIND: Kind = Kind {
     ],
     bounds: &["after_bytes", "after", "for", "at", "every"],
     default_bound: None,
+    scales: &[],
     source: Source { id: "X1", incident: "Toxiproxy's toxic of this name" },
     also: &[],
     scene: Scene { rule: "latency latency=500ms", play: Play::Talk },

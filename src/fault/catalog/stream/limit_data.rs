@@ -38,6 +38,7 @@ pub(in crate::fault) const KIND: Kind = Kind {
     ],
     bounds: &[],
     default_bound: None,
+    scales: &[],
     source: Source { id: "X7", incident: "Toxiproxy's toxic limit_data" },
     also: &[],
     scene: Scene { rule: "limit-data bytes=1000", play: Play::Pause },

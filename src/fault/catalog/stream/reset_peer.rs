@@ -34,6 +34,7 @@ pub(in crate::fault) const KIND: Kind = Kind {
     ],
     bounds: &["after_bytes", "after", "at"],
     default_bound: None,
+    scales: &[],
     source: Source { id: "X5", incident: "Toxiproxy's toxic reset_peer, as documented" },
     also: &[],
     scene: Scene { rule: "reset-peer timeout=1s", play: Play::Pause },

@@ -44,6 +44,7 @@ pub(in crate::fault) const KIND: Kind = Kind {
     ],
     bounds: &["after_bytes", "after", "for", "at", "every"],
     default_bound: None,
+    scales: &[],
     source: Source { id: "X6", incident: "Toxiproxy's toxic of this name" },
     also: &[],
     scene: Scene { rule: "slicer average_size=500 delay=200ms", play: Play::Talk },

@@ -24,6 +24,7 @@ pub(in crate::fault) const KIND: Kind = Kind {
     }],
     bounds: &["first", "nth", "after_bytes", "after", "for", "at", "every", "share"],
     default_bound: None,
+    scales: &[],
     source: Source {
         id: "T1",
         incident: "firewalls that have forgotten a flow swallow its FIN; the sender's schedule was measured on Linux 6.18",

@@ -34,6 +34,7 @@ pub(in crate::fault) const KIND: Kind = Kind {
     ],
     bounds: &["share"],
     default_bound: None,
+    scales: &[],
     source: Source {
         id: "T7",
         incident: "moby/moby#27539, envoyproxy/envoy#2067: after shutdown(WR) the reply never comes",

@@ -40,6 +40,7 @@ pub(in crate::fault) const KIND: Kind = Kind {
     ],
     bounds: &["after_bytes", "after", "at", "every"],
     default_bound: Some(("after_bytes", "64KiB")),
+    scales: &["hold"],
     source: Source {
         id: "E1",
         incident: "kubernetes/kubernetes#139506: an API server stuck on a client that had stopped reading; google/gvisor#10243",

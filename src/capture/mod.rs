@@ -1,0 +1,7 @@
+//! Captures: the segments of both legs as a pcapng file, with what faults did to them as packet comments. Made from events
+//! like everything else that is shown.
+
+mod capture;
+mod pcapng;
+
+pub use capture::Capture;

@@ -1,0 +1,65 @@
+//! The catalogue as a page of documentation: `docs/faults.md` is what `halfopen faults --markdown` prints.
+
+use std::fmt::Write as _;
+
+use crate::fault::{AttributeDoc, ENTRIES, Engine, KINDS, Kind, Topic, served};
+
+/// The whole page.
+pub(super) fn page() -> String {
+    let mut out = String::from(
+        "# Faults\n\n`halfopen faults --markdown` writes this page. `halfopen faults NAME` also draws the ladder.\n\n\
+         ## Entries of the catalogue\n\nWhat is known from production, and which fault is it. Where an engine is not named, the fault \
+         is refused there with the reason: `tun` is a gateway,\n`exec` a wrapped command, whose server leg is a kernel socket.\n\n\
+         | entry | what happens | rule | engines |\n|---|---|---|---|\n",
+    );
+    for entry in ENTRIES {
+        let _ = match served(entry.id) {
+            Some((kind, rule)) => {
+                writeln!(out, "| {} | {} | `{rule}` | {} |", entry.id, entry.name, engines(kind))
+            }
+            None => writeln!(out, "| {} | {} | not there yet | |", entry.id, entry.name),
+        };
+    }
+    for topic in Topic::ALL {
+        let _ = writeln!(out, "\n## {}", topic.title());
+        KINDS.iter().filter(|kind| kind.topic == topic).for_each(|kind| section(&mut out, kind));
+    }
+    out
+}
+
+fn engines(kind: &Kind) -> String {
+    kind.engines.iter().map(|engine: &Engine| engine.name()).collect::<Vec<_>>().join(", ")
+}
+
+fn section(out: &mut String, kind: &Kind) {
+    let _ = writeln!(out, "\n### {}\n\nIt {}.\n", kind.name, kind.summary);
+    let _ = writeln!(out, "- The application sees: {}", kind.sees);
+    let _ = writeln!(out, "- Known from: {} ({})", kind.source.incident, kind.source.id);
+    for alias in kind.also {
+        let _ = writeln!(out, "- {} ({}): `{}`", alias.name, alias.id, alias.rule);
+    }
+    let _ = writeln!(out, "- Engines: {}\n- Example: `--fault '{}'`", engines(kind), kind.example);
+    let _ = writeln!(
+        out,
+        "- On the wire: [`{}`](../tests/golden/ladder/fault/{}.txt), as a ladder",
+        kind.scene.rule, kind.name
+    );
+    let attributes = kind.documented();
+    if !attributes.is_empty() {
+        let _ = writeln!(out, "\n| attribute | takes | default | zero | what it is |\n|---|---|---|---|---|");
+        attributes.iter().for_each(|doc| row(out, doc));
+    }
+}
+
+fn row(out: &mut String, doc: &AttributeDoc) {
+    let cell = |text: &str| text.replace('|', "\\|");
+    let _ = writeln!(
+        out,
+        "| `{}` | {} | {} | {} | {} |",
+        doc.name,
+        cell(&doc.unit.range()),
+        cell(doc.default),
+        cell(doc.zero),
+        cell(doc.doc)
+    );
+}
