@@ -5,7 +5,10 @@
 
 use std::ops::Range;
 
-use halfopen::sim::chance::{LIMIT, check_faults, check_three_parties, check_two_hosts, faults, two_hosts};
+use halfopen::sim::chance::{
+    LIMIT, catalogue, check_faults, check_rules, check_three_parties, check_two_hosts, faults, rules,
+    two_hosts,
+};
 use halfopen::sim::world::World;
 use halfopen::trace::Record;
 
@@ -49,6 +52,17 @@ fn told(seed: u64) -> String {
 #[test]
 fn any_faults_of_the_catalogue_in_any_weather_do_no_more_harm_than_they_say() {
     run(check_faults);
+}
+
+#[test]
+fn each_rule_of_the_catalogue_does_no_more_harm_than_it_says() {
+    for (number, text) in (0..).zip(catalogue()) {
+        for seed in [number, 1000 + number] {
+            if let Err(what) = check_rules(seed, rules(seed, &[text])) {
+                panic!("`{text}`, world {seed}: {what}\n{:#?}", two_hosts(seed));
+            }
+        }
+    }
 }
 
 #[test]

@@ -4,7 +4,7 @@ use super::host::{App, Close, End, Host};
 use super::link::Weather;
 use super::trio::Trio;
 use super::world::{Setup, World};
-use crate::fault::{Engine, Harm, KINDS, Rule, Rules};
+use crate::fault::{Engine, Harm, KINDS, Kind, Rule, Rules};
 use crate::rng::Rng;
 use crate::tcp::{Config, Congestion, SynOptions};
 use crate::time::Duration;
@@ -44,14 +44,21 @@ pub fn check_three_parties(seed: u64) -> Result<(), String> {
     if trio.is_forgotten() || half_open { Ok(()) } else { Err("the flow is not forgotten".into()) }
 }
 
-/// The same with up to three rules of the catalogue on the flow: examples, scenes, other entries, and bare names. The bytes
-/// are right unless a fault corrupts them, everything ends, and where no fault does more than take time, all bytes arrive.
+/// The same with up to three rules of the catalogue on the flow.
+///
+/// # Errors
+/// As [`check_rules`].
+pub fn check_faults(seed: u64) -> Result<(), String> {
+    check_rules(seed, faults(seed))
+}
+
+/// The same with these rules. The bytes are right unless a fault corrupts them, everything ends, and where no fault does more
+/// than take time, all bytes arrive.
 ///
 /// # Errors
 /// As [`check_two_hosts`].
-pub fn check_faults(seed: u64) -> Result<(), String> {
+pub fn check_rules(seed: u64, rules: Rules) -> Result<(), String> {
     let setup = two_hosts(seed);
-    let rules = faults(seed);
     let harm = rules.rules().iter().map(|rule| rule.fault.harm()).max().unwrap_or(Harm::Nothing);
     let mut trio = Trio::new(setup.clone(), rules, NoSink);
     trio.run_for(LIMIT)?;
@@ -72,21 +79,34 @@ pub fn check_faults(seed: u64) -> Result<(), String> {
     if trio.is_forgotten() || half_open { Ok(()) } else { Err("the flow is not forgotten".into()) }
 }
 
+/// The rules that the catalogue has written out: names, examples, scenes and other entries.
+#[must_use]
+pub fn catalogue() -> Vec<&'static str> {
+    let texts = |kind: &'static Kind| {
+        [kind.name, kind.example, kind.scene.rule].into_iter().chain(kind.also.iter().map(|alias| alias.rule))
+    };
+    KINDS.iter().flat_map(texts).collect()
+}
+
+/// These rules of the catalogue. One that a gateway cannot do is left out.
+///
+/// # Panics
+/// A rule that cannot be built, which `tests/catalog.rs` finds.
+#[must_use]
+pub fn rules(seed: u64, texts: &[&str]) -> Rules {
+    let build = |text: &&str| text.parse().and_then(Rule::build).expect("the catalogue has rules that build");
+    let can = |rule: &Rule| Rules::new(seed, Engine::Tun, vec![rule.clone()]).is_ok();
+    let able = texts.iter().map(build).filter(can).collect();
+    Rules::new(seed, Engine::Tun, able).expect("each of them can be done")
+}
+
 /// None to three rules from one seed.
 #[must_use]
 pub fn faults(seed: u64) -> Rules {
     let mut rng = Rng::new(seed, 102);
-    let texts = |kind: &'static crate::fault::Kind| {
-        [kind.name, kind.example, kind.scene.rule].into_iter().chain(kind.also.iter().map(|alias| alias.rule))
-    };
-    let all: Vec<&str> = KINDS.iter().flat_map(texts).collect();
+    let all = catalogue();
     let drawn = (0..rng.below(4)).map(|_| pick(&mut rng, &all)).collect::<Vec<_>>();
-    let rules = drawn.into_iter().filter_map(|text| {
-        let rule = text.parse().and_then(Rule::build).expect("the catalogue has examples that build");
-        // One of another engine is left out.
-        Rules::new(seed, Engine::Tun, vec![rule.clone()]).is_ok().then_some(rule)
-    });
-    Rules::new(seed, Engine::Tun, rules.collect()).expect("each of them can be done")
+    rules(seed, &drawn)
 }
 
 /// What must be true in the end, if so many packets were lost.

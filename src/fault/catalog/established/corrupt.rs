@@ -7,8 +7,8 @@ use bytes::Bytes;
 use crate::fault::attributes::DIRECTIONS_BOTH;
 use crate::fault::catalog::stretch::Stretch;
 use crate::fault::{
-    AttributeDoc, Engine, Fault, Kind, Moment, Play, Point, Progress, Scene, Source, Topic, Unit, Verdict,
-    Way,
+    AttributeDoc, Engine, Fault, Harm, Kind, Moment, Play, Point, Progress, Scene, Source, Topic, Unit,
+    Verdict, Way,
 };
 use crate::trace::Direction;
 use crate::wire::Segment;
@@ -63,6 +63,10 @@ struct Corrupt {
 impl Fault for Corrupt {
     fn direction(&self) -> Direction {
         self.stretch.direction()
+    }
+
+    fn harm(&self) -> Harm {
+        if self.payload { Harm::Bytes } else { Harm::Ends }
     }
 
     fn refusal(&self, engine: Engine) -> Option<&'static str> {

@@ -51,7 +51,7 @@ pub(in crate::fault) const KIND: Kind = Kind {
     ],
     bounds: &[],
     default_bound: None,
-    scales: &[],
+    scales: &["idle"],
     source: Source {
         id: "E10",
         incident: "gitlab-org/charts/gitlab#2519, cockroachdb/cockroach#13823: a pooled connection hangs on its next request",

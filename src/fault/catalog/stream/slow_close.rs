@@ -31,7 +31,7 @@ pub(in crate::fault) const KIND: Kind = Kind {
     ],
     bounds: &["after_bytes", "after", "for", "at", "every"],
     default_bound: None,
-    scales: &[],
+    scales: &["delay"],
     source: Source { id: "X3", incident: "Toxiproxy's toxic slow_close" },
     also: &[Alias { id: "T2", name: "fin-delay", rule: "slow-close delay=5s" }],
     scene: Scene { rule: "slow-close delay=1s", play: Play::ServerCloses },

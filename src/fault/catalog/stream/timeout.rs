@@ -34,7 +34,7 @@ pub(in crate::fault) const KIND: Kind = Kind {
     // It cannot end before the connection does: later bytes would follow a hole.
     bounds: &["after_bytes", "after", "at"],
     default_bound: None,
-    scales: &[],
+    scales: &["timeout"],
     source: Source { id: "X4", incident: "Toxiproxy's toxic of this name" },
     also: &[],
     scene: Scene { rule: "timeout timeout=1s", play: Play::Pause },
