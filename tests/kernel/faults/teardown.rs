@@ -9,7 +9,7 @@ use nix::poll::PollFlags;
 
 use super::bench::{Bench, Proof, is_ready, near, took};
 use crate::lab::events::since_first;
-use crate::lab::{drain, pending_error};
+use crate::lab::{PATIENCE, drain, pending_error};
 
 pub(super) const PROOFS: &[Proof] = &[
     Proof {
@@ -39,7 +39,7 @@ pub(super) const PROOFS: &[Proof] = &[
     Proof {
         fault: "fin-overtakes",
         entry: "T3",
-        expected: "2000 bytes, bytes=1000 hold=500ms: the client reads 1000, then nothing for 0.5 s (at most 400 ms more), then 1000 and end-of-file",
+        expected: "2000 bytes, bytes=1000 hold=1s: the client reads 1000, then nothing for 1 s (at most 400 ms more), then 1000 and end-of-file",
         run: fin_overtakes,
     },
     Proof {
@@ -51,7 +51,7 @@ pub(super) const PROOFS: &[Proof] = &[
     Proof {
         fault: "fin-wait2-stuck",
         entry: "T4",
-        expected: "after close() FIN-WAIT-2 is freed after tcp_fin_timeout, here 2 s (at most 400 ms more), and late data draw a RST; after shutdown(WR) it is still there after 3.5 s",
+        expected: "after close() FIN-WAIT-2 is freed after tcp_fin_timeout, here 2 s (at most 2 s more), and late data draw a RST; after shutdown(WR) it is still there after 3.5 s",
         run: fin_wait2_stuck,
     },
     Proof {
@@ -93,19 +93,16 @@ pub(super) const PROOFS: &[Proof] = &[
     Proof {
         fault: "simultaneous-close",
         entry: "T15",
-        expected: "the client is in CLOSING for delay = 0.7 s, then in TIME-WAIT",
+        expected: "the client is in CLOSING for delay = 1 s (at most 400 ms more), then in TIME-WAIT",
         run: simultaneous_close,
     },
     Proof {
         fault: "last-ack-drop",
         entry: "T20",
-        expected: "first=2: the server stays in LAST-ACK and sends its FIN at 0.21 and 0.42 s again (15 % + 60 ms), then is gone",
+        expected: "first=3: the server stays in LAST-ACK and sends its FIN at 0.21, 0.42 and 0.84 s again (15 % + 60 ms), then is gone",
         run: last_ack_drop,
     },
 ];
-
-/// No state of a close takes longer to come.
-const SOON: Duration = Duration::from_secs(5);
 
 /// Waits until the kernel's table says so, and tells how long it took.
 #[track_caller]
@@ -116,7 +113,7 @@ pub(super) fn until(what: &str, states: impl Fn() -> Vec<String>, expected: &[&s
         if seen == expected {
             return begin.elapsed();
         }
-        assert!(begin.elapsed() < SOON, "{what}: {seen:?} instead of {expected:?}");
+        assert!(begin.elapsed() < PATIENCE, "{what}: {seen:?} instead of {expected:?}");
         nix::poll::poll(&mut [], 5u8).expect("a pause");
     }
 }
@@ -209,23 +206,23 @@ fn half_close_broken_downstream() -> String {
     "server read() = 0; the client got every byte".to_owned()
 }
 
-/// A server that sends 2000 bytes and finishes; the client has read the first 1000.
-fn overtaken(rule: &str) -> (Bench, TcpStream, TcpStream) {
+/// A server that sends 2000 bytes and finishes; the client has read the first 1000. And when that began.
+fn overtaken(rule: &str) -> (Bench, TcpStream, TcpStream, Instant) {
     let bench = Bench::new(Family::V4, &[rule]);
     let (mut client, mut server) = bench.pair();
+    let begin = Instant::now();
     server.write_all(&[7; 2000]).expect("sent");
     server.shutdown(Shutdown::Write).expect("a live socket");
     client.read_exact(&mut [0; 1000]).expect("the first half arrives");
-    (bench, client, server)
+    (bench, client, server, begin)
 }
 
 /// T3: Linux shows nothing until the data arrive, then data and end of file.
 fn fin_overtakes() -> String {
-    let begin = Instant::now();
-    let (mut bench, mut client, _server) = overtaken("fin-overtakes bytes=1000 hold=500ms");
+    let (mut bench, mut client, _server, begin) = overtaken("fin-overtakes bytes=1000 hold=1s");
     assert!(!is_ready(&client, PollFlags::POLLIN, Duration::from_millis(300)), "nothing in between");
     let (rest, end) = drain(&mut client);
-    let time = begin.elapsed();
+    let late = took("the rest and end-of-file", begin.elapsed(), Duration::from_secs(1));
     assert_eq!((rest, end.as_str()), (vec![7; 1000], "EOF"));
     let log = bench.log();
     let sent: Vec<_> = log
@@ -236,13 +233,12 @@ fn fin_overtakes() -> String {
     let fin = sent.iter().position(|e| e.flags() == "F.").expect("a bare FIN");
     let behind: u32 = sent[fin..].iter().map(|e| e.len()).sum();
     assert_eq!(behind, 1000, "bytes behind the FIN");
-    assert!(time >= Duration::from_millis(500) && time < Duration::from_millis(1500), "{time:?}");
-    "1000 bytes; nothing for more than 0.3 s; 1000 bytes and end-of-file".to_owned()
+    format!("1000 bytes; {late}")
 }
 
 /// T3 with the tail lost.
 fn fin_overtakes_and_data_are_lost() -> String {
-    let (bench, client, _server) = overtaken("fin-overtakes bytes=1000 lose=true");
+    let (bench, client, _server, _) = overtaken("fin-overtakes bytes=1000 lose=true");
     assert!(!is_ready(&client, PollFlags::POLLIN, Duration::from_millis(1500)), "no byte, no end of file");
     assert_eq!(bench.client_states(), ["01"], "the client knows of no FIN");
     "1000 bytes, then nothing for 1.5 s; the client stays ESTABLISHED".to_owned()
@@ -260,13 +256,17 @@ fn fin_wait2_stuck() -> String {
     drop(client);
     until("both wait", || bench.client_states(), &["05", "05"]);
     until("one is freed", || bench.client_states(), &["05"]);
-    let freed = took("freed", begin.elapsed(), Duration::from_secs(2));
+    let freed = begin.elapsed();
+    assert!((2.0..4.0).contains(&freed.as_secs_f64()), "freed after {freed:?}");
     server.write_all(b"late").expect("taken by the kernel");
     assert_eq!(pending_error(&server), "EPIPE", "a reset after end of file: nobody is there");
     let rest = Duration::from_millis(3500).saturating_sub(begin.elapsed());
     assert!(!is_ready(&waiting, PollFlags::POLLIN, rest), "no end of file");
     assert_eq!(bench.client_states(), ["05"]);
-    format!("{freed}, then RST; FIN-WAIT-2 after 3.5 s with a socket that is still read")
+    format!(
+        "freed after {:.1} s, then RST; FIN-WAIT-2 after 3.5 s with a socket that is still read",
+        freed.as_secs_f64()
+    )
 }
 
 /// T5: CLOSE-WAIT in the middle of a request.
@@ -357,7 +357,7 @@ fn client_closes_first() -> String {
 
 /// T15: the FINs cross as the client sees it.
 fn simultaneous_close() -> String {
-    let bench = Bench::new(Family::V4, &["simultaneous-close delay=700ms"]);
+    let bench = Bench::new(Family::V4, &["simultaneous-close delay=1s"]);
     let (mut client, mut server) = bench.pair();
     talk(&mut client, &mut server);
     drop(client);
@@ -365,13 +365,13 @@ fn simultaneous_close() -> String {
     drop(server);
     until("CLOSING", || bench.client_states(), &["0B"]);
     let closing = until("TIME-WAIT", || bench.client_states(), &["06"]);
-    assert!(closing < Duration::from_millis(1100), "{closing:?}");
+    assert!(closing < Duration::from_millis(1400), "{closing:?}");
     "CLOSING, then TIME-WAIT".to_owned()
 }
 
 /// T20: LAST-ACK repeats its FIN, and TIME-WAIT acknowledges it again.
 fn last_ack_drop() -> String {
-    let mut bench = Bench::new(Family::V4, &["last-ack-drop first=2"]);
+    let mut bench = Bench::new(Family::V4, &["last-ack-drop first=3"]);
     let (mut client, mut server) = bench.pair();
     talk(&mut client, &mut server);
     drop(client);
@@ -381,7 +381,7 @@ fn last_ack_drop() -> String {
     until("the end", || bench.server_states(), &[]);
     let log = bench.log();
     let fins = log.segments("segment-in", "server", "F.");
-    let times = near(&since_first(&fins), &[0.0, 0.21, 0.42]);
-    assert_eq!((fins.len(), log.fired().len()), (3, 2), "{log}");
+    let times = near(&since_first(&fins), &[0.0, 0.21, 0.42, 0.84]);
+    assert_eq!((fins.len(), log.fired().len()), (4, 3), "{log}");
     format!("LAST-ACK; FINs at {times}; then gone")
 }
