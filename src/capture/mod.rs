@@ -1,7 +1,7 @@
 //! Captures: the segments of both legs as a pcapng file, with what faults did to them as packet comments. Made from events
 //! like everything else that is shown.
 
-mod capture;
 mod pcapng;
+mod recorder;
 
-pub use capture::Capture;
+pub use recorder::Capture;

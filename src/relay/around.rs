@@ -25,6 +25,8 @@ pub(super) struct Around {
     behind: Held<(Waiting, u8)>,
     /// ACKs of faults, each with how far behind its number is.
     acks: Held<(Leg, u32)>,
+    /// The client's ISN on the wire, which a fault may rewrite.
+    isn: SeqNum,
     /// What faults want done to the flow once the segment at hand has been taken.
     acts: VecDeque<Action>,
     /// Upstream and downstream; only if a fault shapes bytes.
@@ -58,7 +60,7 @@ const FORGET: Duration = Duration::from_secs(3 * 3600);
 
 impl Around {
     /// `None` for an empty plan: a flow without faults pays one test per segment.
-    pub(super) fn new(mut plan: Plan, limits: &Limits) -> Option<Box<Self>> {
+    pub(super) fn new(mut plan: Plan, limits: &Limits, isn: SeqNum) -> Option<Box<Self>> {
         let pipes = plan.take_shape_dice().map(|dice| Box::new(dice.map(Pipe::new)));
         let (held, behind) = (Held::new(limits.held_segments), Held::new(limits.held_segments));
         let acks = Held::new(limits.held_segments);
@@ -68,6 +70,7 @@ impl Around {
                 held,
                 behind,
                 acks,
+                isn,
                 acts: VecDeque::new(),
                 pipes,
                 silent: false,
@@ -134,6 +137,11 @@ impl Around {
 }
 
 impl Flow {
+    /// The client's ISN on the wire; [`Flow::syn`] has it as our TCP knows it.
+    pub(super) fn isn(&self) -> SeqNum {
+        self.around.as_ref().map_or(self.syn.seq, |around| around.isn)
+    }
+
     /// A segment from the peer of `leg` meets the plan.
     pub(super) fn meet(&mut self, cx: &mut Cx<'_>, leg: Leg, segment: Segment) {
         if self.around.as_ref().is_some_and(|around| around.plan.is_per_segment()) {

@@ -24,7 +24,7 @@ use crate::fault::{Plan, Progress};
 use crate::tcp::{Connection, IcmpError, SynInfo, TxCaps, reset_for};
 use crate::time::{Instant, earliest};
 use crate::trace::{Event, FlowId, Leg, Outcome, State};
-use crate::wire::{Flags, IcmpNote, IpMeta, Segment, SeqNum, Tuple};
+use crate::wire::{Flags, IcmpNote, IpMeta, Segment, Tuple};
 
 /// What a flow wants sent.
 #[derive(Debug)]
@@ -83,8 +83,6 @@ pub struct Flow {
     pub(super) server: SocketAddr,
     pub(super) settings: Arc<Settings>,
     pub(super) syn: SynInfo,
-    /// SEG.SEQ of the client's SYN on the wire; in `syn` it is as the plan has made it.
-    pub(super) isn: SeqNum,
     pub(super) phase: Phase,
     /// True after an input, until the legs have been coupled.
     pub(super) unsettled: bool,
@@ -167,7 +165,6 @@ impl Flow {
             server,
             settings: Arc::clone(settings),
             syn: SynInfo::of(syn),
-            isn: syn.seq,
             phase: Phase::Waiting,
             unsettled: false,
             reset_passes_to: None,
@@ -178,7 +175,7 @@ impl Flow {
             expires: cx.now + super::opening::PATIENCE,
             established: None,
             legs: Legs::default(),
-            around: Around::new(plan, &settings.limits),
+            around: Around::new(plan, &settings.limits, syn.seq),
             out: VecDeque::new(),
         }
     }

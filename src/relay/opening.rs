@@ -67,7 +67,7 @@ impl Flow {
     /// A client that still sends SYNs has not given up, also where a fault loses them: all of them are one connect.
     pub(super) fn hear(&mut self, now: Instant, segment: &Segment) {
         let opening = matches!(self.phase, Phase::Waiting | Phase::Dialling | Phase::Silent);
-        if opening && segment.has(Flags::SYN) && !segment.has(Flags::ACK) && segment.seq == self.isn {
+        if opening && segment.has(Flags::SYN) && !segment.has(Flags::ACK) && segment.seq == self.isn() {
             let interval = now.since(self.last_syn).as_millis();
             self.syn_interval = u32::try_from(interval).unwrap_or(u32::MAX);
             self.last_syn = now;
@@ -172,8 +172,8 @@ impl Flow {
     /// The network refused with an ICMP error, which `from` reported. It must quote the client's own SYN to be believed.
     pub(super) fn refuse_by_icmp(&mut self, cx: &mut Cx<'_>, kind: u8, code: u8, from: IpAddr) {
         cx.for_leg(Leg::Client).emit(Event::Icmp { kind, code, sent: true });
-        let note = IcmpNote { from, quoted: self.arriving(Leg::Client), seq: self.isn, kind, code, mtu: 0 };
-        let quoted = Box::new(Segment { seq: self.isn, ..as_segment(&self.syn) });
+        let note = IcmpNote { from, quoted: self.arriving(Leg::Client), seq: self.isn(), kind, code, mtu: 0 };
+        let quoted = Box::new(Segment { seq: self.isn(), ..as_segment(&self.syn) });
         self.out.push_back(Output::Icmp { note, quoted });
         self.refused(cx, Outcome::RefusedIcmp);
     }
@@ -242,14 +242,14 @@ impl Flow {
             return false;
         }
         match self.phase {
-            Phase::Waiting | Phase::Dialling | Phase::Silent => segment.seq != self.isn,
+            Phase::Waiting | Phase::Dialling | Phase::Silent => segment.seq != self.isn(),
             Phase::Accepting => false,
             // A late copy of this connection's own SYN opens nothing.
-            Phase::Early | Phase::Open | Phase::Ended if segment.seq == self.isn => false,
+            Phase::Early | Phase::Open | Phase::Ended if segment.seq == self.isn() => false,
             Phase::Early | Phase::Open | Phase::Ended => match &self.legs[Leg::Client] {
                 Link::Gone => true,
                 Link::Tcp(tcp) => {
-                    let seq = segment.seq + (self.syn.seq - self.isn.0).0;
+                    let seq = segment.seq + (self.syn.seq - self.isn().0).0;
                     tcp.closed || tcp.conn.may_reopen(&Segment { seq, ..segment.clone() })
                 }
                 Link::Socket(_) => false,

@@ -174,7 +174,7 @@ impl Run {
 
     /// One of our segments in the numbers of the script.
     fn relative(&self, segment: &Segment) -> SegmentNote {
-        let mut note = SegmentNote::from(segment);
+        let mut note = SegmentNote { ip: IpMeta::default(), ..SegmentNote::from(segment) };
         // The RST of a closed host has the peer's numbers.
         note.seq = note.seq - self.iss.unwrap_or_default().0;
         if let Some(times) = &mut note.options.timestamps {

@@ -35,14 +35,11 @@ pub(in crate::fault) const KIND: Kind = Kind {
         id: "T5",
         incident: "haproxy/haproxy#1362, #1453, kubernetes/kubernetes#18354: sockets that stay in CLOSE-WAIT by the thousand",
     },
-    also: &[
-        Alias {
-            id: "T12",
-            name: "graceful-close-crossing",
-            rule: "fin-inject to=client direction=upstream after_bytes=1",
-        },
-        Alias { id: "T19", name: "max-age", rule: "fin-inject to=both after_bytes=0 after=1h" },
-    ],
+    also: &[Alias {
+        id: "T12",
+        name: "graceful-close-crossing",
+        rule: "fin-inject to=client direction=upstream after_bytes=1",
+    }],
     scene: Scene { rule: "fin-inject to=client after_bytes=1", play: Play::Talk },
     sees: "read() gives 0 where a reply was due; a socket that is not closed then stays in CLOSE-WAIT for ever, and writes to \
            it still succeed.",

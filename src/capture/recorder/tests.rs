@@ -41,8 +41,10 @@ fn blocks(bytes: &[u8]) -> Vec<(u32, &[u8])> {
     out
 }
 
-/// Interface, milliseconds, packet, length on the wire and comments of each packet.
-fn packets(bytes: &[u8]) -> Vec<(u32, u64, Vec<u8>, u32, Vec<String>)> {
+/// Interface, milliseconds, packet, length on the wire and comments of a packet.
+type Told = (u32, u64, Vec<u8>, u32, Vec<String>);
+
+fn packets(bytes: &[u8]) -> Vec<Told> {
     let of = |body: &[u8]| {
         let number = |at: usize| u32::from_le_bytes(body[at..at + 4].try_into().unwrap());
         let nanos = u64::from(number(4)) << 32 | u64::from(number(8));
