@@ -1,10 +1,11 @@
 //! Compares halfopen as a gateway with the kernel's forwarding and with HAProxy, on this machine, in one interleaved run:
 //!
 //! ```text
-//! sudo cargo bench --bench peers -- [--rounds N] [--seconds S] [--only PEER] [--row TEXT] [--before PROGRAM]
+//! sudo cargo bench --bench peers -- [--rounds N] [--seconds S] [--only PEER] [--row TEXT] [--before PROGRAM] [--armed]
 //! ```
 //!
-//! `--before` names another build of halfopen, which becomes one more peer; `--row` measures only rows with this text.
+//! `--before` names another build of halfopen, which becomes one more peer, as does with `--armed` halfopen with a rule on every flow
+//! that never fires; `--row` measures only rows with this text.
 //!
 //! ```text
 //!  namespace c                 namespace p                    namespace s
@@ -40,7 +41,7 @@ const PROGRAMS: [(&str, &str); 6] = [
     ("haproxy", "haproxy"),
 ];
 
-const USAGE: &str = "sudo cargo bench --bench peers -- [--rounds N] [--seconds S] [--only PEER] [--row TEXT] [--before PROGRAM]";
+const USAGE: &str = "sudo cargo bench --bench peers -- [--rounds N] [--seconds S] [--only PEER] [--row TEXT] [--before PROGRAM] [--armed]";
 
 fn main() -> ExitCode {
     let options = match Options::parse(std::env::args().skip(1)) {
@@ -130,6 +131,7 @@ impl Options {
                     options.before = Some(value()?);
                     options.peers.push(Peer::Before);
                 }
+                "--armed" => options.peers.push(Peer::Armed),
                 "--only" => {
                     let name = value()?;
                     options.peers.retain(|peer| peer.name() == name);

@@ -17,7 +17,12 @@ pub(crate) enum Peer {
     Halfopen,
     /// Another build of ours.
     Before,
+    /// Ours, with a rule on every flow that never fires.
+    Armed,
 }
+
+/// A byte that no measurement reaches.
+const NEVER: &str = "rst-inject after_bytes=1000GiB";
 
 impl Peer {
     /// Its name.
@@ -27,6 +32,7 @@ impl Peer {
             Self::Haproxy => "haproxy",
             Self::Halfopen => "halfopen",
             Self::Before => "before",
+            Self::Armed => "armed",
         }
     }
 
@@ -48,8 +54,9 @@ impl Peer {
                 divert(lab);
                 Started { program: Some(Running(program)), tproxy: true }
             }
-            Self::Halfopen => Started::gateway(env!("CARGO_BIN_EXE_halfopen")),
-            Self::Before => Started::gateway(before.expect("it is a peer only if it is named")),
+            Self::Halfopen => Started::gateway(env!("CARGO_BIN_EXE_halfopen"), &[]),
+            Self::Before => Started::gateway(before.expect("it is a peer only if it is named"), &[]),
+            Self::Armed => Started::gateway(env!("CARGO_BIN_EXE_halfopen"), &["--fault", NEVER]),
         };
         wait_for(Place::Client, self.server(), HTTP);
         started
@@ -63,8 +70,8 @@ pub(crate) struct Started {
 }
 
 impl Started {
-    fn gateway(program: &str) -> Self {
-        Self { program: Some(halfopen(program)), tproxy: false }
+    fn gateway(program: &str, options: &[&str]) -> Self {
+        Self { program: Some(halfopen(program, options)), tproxy: false }
     }
 
     /// The process, where there is one.
@@ -89,11 +96,13 @@ impl Drop for Started {
     }
 }
 
-fn halfopen(program: &str) -> Running {
+fn halfopen(program: &str, options: &[&str]) -> Running {
     let ports = format!("{STREAM},{HTTP},{IDLE}");
     let mut command = Place::Proxy.command(program);
-    let command =
-        command.args(["run", "--mode", "gateway", "--ports", &ports, "--grace", "0"]).stdout(Stdio::null());
+    let command = command
+        .args(["run", "--mode", "gateway", "--ports", &ports, "--grace", "0"])
+        .args(options)
+        .stdout(Stdio::null());
     let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
     let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
     let ready = lines.by_ref().map_while(Result::ok).any(|line| {
