@@ -20,12 +20,29 @@ macro_rules! embedded {
 pub const PRESETS: &[(&str, &str)] = embedded![
     "k8s-snat-race",
     "vxlan-63s",
+    "ipvs-port-reuse",
+    "accept-queue-full",
+    "accept-queue-stall",
+    "ghost-connection",
+    "docker-proxy-early-accept",
+    "pmtu-blackhole",
+    "wscale-broken",
     "stuck-reader",
     "nagle-40ms",
+    "aws-nlb-idle",
+    "aws-natgw-idle",
+    "azure-lb-idle",
+    "azure-lb-idle-rst",
+    "gcp-fw-idle",
     "dead-peer-15min",
     "asymmetric-replies-lost",
+    "conntrack-invalid-rst",
     "dpi-reset",
+    "keepalive-race-5s",
+    "early-413",
     "half-close-broken",
+    "half-closed-leak",
+    "rolling-restart",
 ];
 
 /// What the file of a preset says.
@@ -193,7 +210,8 @@ mod tests {
             ("vxlan-63s", Ok("syn-drop for=63s name=vxlan-63s")),
             (
                 "k8s-snat-race match.server=:5432 match.share=1",
-                Ok("syn-drop first=1 match.server=:5432 match.share=1 name=k8s-snat-race"),
+                Ok("syn-drop first=1 match.server=:5432 match.share=1 name=k8s-snat-race; syn-drop first=1 \
+                    match.server=:5432 match.share=1 match.sibling=1ms name=\"k8s-snat-race: bursts\""),
             ),
             ("vxlan-36s", Err(": no preset \"vxlan-36s\"\nhint: did you mean \"vxlan-63s\"?")),
             ("bogus", Err(": no preset \"bogus\"\nhint: \"halfopen presets\" lists them")),
