@@ -21,7 +21,7 @@ fn seeds() -> Range<u64> {
     seed..seed + 1
 }
 
-fn run(check: fn(u64) -> Result<(), String>) {
+fn run(check: fn(u64) -> Result<u64, String>) {
     for seed in seeds() {
         if let Err(what) = check(seed) {
             panic!(

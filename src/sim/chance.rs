@@ -14,23 +14,24 @@ use crate::wire::WindowScale;
 /// How long a world may take: a day. Two hosts whose RTO has grown to minutes in bad weather need hours.
 pub const LIMIT: Duration = Duration::from_secs(24 * 3600);
 
-/// Runs the world of this seed to its end, two hosts with nothing between them.
+/// Runs the world of this seed to its end, two hosts with nothing between them. Gives the number of segments.
 ///
 /// # Errors
 /// A rule of [`super::watch`] that was broken, bytes that were lost, or an end that never came.
-pub fn check_two_hosts(seed: u64) -> Result<(), String> {
+pub fn check_two_hosts(seed: u64) -> Result<u64, String> {
     let setup = two_hosts(seed);
     let mut world = World::new(setup.clone(), NoSink);
     world.run(LIMIT)?;
     let lost = world.upstream.lost + world.downstream.lost;
-    check(&setup, &world.client, &world.server, lost)
+    check(&setup, &world.client, &world.server, lost)?;
+    Ok(world.upstream.sent() + world.downstream.sent())
 }
 
 /// The same with halfopen between the hosts, and other weather beyond it. Nothing of the flow may remain in the end.
 ///
 /// # Errors
 /// As [`check_two_hosts`].
-pub fn check_three_parties(seed: u64) -> Result<(), String> {
+pub fn check_three_parties(seed: u64) -> Result<u64, String> {
     let setup = two_hosts(seed);
     let mut rng = Rng::new(seed, 101);
     let mut trio = Trio::new(setup.clone(), Rules::default(), NoSink);
@@ -41,14 +42,17 @@ pub fn check_three_parties(seed: u64) -> Result<(), String> {
     let lost = sides.iter().map(|side| side.from.lost + side.to.lost).sum();
     check(&setup, &trio.client.host, &trio.server.host, lost)?;
     let half_open = sides.iter().any(|side| side.host.end.is_none());
-    if trio.is_forgotten() || half_open { Ok(()) } else { Err("the flow is not forgotten".into()) }
+    if !trio.is_forgotten() && !half_open {
+        return Err("the flow is not forgotten".into());
+    }
+    Ok(sides.iter().map(|side| side.from.sent() + side.to.sent()).sum())
 }
 
 /// The same with up to three rules of the catalogue on the flow.
 ///
 /// # Errors
 /// As [`check_rules`].
-pub fn check_faults(seed: u64) -> Result<(), String> {
+pub fn check_faults(seed: u64) -> Result<u64, String> {
     check_rules(seed, faults(seed))
 }
 
@@ -57,7 +61,7 @@ pub fn check_faults(seed: u64) -> Result<(), String> {
 ///
 /// # Errors
 /// As [`check_two_hosts`].
-pub fn check_rules(seed: u64, rules: Rules) -> Result<(), String> {
+pub fn check_rules(seed: u64, rules: Rules) -> Result<u64, String> {
     let setup = two_hosts(seed);
     let harm = rules.rules().iter().map(|rule| rule.fault.harm()).max().unwrap_or(Harm::Nothing);
     let mut trio = Trio::new(setup.clone(), rules, NoSink);
@@ -76,7 +80,10 @@ pub fn check_rules(seed: u64, rules: Rules) -> Result<(), String> {
     }
     // A host that hears nothing and has nothing to say stays for ever, and so does what stands for its peer.
     let half_open = sides.iter().any(|side| side.host.end.is_none());
-    if trio.is_forgotten() || half_open { Ok(()) } else { Err("the flow is not forgotten".into()) }
+    if !trio.is_forgotten() && !half_open {
+        return Err("the flow is not forgotten".into());
+    }
+    Ok(sides.iter().map(|side| side.from.sent() + side.to.sent()).sum())
 }
 
 /// The rules that the catalogue has written out: names, examples, scenes and other entries.

@@ -60,6 +60,12 @@ pub struct Link {
 }
 
 impl Link {
+    /// Packets that were sent so far.
+    #[must_use]
+    pub const fn sent(&self) -> u64 {
+        self.sent
+    }
+
     /// A link whose chance comes from stream `stream` of `seed`.
     #[must_use]
     pub fn new(weather: Weather, seed: u64, stream: u64) -> Self {
