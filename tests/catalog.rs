@@ -1,7 +1,7 @@
 //! The catalogue is complete: each fault has what help, config and documentation are made from. A failure names the missing
 //! piece.
 
-use halfopen::fault::{BOUNDS, KINDS, Kind, MATCH, Rule, RuleSpec, Value};
+use halfopen::fault::{BOUNDS, ENTRIES, KINDS, Kind, MATCH, Rule, RuleSpec, Value, served};
 
 /// Fails with everything that is missing, not only the first piece.
 fn complete(missing: Vec<String>) {
@@ -52,6 +52,18 @@ fn every_fault_has_texts_source_engine_and_an_example_that_builds() {
         }
     }
     complete(missing);
+}
+
+#[test]
+fn every_entry_of_the_catalogue_is_served_and_no_fault_serves_another() {
+    let unserved = ENTRIES.iter().filter(|entry| served(entry.id).is_none());
+    let unserved = unserved.map(|entry| format!("{} ({}): a fault", entry.id, entry.name));
+    let known = |id: &str| ENTRIES.iter().any(|entry| entry.id == id);
+    let ids =
+        |kind: &Kind| kind.also.iter().map(|alias| alias.id).chain([kind.source.id]).collect::<Vec<_>>();
+    let unknown = KINDS.iter().flat_map(|kind| ids(kind).into_iter().map(move |id| (kind.name, id)));
+    let unknown = unknown.filter(|(_, id)| !known(id)).map(|(name, id)| format!("{name}: the entry {id}"));
+    complete(unserved.chain(unknown).collect());
 }
 
 /// H1 to H30, E1 to E30, T1 to T20 are the entries of the catalogue; X stands for Toxiproxy's toxics.
