@@ -10,16 +10,19 @@
 use std::io::{self, Read, Write};
 use std::net::TcpStream;
 use std::process::ExitCode;
+use std::time::Duration;
 
 /// The lengths of the requests; the last one is more than a receiver takes that has stopped reading.
 const REQUESTS: [usize; 4] = [10, 1000, 10, 400_000];
 
 fn main() -> ExitCode {
-    let Some(server) = std::env::args().nth(1) else {
-        eprintln!("usage: naive_client ADDRESS");
+    let mut args = std::env::args().skip(1);
+    let (server, thought) = (args.next(), args.next().map_or(Ok(0), |millis| millis.parse()));
+    let (Some(server), Ok(thought)) = (server, thought) else {
+        eprintln!("usage: naive_client ADDRESS [MILLISECONDS BETWEEN REQUESTS]");
         return ExitCode::from(2);
     };
-    match run(&server) {
+    match run(&server, Duration::from_millis(thought)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(e) => {
             eprintln!("failed: {e}");
@@ -28,10 +31,13 @@ fn main() -> ExitCode {
     }
 }
 
-/// Asks all that it has to ask.
-pub(crate) fn run(server: &str) -> io::Result<()> {
+/// Asks all that it has to ask, with time to think in between.
+pub(crate) fn run(server: &str, thought: Duration) -> io::Result<()> {
     let mut stream = TcpStream::connect(server)?;
     for (nth, len) in REQUESTS.into_iter().enumerate() {
+        if nth > 0 {
+            std::thread::park_timeout(thought);
+        }
         let body = vec![nth as u8; len];
         stream.write_all(&(len as u32).to_be_bytes())?;
         stream.write_all(&body)?;

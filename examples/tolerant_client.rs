@@ -24,11 +24,13 @@ const PROGRESS: Duration = Duration::from_secs(2);
 const PAUSE: Duration = Duration::from_millis(50);
 
 fn main() -> ExitCode {
-    let Some(server) = std::env::args().nth(1) else {
-        eprintln!("usage: tolerant_client ADDRESS");
+    let mut args = std::env::args().skip(1);
+    let (server, thought) = (args.next(), args.next().map_or(Ok(0), |millis| millis.parse()));
+    let (Some(server), Ok(thought)) = (server, thought) else {
+        eprintln!("usage: tolerant_client ADDRESS [MILLISECONDS BETWEEN REQUESTS]");
         return ExitCode::from(2);
     };
-    match run(&server) {
+    match run(&server, Duration::from_millis(thought)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(e) => {
             eprintln!("gave up: {e}");
@@ -37,10 +39,13 @@ fn main() -> ExitCode {
     }
 }
 
-/// Asks all that it has to ask.
-pub(crate) fn run(server: &str) -> io::Result<()> {
+/// Asks all that it has to ask, with time to think in between.
+pub(crate) fn run(server: &str, thought: Duration) -> io::Result<()> {
     let mut connection = None;
     for (nth, len) in REQUESTS.into_iter().enumerate() {
+        if nth > 0 {
+            std::thread::park_timeout(thought);
+        }
         let request = request(nth as u8, len);
         let mut attempt = 1;
         while let Err(e) = ask(server, &mut connection, &request) {

@@ -15,6 +15,8 @@ mod naive_client;
 #[path = "../examples/tolerant_client.rs"]
 mod tolerant_client;
 
+mod golden;
+
 use std::net::{TcpListener, TcpStream};
 use std::os::unix::process::CommandExt as _;
 use std::path::Path;
@@ -34,6 +36,7 @@ const AT_ONCE: usize = 2;
 type Row = (&'static str, fn());
 const ROWS: &[Row] = &[
     ("a naive client fails where a tolerant one copes", clients),
+    ("every preset meets a naive and a tolerant client", presets),
     ("a time scale lets a stuck reader read on before a client is given up", time_scale),
     ("a command that fails without a fault stops the matrix", clean_fails),
     ("the same seed chooses the same flows", seeds),
@@ -61,11 +64,15 @@ fn main() -> ExitCode {
     libtest_mimic::run(&args, ROWS.iter().map(trial).collect()).exit_code()
 }
 
+fn millis(text: &str) -> Duration {
+    Duration::from_millis(text.parse().unwrap())
+}
+
 /// What this program does as a command.
 fn inside(words: &[&str]) -> ExitCode {
     let done = match *words {
-        ["naive", server] => naive_client::run(server),
-        ["tolerant", server] => tolerant_client::run(server),
+        ["naive", server, thought] => naive_client::run(server, millis(thought)),
+        ["tolerant", server, thought] => tolerant_client::run(server, millis(thought)),
         ["dial", server, times] => {
             (0..times.parse().unwrap()).try_for_each(|_| TcpStream::connect(server).map(drop))
         }
@@ -168,7 +175,7 @@ fn outcomes(matrix: &Value) -> Vec<String> {
 
 fn clients() {
     let server = server();
-    // The first connection only: a client that tries again meets a network that has recovered.
+    // Both think for 50 ms between requests: the RST of dpi-reset comes 7 ms after the first bytes. The first connection only: a client that tries again meets a network that has recovered.
     let options = [
         "--json",
         "--timeout",
@@ -182,15 +189,15 @@ fn clients() {
         "--preset",
         "dpi-reset match.flows=1",
         "--preset",
-        "dpi-reset",
-        "--preset",
         "nagle-40ms",
         "--preset",
         "k8s-snat-race match.flows=99",
         "--fault",
+        "rst-inject",
+        "--fault",
         "syn-drop first=1",
     ];
-    let naive = Call::matrix(&options).run(&["naive", &server]);
+    let naive = Call::matrix(&options).run(&["naive", &server, "50"]);
     assert_eq!(
         (naive.status.code(), outcomes(&json(&naive))),
         (
@@ -199,9 +206,9 @@ fn clients() {
                 "vxlan-63s match.flows=1: hang",
                 "stuck-reader match.flows=1: hang",
                 "dpi-reset match.flows=1: fail",
-                "dpi-reset: fail",
                 "nagle-40ms: pass",
                 "k8s-snat-race match.flows=99: not-exercised",
+                "rst-inject: fail",
                 "syn-drop first=1: pass",
             ]
             .map(str::to_owned)
@@ -210,7 +217,7 @@ fn clients() {
         "{}",
         said(&naive)
     );
-    let tolerant = Call::matrix(&options).run(&["tolerant", &server]);
+    let tolerant = Call::matrix(&options).run(&["tolerant", &server, "50"]);
     assert_eq!(
         (tolerant.status.code(), outcomes(&json(&tolerant))),
         (
@@ -219,10 +226,10 @@ fn clients() {
                 "vxlan-63s match.flows=1: pass",
                 "stuck-reader match.flows=1: pass",
                 "dpi-reset match.flows=1: pass",
-                // It gives up after three resets, and says so.
-                "dpi-reset: fail",
                 "nagle-40ms: pass",
                 "k8s-snat-race match.flows=99: not-exercised",
+                // It gives up after three resets, and says so.
+                "rst-inject: fail",
                 "syn-drop first=1: pass",
             ]
             .map(str::to_owned)
@@ -231,6 +238,28 @@ fn clients() {
         "{}",
         said(&tolerant)
     );
+}
+
+/// Every preset meets the first connection of both clients, which think for 1.5 s between their requests, so that the idle times,
+/// scaled, are over. Both tables are golden.
+fn presets() {
+    let server = server();
+    let names = halfopen::config::presets::PRESETS.iter().map(|(name, _)| *name);
+    let asked: Vec<String> = names.map(|name| format!("{name} match.flows=1 match.share=1")).collect();
+    let mut options = vec!["--json", "--timeout", "15s", "--jobs", "6", "--time-scale", "0.002"];
+    options.extend(asked.iter().flat_map(|asked| ["--preset", asked]));
+    let table = |client: &str| {
+        let output = Call::matrix(&options).run(&[client, &server, "1500"]);
+        let mut text = String::new();
+        for outcome in outcomes(&json(&output)) {
+            text += &outcome.replace(" match.flows=1 match.share=1", "");
+            text.push('\n');
+        }
+        text
+    };
+    for client in ["naive", "tolerant"] {
+        golden::check(&format!("matrix/{client}.txt"), &table(client));
+    }
 }
 
 fn time_scale() {
@@ -245,7 +274,7 @@ fn time_scale() {
         "--preset",
         "nagle-40ms",
     ]);
-    let output = call.run(&["naive", &server()]);
+    let output = call.run(&["naive", &server(), "0"]);
     let matrix = json(&output);
     assert_eq!(outcomes(&matrix), ["stuck-reader: pass", "nagle-40ms: pass"], "{}", said(&output));
     assert_eq!(output.status.code(), Some(0));
@@ -268,10 +297,10 @@ fn time_scale() {
 
 fn clean_fails() {
     for (words, told) in [
-        (["exit", "7"], "the command fails already without a fault: exit code 7\n"),
-        (["naive", "127.0.0.1:1"], "the command fails already without a fault: exit code 1\n"),
+        (&["exit", "7"][..], "the command fails already without a fault: exit code 7\n"),
+        (&["naive", "127.0.0.1:1", "0"], "the command fails already without a fault: exit code 1\n"),
     ] {
-        let output = Call::matrix(&["--preset", "nagle-40ms"]).run(&words);
+        let output = Call::matrix(&["--preset", "nagle-40ms"]).run(words);
         assert_eq!((output.status.code(), output.stdout.len()), (Some(1), 0), "{}", said(&output));
         assert!(said(&output).contains(told), "{}", said(&output));
     }
@@ -330,7 +359,7 @@ fn junit() {
         Call::matrix(&["--strict", "--preset", "dpi-reset", "--preset", "nagle-40ms match.flows=9"]);
     let file = call.output.path().join("junit.xml").to_str().unwrap().to_owned();
     call.push(&["--junit", &file, "--assert", "count(ok) == 1"]);
-    let output = call.run(&["naive", &server()]);
+    let output = call.run(&["naive", &server(), "0"]);
     assert_eq!(output.status.code(), Some(1), "{}", said(&output));
     let table = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(table.contains("score: 0 of 1 passed, 1 fail; 1 not exercised\n"), "{table}");
@@ -411,7 +440,7 @@ fn assertions() {
         (output.status.code().unwrap(), said(&output))
     };
     let (code, told) =
-        run(&["--assert", "flows == 1 and count(ok) == 1 and p99(connect) < 10s"], &["naive", &server]);
+        run(&["--assert", "flows == 1 and count(ok) == 1 and p99(connect) < 10s"], &["naive", &server, "0"]);
     assert_eq!(code, 0, "{told}");
     assert!(
         told.contains("assert flows == 1 and count(ok) == 1 and p99(connect) < 10s: holds; flows 1"),
@@ -420,7 +449,7 @@ fn assertions() {
 
     let options =
         ["--fault", "syn-drop first=all", "--assert", "max(connect) < 1h", "--assert", "flows == 9"];
-    let (code, told) = run(&options, &["tolerant", &server]);
+    let (code, told) = run(&options, &["tolerant", &server, "0"]);
     assert_eq!(code, 1, "the exit code of a command that failed by itself says more: {told}");
     assert!(
         told.contains("halfopen: assertion failed: max(connect) < 1h; observed max(connect) ≥"),
@@ -428,12 +457,12 @@ fn assertions() {
     );
     assert!(told.contains("hint: ≥ is a lower bound"), "{told}");
 
-    let (code, told) = run(&["--assert", "flows == 9"], &["naive", &server]);
+    let (code, told) = run(&["--assert", "flows == 9"], &["naive", &server, "0"]);
     assert_eq!(code, 3, "{told}");
     assert!(told.ends_with("halfopen: assertion failed: flows == 9; observed flows 1\n"), "{told}");
 
     let strict = ["--strict", "--fault", "fin-drop match.flows=9", "--assert", "fired(fin-drop) > 0"];
-    let (code, told) = run(&strict, &["naive", &server]);
+    let (code, told) = run(&strict, &["naive", &server, "0"]);
     assert_eq!(code, 3, "{told}");
     assert!(told.contains("observed fired(fin-drop) 0\nhalfopen: never fired: fin-drop\n"), "{told}");
 }

@@ -48,7 +48,7 @@ pub struct Shared {
     pub events: Option<PathBuf>,
 
     /// Capture the segments of both legs to FILE (pcapng), with what faults did
-    /// as comments. See [capture] in the config
+    /// as comments. How is said in the section capture of the config
     #[arg(long, value_name = "FILE")]
     pub pcap: Option<PathBuf>,
 
