@@ -26,6 +26,7 @@ pub(crate) const SINGLES: &[Single] = &[
     ("names are resolved by the caller's name server", names),
     ("datagrams of any size come and go, and a closed port is told", datagrams),
     ("the caller's loopback is reachable as far as it is wanted", loopback),
+    ("the caller's loopback can be refused by ICMP", refused_loopback),
     ("a port of the command's own loopback stays its own", own_loopback),
     ("what has no route outside has none inside", no_route),
     ("without /dev/net/tun the packets take a veth pair", without_tun),
@@ -196,6 +197,20 @@ fn loopback() {
                 said.lines().map(|line| line.split_once(' ').expect("two words").1).collect();
             assert_eq!(said, expected, "{way:?} {wanted} {addresses:?}");
         }
+    }
+    drop(greeters);
+}
+
+fn refused_loopback() {
+    let ns = Ns::new();
+    let addresses = ["127.0.0.1:8001", "127.0.0.2:8001", "[::1]:8001"];
+    let greeters: Vec<Service> =
+        addresses.map(|address| Service::greeter(&ns, address.parse().expect("an address"))).into();
+    let words: Vec<&str> = ["dial"].into_iter().chain(addresses).collect();
+    for way in CALLERS {
+        let said = printed(&exec_by(way, &ns, &["--fault", "refuse style=icmp-host"], &words));
+        let said: Vec<&str> = said.lines().map(|line| line.split_once(' ').expect("two words").1).collect();
+        assert_eq!(said, ["EHOSTUNREACH"; 3], "{way:?}");
     }
     drop(greeters);
 }

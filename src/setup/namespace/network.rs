@@ -93,6 +93,8 @@ fn configure(netlink: &mut Netlink, inside: &Inside) -> io::Result<()> {
     let LoopbackPorts { v4, v6 } = &inside.loopback_ports;
     if !v4.is_empty() {
         netlink.set_ipv4(device, Ipv4Setting::RouteLocalnet, 1)?;
+        // Only TCP has its socket before the source address is checked: an ICMP error from 127.0.0.1 would be a martian.
+        netlink.set_ipv4(device, Ipv4Setting::AcceptLocal, 1)?;
         open_loopback_ports(netlink, LOOPBACK_V4, device, v4)?;
         // Ports of arriving packets, which the check of the source address needs, are looked at only if some rule that is
         // not about local packets asks for a port. This one never matters otherwise.
