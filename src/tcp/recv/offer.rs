@@ -109,8 +109,7 @@ impl Recv {
     /// The window field, and the right edge moves (RFC 9293 §3.8.6.2.2, MUST-39: never by silly amounts, but for a knob).
     pub(in crate::tcp) fn offer(&mut self) -> RawWindow {
         let wanted = self.wanted_edge();
-        let step = self.mss.min(self.buffer.max(1).div_ceil(2));
-        if wanted >= self.edge + u64::from(step) {
+        if self.edge_may_move() {
             let field = self.scale.raw((wanted - self.nxt) as u32);
             self.edge = self.edge.max(self.nxt + u64::from(self.scale.bytes(field)));
         }
@@ -154,6 +153,12 @@ impl Recv {
         self.nxt + u64::from(self.space.saturating_sub(self.ready_bytes))
     }
 
+    /// RFC 9293 §3.8.6.2.2: the edge moves by a segment, or half of the buffer, or not at all.
+    fn edge_may_move(&self) -> bool {
+        let step = self.mss.min(self.buffer.max(1).div_ceil(2));
+        self.wanted_edge() >= self.edge + u64::from(step)
+    }
+
     /// RFC 9293 §3.8.6.2.2: true if the peer must be told of a larger window.
     pub(in crate::tcp) fn update_due(&self) -> bool {
         if self.fin != PeerFin::None {
@@ -181,7 +186,8 @@ impl Recv {
         let new = self.scale.bytes(self.scale.raw(self.wanted_edge().saturating_sub(self.nxt) as u32));
         let step = (2 * self.mss).min(self.buffer.max(1).div_ceil(2)).min(most.div_ceil(2)).max(1);
         let new = new.min(most);
-        new >= left.saturating_add(step) && new >= left.saturating_mul(2)
+        // An update that moves nothing would be due for ever.
+        self.edge_may_move() && new >= left.saturating_add(step) && new >= left.saturating_mul(2)
     }
 
     /// True if window probes must stay unanswered.
