@@ -56,7 +56,7 @@ struct Waiting {
 
 /// How long a flow is kept whose path a fault has cut and whose peers are silent, for it may never hear of their ends. No
 /// host repeats or probes that long: Linux's keepalive gives up after 2 h 11 min.
-const FORGET: Duration = Duration::from_secs(3 * 3600);
+pub(super) const FORGET: Duration = Duration::from_secs(3 * 3600);
 
 impl Around {
     /// `None` for an empty plan: a flow without faults pays one test per segment.

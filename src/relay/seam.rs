@@ -11,6 +11,7 @@
 
 use std::net::IpAddr;
 
+use super::around::FORGET;
 use super::flow::{BOTH, Flow, Phase};
 use super::leg::Link;
 use crate::cx::Cx;
@@ -206,20 +207,29 @@ impl Flow {
                 _ => {}
             }
         }
-        if self.expires == Instant::FAR && self.is_orphaned() {
-            self.expires = cx.now + ORPHANED;
+        if self.expires == Instant::FAR
+            && let Some(patience) = self.orphaned()
+        {
+            self.expires = cx.now + patience;
         }
         if matches!(self.phase, Phase::Early | Phase::Accepting | Phase::Open)
             && BOTH.iter().all(|leg| self.legs[*leg].is_over())
         {
+            self.expires = Instant::FAR;
             self.tell_closed(cx, Outcome::Ok);
         }
     }
 
-    /// True if all that is left is a leg whose own end is through and whose peer never finishes.
-    fn is_orphaned(&self) -> bool {
-        let waits = |leg: Leg| self.legs[leg].conn().is_some_and(|conn| conn.state() == State::FinWait2);
-        self.phase == Phase::Open && BOTH.iter().any(|leg| self.legs[*leg].is_gone() && waits(leg.other()))
+    /// How long to wait on if all that is left is one leg: for a peer that never finishes, or, where a fault has lost the end
+    /// of the other side, for one that does not know that it could.
+    fn orphaned(&self) -> Option<Duration> {
+        let left = BOTH.into_iter().find(|leg| self.legs[leg.other()].is_gone())?;
+        match self.legs[left].conn()?.state() {
+            _ if self.phase != Phase::Open => None,
+            State::FinWait2 => Some(ORPHANED),
+            State::CloseWait | State::Established if !self.is_flowing_to(left) => Some(FORGET),
+            _ => None,
+        }
     }
 
     /// The path of a flow is cut, and nobody has spoken for very long: nothing is left to wait for.
