@@ -68,6 +68,8 @@ pub mod cli;
 #[cfg(feature = "host")]
 pub mod config;
 #[cfg(feature = "host")]
+pub mod control;
+#[cfg(feature = "host")]
 pub mod engine;
 #[cfg(feature = "host")]
 pub mod setup;

@@ -106,6 +106,7 @@ fn settings(args: &Args) -> Result<Settings, Failure> {
         ("exec", "intercept.mode", Some("exec".to_owned())),
         ("--host-loopback", "intercept.host_loopback", args.host_loopback.clone()),
         ("--grace", "engine.grace", args.grace.clone()),
+        ("--metrics-addr", "metrics.addr", args.shared.metrics_addr.clone()),
     ]);
     Ok(Settings::resolve(&load(&request)?, Machine::here())?)
 }

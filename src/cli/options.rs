@@ -65,6 +65,11 @@ pub struct Shared {
     #[arg(long, value_name = "FILE")]
     pub report: Option<PathBuf>,
 
+    /// Serve /metrics (Prometheus), /healthz and /readyz over HTTP at ADDR, or
+    /// nowhere with "off". Default: 127.0.0.1:8474 for run, off for exec
+    #[arg(long, value_name = "ADDR")]
+    pub metrics_addr: Option<String>,
+
     /// Fail with exit code 3 unless EXPR holds at the end, such as
     /// 'p99(connect) < 250ms and count(timeout) == 0'. May be repeated. Of what:
     /// flows, retransmissions, fired, count(OUTCOME), pN(LATENCY), max(LATENCY),

@@ -56,6 +56,7 @@ pub(super) fn run(args: &Args) -> Result<ExitCode, Failure> {
         ("--client-interface", "intercept.client_interface", client_interface.clone()),
         ("--server-interface", "intercept.server_interface", server_interface.clone()),
         ("--grace", "engine.grace", grace.clone()),
+        ("--metrics-addr", "metrics.addr", shared.metrics_addr.clone()),
     ]);
     let machine = Machine::here();
     let settings = Settings::resolve(&load(&request)?, machine)?;

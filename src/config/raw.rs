@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::units::{Loopback, Ports, Seed, Size, Text, Time};
+use super::units::{Loopback, MetricsAddr, Ports, Seed, Size, Text, Time};
 use crate::fault::Attributes;
 use crate::relay;
 use crate::tcp;
@@ -31,6 +31,8 @@ pub struct Raw {
     pub engine: Engine,
     /// What `--pcap` writes.
     pub capture: Capture,
+    /// What Prometheus is told.
+    pub metrics: Metrics,
     /// The rules, first to last; all that match a flow act on it.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub rule: Vec<Rule>,
@@ -129,6 +131,14 @@ pub struct Capture {
     pub rotate: Size,
 }
 
+/// `[metrics]`: a small HTTP listener with `/metrics` for Prometheus, `/healthz` and `/readyz`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Metrics {
+    /// Its address and port, or `off`. Default `auto`: `run` listens at 127.0.0.1:8474 if that is free, `exec` nowhere.
+    pub addr: MetricsAddr,
+}
+
 /// `[engine]`
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -164,6 +174,7 @@ impl Default for Raw {
             limits: Limits::default(),
             engine: Engine::default(),
             capture: Capture::default(),
+            metrics: Metrics::default(),
             rule: Vec::new(),
         }
     }

@@ -10,7 +10,7 @@ use super::load::Layers;
 use super::raw::{self, Mode};
 use super::rules;
 use super::scale::Scaling;
-use super::units::{Loopback, PortRange, Seed, Text};
+use super::units::{Loopback, MetricsAddr, PortRange, Seed, Text};
 use crate::fault::Rules;
 use crate::relay;
 use crate::tcp;
@@ -51,6 +51,8 @@ pub struct Settings {
     pub shards: usize,
     /// How long a stop waits for open flows to end.
     pub grace: Duration,
+    /// Where metrics are served.
+    pub metrics: MetricsAddr,
 }
 
 /// What the machine adds to the config.
@@ -111,6 +113,7 @@ impl Settings {
                 shards => shards,
             },
             grace: raw.engine.grace.0,
+            metrics: raw.metrics.addr,
         })
     }
 }

@@ -2,6 +2,7 @@
 //! accepts whatever a file or the environment can hold (`seed: 42` and `seed: "42"` are the same).
 
 use std::fmt;
+use std::net::SocketAddr;
 use std::str::FromStr;
 
 use serde::de::{self, Deserializer, SeqAccess, Visitor};
@@ -289,6 +290,42 @@ impl fmt::Display for Loopback {
     }
 }
 
+/// Where metrics are served: `auto`, `off`, or an address and port such as `127.0.0.1:8474`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum MetricsAddr {
+    /// `run`: 127.0.0.1:8474; `exec`: nowhere.
+    #[default]
+    Auto,
+    /// Nowhere.
+    Off,
+    /// There.
+    At(SocketAddr),
+}
+
+impl FromStr for MetricsAddr {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text.trim() {
+            "auto" => Ok(Self::Auto),
+            "off" => Ok(Self::Off),
+            address => address.parse().map(Self::At).map_err(|_| {
+                format!("neither auto, off nor an address with a port{HINT}write \"off\", or such as \"127.0.0.1:8474\"")
+            }),
+        }
+    }
+}
+
+impl fmt::Display for MetricsAddr {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Auto => f.write_str("auto"),
+            Self::Off => f.write_str("off"),
+            Self::At(address) => address.fmt(f),
+        }
+    }
+}
+
 /// Reads a scalar of any type as its text.
 struct Scalar(&'static str);
 
@@ -332,6 +369,13 @@ from_text! {
     Seed: "a number or \"random\"",
     PortRange: "a port or a range of ports",
     Loopback: "on, off, or ports such as \"5432,8000-8099\"",
+    MetricsAddr: "auto, off, or an address such as \"127.0.0.1:8474\"",
+}
+
+impl Serialize for MetricsAddr {
+    fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+        s.collect_str(self)
+    }
 }
 
 impl Serialize for Loopback {

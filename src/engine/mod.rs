@@ -13,7 +13,7 @@ pub mod wheel;
 
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -51,11 +51,13 @@ enum Command {
     SetRules(Arc<Rules>),
 }
 
-/// How full the tables are, over all shards.
+/// How full the tables are and what has passed the devices, over all shards.
 #[derive(Debug, Default)]
 pub struct Gauges {
     flows: AtomicUsize,
     queued: AtomicUsize,
+    received: AtomicU64,
+    sent: AtomicU64,
 }
 
 impl Gauges {
@@ -71,12 +73,41 @@ impl Gauges {
         self.queued.load(Ordering::Relaxed)
     }
 
+    /// Packets read from the devices; a super-segment is one.
+    #[must_use]
+    pub fn received(&self) -> u64 {
+        self.received.load(Ordering::Relaxed)
+    }
+
+    /// Packets written to the devices; a super-segment is one.
+    #[must_use]
+    pub fn sent(&self) -> u64 {
+        self.sent.load(Ordering::Relaxed)
+    }
+
+    /// Adds what a shard has counted, and lets it begin anew.
+    fn add(&self, passed: &mut Passed) {
+        let Passed { received, sent } = std::mem::take(passed);
+        for (total, count) in [(&self.received, received), (&self.sent, sent)] {
+            if count > 0 {
+                total.fetch_add(count, Ordering::Relaxed);
+            }
+        }
+    }
+
     fn change(gauge: &AtomicUsize, from: &mut usize, to: usize) {
         if *from != to {
             gauge.fetch_add(to.wrapping_sub(*from), Ordering::Relaxed);
             *from = to;
         }
     }
+}
+
+/// Packets that have passed the device of a shard.
+#[derive(Debug, Default)]
+struct Passed {
+    received: u64,
+    sent: u64,
 }
 
 /// The running engine. Dropping it stops it at once.

@@ -14,7 +14,7 @@ use super::clock::Clock;
 use super::outside::Outside;
 use super::tun::{Device, MAX_PACKET};
 use super::wheel::Wheel;
-use super::{Command, Gauges};
+use super::{Command, Gauges, Passed};
 use crate::cx::Cx;
 use crate::relay::{FlowKey, Output, Route, Table};
 use crate::tcp::{TxCaps, reset_for};
@@ -51,6 +51,7 @@ pub(super) struct Shard<S> {
     outside_busy: bool,
     /// When to end, once stopping.
     ends: Option<Instant>,
+    passed: Passed,
 }
 
 impl<S: Sink> Shard<S> {
@@ -69,6 +70,7 @@ impl<S: Sink> Shard<S> {
             readable: true,
             outside_busy: false,
             ends: None,
+            passed: Passed::default(),
         })
     }
 
@@ -88,6 +90,7 @@ impl<S: Sink> Shard<S> {
                 self.table.close_all(&mut Cx::new(self.clock.now(), &mut self.sink));
             }
             Gauges::change(&gauges.flows, &mut flows, self.table.open_flows());
+            gauges.add(&mut self.passed);
             Gauges::change(&gauges.queued, &mut queued, self.table.queued() as usize);
             if end {
                 return result;
@@ -156,7 +159,10 @@ impl<S: Sink> Shard<S> {
                 break;
             }
             match self.device.recv(&mut self.buf)? {
-                Some(vnet) => self.on_packet(now, vnet),
+                Some(vnet) => {
+                    self.passed.received += 1;
+                    self.on_packet(now, vnet);
+                }
                 None => self.readable = false,
             }
         }
@@ -201,7 +207,7 @@ impl<S: Sink> Shard<S> {
 
     fn write_back(&mut self, vnet: VnetHdr) {
         let sent = self.device.send(&vnet, &self.buf, &[]);
-        self.note_lost(sent);
+        self.note_sent(sent);
     }
 
     fn run_timers(&mut self, now: Instant) {
@@ -232,7 +238,7 @@ impl<S: Sink> Shard<S> {
             Output::Segment { tuple, segment } => self.send_segment(tuple, &segment),
             Output::Icmp { note, quoted } => {
                 let sent = self.device.send(&VnetHdr::default(), &icmp::emit(&note, &quoted), &[]);
-                self.note_lost(sent);
+                self.note_sent(sent);
             }
             Output::Socket(command) => {
                 if let Some(outside) = &mut self.outside {
@@ -245,11 +251,12 @@ impl<S: Sink> Shard<S> {
     fn send_segment(&mut self, tuple: Tuple, segment: &Segment) {
         let (vnet, head) = crate::wire::emit(tuple, segment, ChecksumMode::Offload);
         let sent = self.device.send(&vnet, &head, segment.payload.parts());
-        self.note_lost(sent);
+        self.note_sent(sent);
     }
 
-    /// A packet that the device does not take is lost, as on any link.
-    fn note_lost(&mut self, sent: io::Result<()>) {
+    /// Counts a packet. One that the device does not take is lost, as on any link.
+    fn note_sent(&mut self, sent: io::Result<()>) {
+        self.passed.sent += u64::from(sent.is_ok());
         if let Err(error) = sent {
             let reason = match error.kind() {
                 io::ErrorKind::WouldBlock => "the device is full",

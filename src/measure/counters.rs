@@ -66,11 +66,15 @@ impl Outcomes {
     pub const NAMES: [&'static str; 7] =
         ["ok", "refused-rst", "refused-icmp", "timeout", "reset", "aborted", "open"];
 
-    /// The outcomes that happened, by name, in a fixed order.
-    pub fn iter(&self) -> impl Iterator<Item = (&'static str, u64)> {
+    /// All outcomes by name, in a fixed order.
+    pub fn all(&self) -> impl Iterator<Item = (&'static str, u64)> {
         let Self { ok, refused_rst, refused_icmp, timeout, reset, aborted, open } = *self;
-        let counts = [ok, refused_rst, refused_icmp, timeout, reset, aborted, open];
-        Self::NAMES.into_iter().zip(counts).filter(|(_, count)| *count > 0)
+        Self::NAMES.into_iter().zip([ok, refused_rst, refused_icmp, timeout, reset, aborted, open])
+    }
+
+    /// Those that happened.
+    pub fn iter(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        self.all().filter(|(_, count)| *count > 0)
     }
 }
 

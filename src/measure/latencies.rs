@@ -103,6 +103,9 @@ pub enum By {
 }
 
 impl By {
+    /// All of them, in the order of every table.
+    pub const ALL: [Self; 4] = [Self::Outcome, Self::Retransmits, Self::Rule, Self::Target];
+
     /// Its name in output and files.
     #[must_use]
     pub const fn name(self) -> &'static str {
@@ -117,7 +120,7 @@ impl By {
     /// That of this name.
     #[must_use]
     pub fn of(name: &str) -> Option<Self> {
-        [Self::Outcome, Self::Retransmits, Self::Rule, Self::Target].into_iter().find(|by| by.name() == name)
+        Self::ALL.into_iter().find(|by| by.name() == name)
     }
 }
 
@@ -159,8 +162,7 @@ impl Latencies {
 
     /// The groups that have values: by outcome, retransmits, rule and target, each in the order of their first value.
     pub fn groups(&self) -> impl Iterator<Item = &Group> {
-        let order = [By::Outcome, By::Retransmits, By::Rule, By::Target];
-        order
+        By::ALL
             .into_iter()
             .flat_map(|by| self.groups.iter().filter(move |group| group.by == by && group.values.count() > 0))
     }
