@@ -418,11 +418,15 @@ impl Flow {
     fn transmit_tcp(&mut self, cx: &mut Cx<'_>, leg: Leg, caps: TxCaps) -> Option<Output> {
         loop {
             let segment = self.legs[leg].conn_mut()?.poll_transmit(&mut cx.for_leg(leg), caps)?;
-            if self.around.is_none() {
+            let segment = if self.around.is_none() {
                 cx.for_leg(leg).segment_out(&segment);
+                Some(segment)
+            } else {
+                self.send_next(cx, leg, segment)
+            };
+            if let Some(segment) = segment {
                 return Some(Output::Segment { tuple: self.arriving(leg).reverse(), segment });
             }
-            self.send_out(cx, leg, segment);
             if let Some(output) = self.out.pop_front() {
                 return Some(output);
             }
