@@ -13,8 +13,9 @@
 //! | `bulk` | a file of some MiB on one connection, block by block |
 //! | `calls` | a connection for each request, which the server closes, always from the same source port |
 //! | `half-close` | one request that ends where the client shuts down its side; the reply comes after that |
+//! | `start` | a server is started, and asked once it is up; needs `--host-loopback 7777,7778` |
 //!
-//! The time is for the client to think between two requests, or for the server to work on each call.
+//! The time is for the client to think between two requests, or for the server to work on each call or to come up.
 
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpStream, ToSocketAddrs as _};
@@ -34,6 +35,9 @@ const HALF_CLOSED: usize = 10_000;
 /// What marks such requests for the server.
 const LAST: u32 = 1 << 31;
 const UNTIL_END: u32 = u32::MAX;
+const START: u32 = u32::MAX - 1;
+/// Between two looks whether a port is open.
+const LOOK: Duration = Duration::from_millis(50);
 /// How long it may take the server to hear of the end of a call.
 const LINGER: Duration = Duration::from_secs(10);
 
@@ -61,7 +65,8 @@ pub(crate) fn run(server: &str, time: Duration, workload: &str) -> io::Result<()
         "bulk" => requests(server, BLOCKS, time),
         "calls" => calls(server, time),
         "half-close" => half_close(server, time),
-        _ => Err(io::Error::other(format!("{workload}: allowed: requests, bulk, calls, half-close"))),
+        "start" => start(server, time),
+        _ => Err(io::Error::other(format!("{workload}: allowed: requests, bulk, calls, half-close, start"))),
     }
 }
 
@@ -131,6 +136,23 @@ fn half_close(server: &str, work: Duration) -> io::Result<()> {
     read_to_end(&mut stream, &body)?;
     println!("{HALF_CLOSED} bytes there and back");
     Ok(())
+}
+
+/// Has a server started, waits until its port is open, and asks.
+fn start(server: &str, delay: Duration) -> io::Result<()> {
+    let mut starter = TcpStream::connect(server)?;
+    starter.write_all(&START.to_be_bytes())?;
+    starter.write_all(&(delay.as_millis() as u32).to_be_bytes())?;
+    let mut port = [0; 4];
+    starter.read_exact(&mut port)?;
+    let started = SocketAddr::new(starter.peer_addr()?.ip(), u32::from_be_bytes(port) as u16).to_string();
+    while let Err(e) = TcpStream::connect(&started) {
+        if e.kind() != io::ErrorKind::ConnectionRefused {
+            return Err(e);
+        }
+        std::thread::park_timeout(LOOK);
+    }
+    requests(&started, REQUESTS, Duration::ZERO)
 }
 
 /// Reads until the server closes, which must be after these bytes.

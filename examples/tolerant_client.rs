@@ -25,6 +25,7 @@ const CALLS: &[usize] = &[2000; 8];
 const HALF_CLOSED: usize = 10_000;
 const LAST: u32 = 1 << 31;
 const UNTIL_END: u32 = u32::MAX;
+const START: u32 = u32::MAX - 1;
 /// A request is sent so often, if the last time is not too soon: a server that restarts refuses a few in no time.
 const ATTEMPTS: u32 = 3;
 const PERSISTENCE: Duration = Duration::from_secs(5);
@@ -59,7 +60,8 @@ pub(crate) fn run(server: &str, time: Duration, workload: &str) -> io::Result<()
         "bulk" => requests(server, BLOCKS, time),
         "calls" => calls(server, time),
         "half-close" => persist("the request", || half_close(server, time)),
-        _ => Err(io::Error::other(format!("{workload}: allowed: requests, bulk, calls, half-close"))),
+        "start" => start(server, time),
+        _ => Err(io::Error::other(format!("{workload}: allowed: requests, bulk, calls, half-close, start"))),
     }
 }
 
@@ -142,6 +144,16 @@ fn half_close(server: &str, work: Duration) -> io::Result<()> {
     read_to_end(&mut stream, &request[8..])?;
     println!("{HALF_CLOSED} bytes there and back");
     Ok(())
+}
+
+/// Has a server started and asks it until it answers: that is what shows that it is up, not an open port.
+fn start(server: &str, delay: Duration) -> io::Result<()> {
+    let mut starter = connect(server, 0)?;
+    starter.write_all(&request(&[START, delay.as_millis() as u32], 0, 0))?;
+    let mut port = [0; 4];
+    starter.read_exact(&mut port)?;
+    let started = SocketAddr::new(starter.peer_addr()?.ip(), u32::from_be_bytes(port) as u16).to_string();
+    requests(&started, REQUESTS, Duration::ZERO)
 }
 
 /// Reads until the server closes. A part of the reply is no reply.

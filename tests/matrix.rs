@@ -19,7 +19,7 @@ mod golden;
 #[path = "matrix/presets.rs"]
 mod presets;
 
-use std::net::{TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::{Child, Command, ExitCode, Output, Stdio};
@@ -112,12 +112,17 @@ fn linger(directory: &Path) -> std::io::Result<()> {
     child.wait().map(drop)
 }
 
-/// The address of an echo server that lives as long as this program.
-fn server() -> String {
+/// The address of an echo server that lives as long as this program, and that of the one that it can start.
+fn servers() -> (SocketAddr, SocketAddr) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = listener.local_addr().unwrap().to_string();
-    std::thread::spawn(move || echo_server::serve(&listener));
-    address
+    let second = echo_server::Second::reserve("127.0.0.1:0".parse().unwrap()).unwrap();
+    let addresses = (listener.local_addr().unwrap(), second.address);
+    std::thread::spawn(move || echo_server::serve(&listener, second));
+    addresses
+}
+
+fn server() -> String {
+    servers().0.to_string()
 }
 
 /// A call of halfopen with a directory for its output.

@@ -1,8 +1,10 @@
 //! Every preset against a naive and a tolerant client, each in a workload in which some connection meets it.
 
+use std::net::SocketAddr;
+
 use halfopen::config::presets::PRESETS;
 
-use crate::{Call, golden, json, outcomes, server};
+use crate::{Call, golden, json, outcomes, servers};
 
 /// Presets with the workload in which a connection meets them, and the options and times that this takes.
 struct Occasion {
@@ -44,6 +46,14 @@ const OCCASIONS: &[Occasion] = &[
         time: "1500",
         workload: "bulk",
     },
+    // Its server is not up yet when the port is open.
+    Occasion {
+        presets: &["docker-proxy-early-accept"],
+        matching: "",
+        options: &[],
+        time: "1500",
+        workload: "start",
+    },
     // Its server closes first, so that the tail that is lost is that of a reply.
     Occasion { presets: &["early-413"], matching: FIRST, options: &[], time: "0", workload: "calls" },
     // It is about every connection but the first.
@@ -68,12 +78,19 @@ const OCCASIONS: &[Occasion] = &[
 ];
 
 /// `NAME: OUTCOME` of each preset, whose fault has acted. One that no connection meets would prove nothing.
-fn meet(occasion: &Occasion, presets: &[&str], client: &str, server: &str) -> Vec<String> {
+fn meet(
+    occasion: &Occasion,
+    presets: &[&str],
+    client: &str,
+    (first, second): (SocketAddr, SocketAddr),
+) -> Vec<String> {
     let asked: Vec<String> = presets.iter().map(|name| format!("{name}{}", occasion.matching)).collect();
-    let mut options = vec!["--json"];
+    // The second does not listen yet.
+    let loopback = format!("{},{}", first.port(), second.port());
+    let mut options = vec!["--json", "--host-loopback", &loopback];
     options.extend(occasion.options);
     options.extend(asked.iter().flat_map(|asked| ["--preset", asked]));
-    let output = Call::matrix(&options).run(&[client, server, occasion.time, occasion.workload]);
+    let output = Call::matrix(&options).run(&[client, &first.to_string(), occasion.time, occasion.workload]);
     let matrix = json(&output);
     for run in matrix["runs"].as_array().unwrap() {
         assert_ne!(run["outcome"], "not-exercised", "{client}: {run}");
@@ -86,7 +103,7 @@ fn meet(occasion: &Occasion, presets: &[&str], client: &str, server: &str) -> Ve
 
 /// The outcomes of all presets are a golden table for each client.
 pub(crate) fn both_tables() {
-    let server = server();
+    let servers = servers();
     let all: Vec<&str> = PRESETS.iter().map(|(name, _)| *name).collect();
     let special = OCCASIONS.iter().map(|occasion| (occasion, occasion.presets.to_vec()));
     let is_special = |name: &&str| OCCASIONS.iter().any(|occasion| occasion.presets.contains(name));
@@ -96,8 +113,8 @@ pub(crate) fn both_tables() {
         // They wait most of the time.
         let rows: Vec<String> = std::thread::scope(|scope| {
             let run = |(occasion, presets): &(&'static Occasion, Vec<&'static str>)| {
-                let (occasion, presets, server) = (*occasion, presets.clone(), &server);
-                scope.spawn(move || meet(occasion, &presets, client, server))
+                let (occasion, presets) = (*occasion, presets.clone());
+                scope.spawn(move || meet(occasion, &presets, client, servers))
             };
             let running: Vec<_> = occasions.iter().map(run).collect();
             running.into_iter().flat_map(|thread| thread.join().unwrap()).collect()
