@@ -267,6 +267,11 @@ pub enum Event {
     },
     /// This leg's handshake is complete.
     Established,
+    /// The first payload of a direction passed the client's side: upstream as it arrived, downstream as it left.
+    FirstPayload {
+        /// Its direction.
+        direction: Direction,
+    },
     /// The next `SegmentOut` repeats something.
     Resent {
         /// Why.

@@ -64,6 +64,7 @@ fn every_command_explains_itself() {
         ("exec", &["exec", "--help"]),
         ("run", &["run", "--help"]),
         ("matrix", &["matrix", "--help"]),
+        ("report", &["report", "--help"]),
         ("faults", &["faults", "--help"]),
         ("presets", &["presets", "--help"]),
         ("config", &["config", "--help"]),
@@ -284,7 +285,7 @@ fn a_time_scale_is_a_factor_that_changes_something() {
 
 #[test]
 fn a_wrong_assertion_names_its_column_and_what_is_allowed_there() {
-    let latencies = "connect, client_rtt, server_connect, server_net";
+    let latencies = halfopen::measure::Kind::NAMES.join(", ");
     let said = format!(
         "halfopen: --assert 'p99(conect) < 1s': column 5: no latency \"conect\"\n  hint: write p99(LATENCY), of {latencies}\n"
     );

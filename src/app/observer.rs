@@ -1,7 +1,7 @@
 //! Watches a run without holding it up.
 //!
 //! ```text
-//!  data path ── Tap ──┬─▶ Measure (always, at once)
+//!  data path ── Tap ──┬─▶ Measure (always, at once) ◀── taken by the thread of --hlog FILE, see `hlog`
 //!   (a Sink)          └─▶ Mailbox (bounded) ─▶ the observer's thread ─┬─▶ --events FILE
 //!                                                                     ├─▶ --pcap FILE
 //!                                                                     ├─▶ ladders
@@ -20,10 +20,12 @@ use std::thread::JoinHandle;
 use bytes::Bytes;
 use tracing::Level;
 
+use super::hlog::Keeper;
 use super::pcap::{Pcap, Writer};
+use crate::engine::Clock;
 use crate::measure::{Counters, Measure, NameCount};
 use crate::report::Ladders;
-use crate::time::Instant;
+use crate::time::{Duration, Instant};
 use crate::trace::{Event, Record, SegmentNote, Sink};
 
 /// What to watch besides the totals.
@@ -33,8 +35,12 @@ pub struct Watch {
     pub events: Option<File>,
     /// Capture the segments here.
     pub pcap: Option<Pcap>,
-    /// Nanoseconds since 1970 at the start of the run, for the capture.
-    pub epoch: u64,
+    /// Write the latencies here, as an interval log.
+    pub hlog: Option<File>,
+    /// How long its intervals are.
+    pub interval: Duration,
+    /// The clock of the run.
+    pub clock: Clock,
     /// Most payload bytes that wait for the observer's thread (`limits.capture`).
     pub waiting_bytes: usize,
     /// Keep ladders.
@@ -50,7 +56,9 @@ impl Default for Watch {
         Self {
             events: None,
             pcap: None,
-            epoch: 0,
+            hlog: None,
+            interval: super::hlog::INTERVAL,
+            clock: Clock::start(),
             waiting_bytes: 64 << 20,
             ladders: false,
             log: false,
@@ -63,6 +71,7 @@ impl Default for Watch {
 #[derive(Debug)]
 pub struct Observer {
     measure: Arc<Mutex<Measure>>,
+    keeper: Option<Keeper>,
     thread: Option<(Arc<Mailbox>, JoinHandle<Told>)>,
     segments: bool,
     snaplen: u32,
@@ -79,12 +88,14 @@ pub struct Report {
     pub events_error: Option<io::Error>,
     /// Why the capture is not complete.
     pub pcap_error: Option<io::Error>,
+    /// Why the log of the latencies is not complete.
+    pub hlog_error: Option<io::Error>,
 }
 
 impl Observer {
     /// Watches from here on; `measure` knows the rules.
     pub fn start(measure: Measure, watch: Watch) -> io::Result<Self> {
-        let Watch { events, pcap, epoch, waiting_bytes, ladders, log, waiting } = watch;
+        let Watch { events, pcap, hlog, interval, clock, waiting_bytes, ladders, log, waiting } = watch;
         let log = log && tracing::enabled!(Level::DEBUG);
         let snaplen = pcap.as_ref().map_or(0, |pcap| pcap.snaplen);
         let segments =
@@ -95,7 +106,7 @@ impl Observer {
             let mut teller = Teller {
                 events: events.map(BufWriter::new),
                 error: None,
-                pcap: pcap.map(|pcap| Writer::new(pcap, epoch)),
+                pcap: pcap.map(|pcap| Writer::new(pcap, clock.epoch())),
                 pcap_error: None,
                 ladders,
                 log,
@@ -109,7 +120,10 @@ impl Observer {
         } else {
             None
         };
-        Ok(Self { measure: Arc::new(Mutex::new(measure)), thread, segments, snaplen })
+        let measure = Arc::new(Mutex::new(measure));
+        let keep = |file| Keeper::start(file, clock, interval, Arc::clone(&measure));
+        let keeper = hlog.map(keep).transpose()?;
+        Ok(Self { measure, keeper, thread, segments, snaplen })
     }
 
     /// A sink for one thread of the data path.
@@ -138,10 +152,13 @@ impl Observer {
     /// Ends it: waits until everything is written. All taps must have done their work.
     #[must_use]
     pub fn finish(self, now: Instant) -> Report {
+        let kept = self.keeper.map(Keeper::stop);
         let mut measure = std::mem::take(&mut *lock(&self.measure));
         measure.finish(now);
+        let hlog_error = kept.and_then(|kept| kept.finish(&mut measure, now));
         let Some((mailbox, thread)) = self.thread else {
-            return Report { measure, ladders: Ladders::default(), events_error: None, pcap_error: None };
+            let ladders = Ladders::default();
+            return Report { measure, ladders, events_error: None, pcap_error: None, hlog_error };
         };
         let End { lost, cut, .. } = mailbox.close(now);
         for (limit, times) in [("limits.events", lost), ("limits.capture", cut)] {
@@ -150,7 +167,8 @@ impl Observer {
             }
         }
         let told = thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-        Report { measure, ladders: told.ladders, events_error: told.error, pcap_error: told.pcap_error }
+        let Told { ladders, error: events_error, pcap_error } = told;
+        Report { measure, ladders, events_error, pcap_error, hlog_error }
     }
 }
 
@@ -354,7 +372,7 @@ fn log(Record { flow, leg, event, .. }: &Record) {
 }
 
 /// A thread that panicked with the lock has at worst left one event half counted.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 

@@ -19,7 +19,7 @@ mod parse;
 
 use serde::Serialize;
 
-use super::{Bound, Latency, Measure};
+use super::{Bound, Kind, Latency, Measure};
 use crate::time::Duration;
 
 pub use parse::Mistake;
@@ -234,12 +234,10 @@ fn time(bound: Option<Bound>) -> Reading {
 }
 
 /// The latencies by name.
-const LATENCIES: [&str; 4] = ["connect", "client_rtt", "server_connect", "server_net"];
+const LATENCIES: [&str; 12] = Kind::NAMES;
 
 fn latency<'m>(measure: &'m Measure, name: &str) -> Option<&'m Latency> {
-    let all = measure.latencies();
-    let by_place = [&all.connect, &all.client_rtt, &all.server_connect, &all.server_net];
-    LATENCIES.iter().zip(by_place).find(|(known, _)| **known == name).map(|(_, latency)| latency)
+    Kind::of(name).map(|kind| measure.latencies().get(kind))
 }
 
 #[cfg(test)]

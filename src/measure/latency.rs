@@ -8,27 +8,48 @@ use serde::ser::{SerializeMap as _, Serializer};
 
 use crate::time::Duration;
 
-/// Smallest value told apart: 1 µs.
-const LOW_MICROS: u64 = 1;
+/// Smallest value told apart: 1 µs. Smaller ones count as this.
+pub(super) const LOW_MICROS: u64 = 1;
 /// Largest value told apart: 150 s, above the 135 s after which Linux gives up a connect. Larger ones count as this.
-const HIGH_MICROS: u64 = 150_000_000;
-/// Significant decimal digits: values are right to 0.1 %.
-const DIGITS: u8 = 3;
+pub(super) const HIGH_MICROS: u64 = 150_000_000;
 
 /// The percentiles of every table and report.
 pub const PERCENTILES: [(&str, f64); 4] = [("p50", 50.0), ("p90", 90.0), ("p99", 99.0), ("p99.9", 99.9)];
 
-/// A distribution of durations from 1 µs to 150 s. Takes no memory before its first value, 150 KiB then.
+/// How exact values are kept, and so how much memory they take.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Detail {
+    /// To 0.1 %, in 150 KiB.
+    #[default]
+    Fine,
+    /// To 1 %, in 22 KiB: for one of many groups.
+    Coarse,
+}
+
+impl Detail {
+    /// Significant decimal digits.
+    const fn digits(self) -> u8 {
+        match self {
+            Self::Fine => 3,
+            Self::Coarse => 2,
+        }
+    }
+}
+
+/// A distribution of durations from 1 µs to 150 s. Takes no memory before its first value, then that of its [`Detail`], and as
+/// much again once a value is unfinished.
 ///
 /// Values of steps that never finished are part of the distribution, because leaving them out would hide a black hole.
 /// They are lower bounds, and so is every quantile at or above the smallest of them.
 #[derive(Clone, Default)]
 pub struct Latency {
-    histogram: Option<Box<Histogram<u64>>>,
-    /// The largest value, exactly.
+    detail: Detail,
+    /// All values, in microseconds.
+    all: Option<Box<Histogram<u64>>>,
+    /// Of these, the unfinished ones.
+    unfinished: Option<Box<Histogram<u64>>>,
+    /// The largest value, exactly; of what was read from a file, as its histogram has it.
     max: u64,
-    unfinished: u64,
-    least_unfinished: Option<u64>,
 }
 
 /// A quantile. Ordered only with care: a lower bound may stand for any larger value.
@@ -41,53 +62,127 @@ pub struct Bound {
 }
 
 impl Latency {
+    /// Nothing yet, to be kept with this detail.
+    #[must_use]
+    pub fn new(detail: Detail) -> Self {
+        Self { detail, ..Self::default() }
+    }
+
     /// Adds a step that took `value`.
     pub fn record(&mut self, value: Duration) {
         let micros = micros(value);
         self.max = self.max.max(micros);
-        let histogram = self.histogram.get_or_insert_with(|| {
-            let histogram = Histogram::new_with_bounds(LOW_MICROS, HIGH_MICROS, DIGITS);
-            Box::new(histogram.expect("the bounds are constants within what the histogram takes"))
-        });
-        histogram.saturating_record(micros);
+        histogram(&mut self.all, self.detail).saturating_record(micros);
     }
 
     /// Adds a step that was given up after `value`.
     pub fn unfinished(&mut self, value: Duration) {
         self.record(value);
-        self.unfinished += 1;
-        let least = self.least_unfinished.get_or_insert(u64::MAX);
-        *least = micros(value).min(*least);
+        histogram(&mut self.unfinished, self.detail).saturating_record(micros(value));
+    }
+
+    /// Adds all values of another one. Nothing is lost, whatever their details: the result has the finer one.
+    pub fn add(&mut self, other: &Self) {
+        if other.detail == Detail::Fine && self.detail == Detail::Coarse {
+            self.detail = Detail::Fine;
+        }
+        for (mine, theirs) in [(&mut self.all, &other.all), (&mut self.unfinished, &other.unfinished)] {
+            let Some(theirs) = theirs else { continue };
+            add(histogram(mine, self.detail), theirs);
+        }
+        self.max = self.max.max(other.max);
+    }
+
+    /// Adds histograms in microseconds: all values, or the unfinished among values that are added besides.
+    pub(super) fn add_read(&mut self, read: &Histogram<u64>, unfinished: bool) {
+        if unfinished {
+            add(histogram(&mut self.unfinished, self.detail), read);
+        } else {
+            self.max = self.max.max(read.max().clamp(LOW_MICROS, HIGH_MICROS));
+            add(histogram(&mut self.all, self.detail), read);
+        }
+    }
+
+    /// Forgets the values and keeps their memory for the next ones.
+    pub fn clear(&mut self) {
+        for histogram in [&mut self.all, &mut self.unfinished].into_iter().flatten() {
+            histogram.reset();
+        }
+        self.max = 0;
+    }
+
+    /// All values as a histogram of microseconds; none without values.
+    #[must_use]
+    pub fn histogram(&self) -> Option<&Histogram<u64>> {
+        self.all.as_deref().filter(|all| !all.is_empty())
+    }
+
+    /// Of [`Self::histogram`], the values that never finished.
+    #[must_use]
+    pub fn unfinished_histogram(&self) -> Option<&Histogram<u64>> {
+        self.unfinished.as_deref().filter(|unfinished| !unfinished.is_empty())
     }
 
     /// How many values there are, with the unfinished ones.
     #[must_use]
     pub fn count(&self) -> u64 {
-        self.histogram.as_ref().map_or(0, |h| h.len())
+        self.histogram().map_or(0, Histogram::len)
     }
 
     /// How many of them never finished.
     #[must_use]
-    pub const fn unfinished_count(&self) -> u64 {
-        self.unfinished
+    pub fn unfinished_count(&self) -> u64 {
+        self.unfinished_histogram().map_or(0, Histogram::len)
+    }
+
+    /// How many values finished within `from..to`, as exactly as values are told apart: a value counts as the largest that
+    /// is not told apart from it.
+    #[must_use]
+    pub fn finished_between(&self, from: Duration, to: Duration) -> u64 {
+        let range = micros(from)..micros(to);
+        let between = |histogram: &Histogram<u64>| {
+            let steps = histogram.iter_recorded().filter(|step| range.contains(&step.value_iterated_to()));
+            steps.map(|step| step.count_at_value()).sum::<u64>()
+        };
+        let unfinished = self.unfinished_histogram().map_or(0, between);
+        self.histogram().map_or(0, between) - unfinished
     }
 
     /// The value that `percentile` percent of all values do not exceed; none without values.
     #[must_use]
     pub fn percentile(&self, percentile: f64) -> Option<Bound> {
-        let histogram = self.histogram.as_ref()?;
+        let histogram = self.histogram()?;
         Some(self.bound(histogram.value_at_percentile(percentile).min(self.max)))
     }
 
     /// The largest value.
     #[must_use]
     pub fn max(&self) -> Option<Bound> {
-        self.histogram.is_some().then(|| self.bound(self.max))
+        self.histogram().map(|_| self.bound(self.max))
     }
 
     fn bound(&self, micros: u64) -> Bound {
-        let at_least = self.least_unfinished.is_some_and(|least| micros >= least);
+        let at_least = self
+            .unfinished_histogram()
+            .is_some_and(|unfinished| micros >= unfinished.lowest_equivalent(unfinished.min()));
         Bound { value: Duration::from_micros(micros), at_least }
+    }
+}
+
+fn histogram(slot: &mut Option<Box<Histogram<u64>>>, detail: Detail) -> &mut Histogram<u64> {
+    slot.get_or_insert_with(|| {
+        let histogram = Histogram::new_with_bounds(LOW_MICROS, HIGH_MICROS, detail.digits());
+        Box::new(histogram.expect("the bounds are constants within what the histogram takes"))
+    })
+}
+
+/// Value by value, because the other one may have bounds of its own; what is beyond ours counts as the end.
+fn add(to: &mut Histogram<u64>, from: &Histogram<u64>) {
+    if from.high() <= to.high() && to.add(from).is_ok() {
+        return;
+    }
+    for step in from.iter_recorded() {
+        to.saturating_record_n(step.value_iterated_to(), step.count_at_value());
     }
 }
 
@@ -97,7 +192,10 @@ fn micros(value: Duration) -> u64 {
 
 impl fmt::Debug for Latency {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Latency").field("count", &self.count()).field("unfinished", &self.unfinished).finish()
+        f.debug_struct("Latency")
+            .field("count", &self.count())
+            .field("unfinished", &self.unfinished_count())
+            .finish()
     }
 }
 
@@ -106,7 +204,7 @@ impl Serialize for Latency {
     fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
         let mut map = s.serialize_map(None)?;
         map.serialize_entry("count", &self.count())?;
-        map.serialize_entry("unfinished", &self.unfinished)?;
+        map.serialize_entry("unfinished", &self.unfinished_count())?;
         let quantiles = PERCENTILES.iter().map(|(name, p)| (*name, self.percentile(*p)));
         for (name, bound) in quantiles.chain([("max", self.max())]) {
             if let Some(bound) = bound {
@@ -124,7 +222,7 @@ mod tests {
     #[test]
     fn nothing_is_allocated_before_the_first_value() {
         let latency = Latency::default();
-        assert!(latency.histogram.is_none());
+        assert!(latency.all.is_none() && latency.unfinished.is_none());
         assert_eq!((latency.count(), latency.percentile(50.0), latency.max()), (0, None, None));
     }
 

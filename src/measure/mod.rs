@@ -1,7 +1,7 @@
 //! Counts and latencies, made from nothing but trace events.
 //!
 //! A [`Measure`] is a [`Sink`] that keeps a few instants per open flow and forgets them when the flow closes. It does not
-//! ask for single segments; the SYNs, which every sink is told of, are enough.
+//! ask for single segments; those with SYN, FIN or RST, which every sink is told of, are enough.
 //!
 //! ```text
 //! client                       halfopen                       server
@@ -10,164 +10,95 @@
 //!   │                              │◀───────────────── SYN-ACK ───│ answered
 //!   │◀───────────────── SYN-ACK ───│ offered (first)
 //!   │── ACK ──────────────────────▶│ established
+//!   │── request ──────────────────▶│ asked
+//!   │◀────────────────── answer ───│ told
 //! ```
 //!
 //! | latency | from | to |
 //! |---|---|---|
 //! | `connect` | opened | established |
+//! | `connect_without_fault` | the same, without `added_by_fault` | |
+//! | `added_by_fault` | a fault loses or holds a segment of the handshake | the step that waited for it is taken |
+//! | `added_by_proxy` | opened, and answered | dialled, and offered; without `added_by_fault` |
 //! | `client_rtt` | offered | established |
 //! | `server_connect` | dialled | answered |
 //! | `server_net` | last_syn | answered |
+//! | `ttfb` | asked; where the server speaks first, established | told |
+//! | `client_fin_ack`, `server_fin_ack` | our first FIN on that leg | its acknowledgement |
+//! | `client_fin_fin`, `server_fin_fin` | the first FIN on that leg | the FIN of its other side |
 //!
 //! `connect` is what the client felt: its first SYN and its final ACK travel the same way, so their distance here is the
 //! time from `connect()` to its return there. All are timed from the **first** SYN or SYN-ACK but `server_net`, so a
 //! handshake that needed a retransmission reads as slow as it was. In exec mode `server_connect` is the time of the kernel's
-//! own connect.
+//! own connect, and the server leg has no FINs to see.
+//!
+//! `added_by_fault` is exact where a fault loses or holds segments: whatever passes until the same step is taken, also the time
+//! until a peer sends again. What a peer does after a segment that a fault has rewritten or invented counts as its own.
 //!
 //! A step that never finished (silence, a client that gave up, a flow still opening at the end) counts with the time it had
 //! lasted, as a lower bound: see [`Latency`]. A refusal is an answer, not a connect: it counts as an outcome only.
 
 mod assertion;
+mod compare;
+mod counters;
+mod flow;
+pub mod hlog;
+mod latencies;
 mod latency;
+mod syn_loss;
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use hashbrown::HashMap;
-use serde::Serialize;
 
 pub use assertion::{Assertion, Judgement, Mistake, Observed, Reading};
-pub use latency::{Bound, Latency, PERCENTILES};
+pub use compare::{Difference, compare};
+pub use counters::{Counters, NameCount, Outcomes, RuleCount};
+pub use latencies::{By, Group, Kind, Latencies, MOST_GROUPS};
+pub use latency::{Bound, Detail, Latency, PERCENTILES};
+pub use syn_loss::{Suspect, SynLoss, syn_loss};
 
 use crate::time::Instant;
-use crate::trace::{Did, Event, FlowId, Leg, Outcome, Record, Resend, Sink, State};
+use crate::trace::{Did, Direction, Event, FlowId, Leg, Outcome, Record, Resend, SegmentNote, Sink, State};
 use crate::wire::Flags;
+use flow::{Answered, Common, Flow, Pass};
+use latencies::Step;
 
 /// Most open flows whose instants are kept. Later ones are counted, not timed ([`Counters::untimed`]).
 pub const TIMED_FLOWS: usize = 1 << 18;
-
-/// The totals of a run, small enough to copy for a status line.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct Counters {
-    /// Flows that have been opened.
-    pub flows: u64,
-    /// Flows that are open now.
-    pub open: u64,
-    /// Of these, flows whose client has not completed its handshake.
-    pub opening: u64,
-    /// Flows that have ended in each way.
-    pub outcomes: Outcomes,
-    /// Payload bytes delivered to servers by the flows that have ended.
-    pub upstream_bytes: u64,
-    /// Payload bytes delivered to clients by the flows that have ended.
-    pub downstream_bytes: u64,
-    /// Retransmissions of ours (timeout, RACK, tail loss probe) on both legs.
-    pub retransmissions: u64,
-    /// How often faults acted.
-    pub fired: u64,
-    /// Flows beyond [`TIMED_FLOWS`], whose latencies are missing.
-    pub untimed: u64,
-}
-
-/// How many flows ended in each way; the fields are the names of [`Outcome`].
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub struct Outcomes {
-    /// Closed in both directions.
-    pub ok: u64,
-    /// Refused by RST.
-    pub refused_rst: u64,
-    /// Refused by an ICMP error.
-    pub refused_icmp: u64,
-    /// Ran out of time.
-    pub timeout: u64,
-    /// Reset by a peer.
-    pub reset: u64,
-    /// The client gave up during the handshake.
-    pub aborted: u64,
-    /// Open when the run ended.
-    pub open: u64,
-}
-
-impl Outcomes {
-    fn count(&mut self, outcome: Outcome) {
-        *match outcome {
-            Outcome::Ok => &mut self.ok,
-            Outcome::RefusedRst => &mut self.refused_rst,
-            Outcome::RefusedIcmp => &mut self.refused_icmp,
-            Outcome::Timeout => &mut self.timeout,
-            Outcome::Reset => &mut self.reset,
-            Outcome::Aborted => &mut self.aborted,
-            Outcome::Open => &mut self.open,
-        } += 1;
-    }
-
-    /// Their names, in the order of the fields.
-    pub const NAMES: [&'static str; 7] =
-        ["ok", "refused-rst", "refused-icmp", "timeout", "reset", "aborted", "open"];
-
-    /// The outcomes that happened, by name, in a fixed order.
-    pub fn iter(&self) -> impl Iterator<Item = (&'static str, u64)> {
-        let Self { ok, refused_rst, refused_icmp, timeout, reset, aborted, open } = *self;
-        let counts = [ok, refused_rst, refused_icmp, timeout, reset, aborted, open];
-        Self::NAMES.into_iter().zip(counts).filter(|(_, count)| *count > 0)
-    }
-}
-
-/// How often one rule mattered.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct RuleCount {
-    /// The rule's name.
-    pub rule: Arc<str>,
-    /// Its fault's name.
-    pub fault: &'static str,
-    /// Flows that it matched.
-    pub matched: u64,
-    /// How often its fault acted; giving a knob back is not counted.
-    pub fired: u64,
-}
-
-/// How often something with a fixed name happened.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct NameCount {
-    /// Its name.
-    pub name: &'static str,
-    /// How often.
-    pub count: u64,
-}
-
-/// The latencies of a run.
-#[derive(Clone, Debug, Default, Serialize)]
-pub struct Latencies {
-    /// First client SYN → final ACK: what the client felt.
-    pub connect: Latency,
-    /// First SYN-ACK to the client → final ACK.
-    pub client_rtt: Latency,
-    /// First SYN to the server → its SYN-ACK; in exec mode, the time of the kernel's connect.
-    pub server_connect: Latency,
-    /// Last SYN to the server → its SYN-ACK.
-    pub server_net: Latency,
-}
+/// The target of a flow beyond [`MOST_GROUPS`].
+const NO_TARGET: u8 = u8::MAX;
 
 /// Takes the events of a run and keeps its totals.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Measure {
     counters: Counters,
     latencies: Latencies,
     rules: Vec<RuleCount>,
     limits: Vec<NameCount>,
     discarded: Vec<NameCount>,
-    flows: HashMap<FlowId, Instants, foldhash::fast::RandomState>,
+    flows: HashMap<FlowId, Flow, foldhash::fast::RandomState>,
+    /// The targets that are told apart.
+    targets: Vec<(SocketAddr, Arc<str>)>,
+    outcomes: [Arc<str>; 7],
+    retransmits: [Arc<str>; 4],
 }
 
-/// What is kept of an open flow.
-#[derive(Debug)]
-struct Instants {
-    opened: Instant,
-    offered: Option<Instant>,
-    established: bool,
-    dialled: Option<Instant>,
-    last_syn: Instant,
-    answered: bool,
+impl Default for Measure {
+    fn default() -> Self {
+        Self {
+            counters: Counters::default(),
+            latencies: Latencies::default(),
+            rules: Vec::new(),
+            limits: Vec::new(),
+            discarded: Vec::new(),
+            flows: HashMap::default(),
+            targets: Vec::new(),
+            outcomes: Outcomes::NAMES.map(Arc::from),
+            retransmits: ["0", "1", "2", "3+"].map(Arc::from),
+        }
+    }
 }
 
 impl Measure {
@@ -188,6 +119,16 @@ impl Measure {
     #[must_use]
     pub const fn latencies(&self) -> &Latencies {
         &self.latencies
+    }
+
+    /// Gives out the latencies so far and goes on with `fresh`, which has no values. Takes no time: the data path may wait.
+    pub const fn take_latencies(&mut self, fresh: Latencies) -> Latencies {
+        std::mem::replace(&mut self.latencies, fresh)
+    }
+
+    /// Adds latencies that were taken before.
+    pub fn give_back(&mut self, taken: &Latencies) {
+        self.latencies.add(taken);
     }
 
     /// All rules in their order.
@@ -222,115 +163,234 @@ impl Measure {
         }
     }
 
-    fn open(&mut self, at: Instant, flow: FlowId, rules: &[Arc<str>]) {
+    fn open(&mut self, at: Instant, flow: FlowId, server: SocketAddr, rules: &[Arc<str>]) {
         self.counters.flows += 1;
         self.counters.open += 1;
+        let mut matched = 0;
         for name in rules {
-            self.rule(name, "").matched += 1;
+            let index = self.rule_index(name, "");
+            self.rules[index].matched += 1;
+            matched |= 1u64.checked_shl(index as u32).unwrap_or(0);
         }
         if self.flows.len() >= TIMED_FLOWS {
             self.counters.untimed += 1;
             return;
         }
-        let instants = Instants {
-            opened: at,
-            offered: None,
-            established: false,
-            dialled: None,
-            last_syn: at,
-            answered: false,
-        };
-        self.flows.insert(flow, instants);
+        let target = self.target(server);
+        self.flows.insert(flow, Flow::new(at, matched, target));
         self.counters.opening += 1;
     }
 
-    fn close(&mut self, at: Instant, flow: FlowId, outcome: Outcome) {
+    fn target(&mut self, server: SocketAddr) -> u8 {
+        let known = self.targets.iter().position(|(target, _)| *target == server);
+        let index = known.or_else(|| {
+            (self.targets.len() < MOST_GROUPS).then(|| {
+                self.targets.push((server, server.to_string().into()));
+                self.targets.len() - 1
+            })
+        });
+        index.map_or(NO_TARGET, |index| index as u8)
+    }
+
+    fn close(&mut self, at: Instant, id: FlowId, outcome: Outcome) {
         self.counters.outcomes.count(outcome);
         self.counters.open = self.counters.open.saturating_sub(1);
-        let Some(flow) = self.flows.remove(&flow) else { return };
-        if flow.established {
-            return;
+        let Some(flow) = self.flows.remove(&id) else { return };
+        let refused = matches!(outcome, Outcome::RefusedRst | Outcome::RefusedIcmp);
+        if flow.connect().is_none() {
+            self.counters.opening = self.counters.opening.saturating_sub(1);
         }
+        if !refused {
+            self.give_up(at, &flow);
+        }
+        if let Some(waited) = flow.unanswered(at, outcome) {
+            self.latencies.get_mut(Kind::Ttfb).unfinished(waited);
+        }
+        for ended in flow.ends(at, outcome) {
+            let (fin_ack, fin_fin) = match ended.leg {
+                Leg::Client => (Kind::ClientFinAck, Kind::ClientFinFin),
+                Leg::Server => (Kind::ServerFinAck, Kind::ServerFinFin),
+            };
+            self.step(fin_ack, ended.fin_ack);
+            self.step(fin_fin, ended.fin_fin);
+        }
+        let step = match flow.connect() {
+            Some(connect) => Step::Took(connect),
+            None if refused => Step::Took(flow.age(at)),
+            None => Step::Unfinished(flow.age(at)),
+        };
+        self.latencies.group(Kind::Connect, By::Outcome, &self.outcomes[outcome as usize]).step(step);
+    }
+
+    /// Counts what the flow had not completed.
+    fn give_up(&mut self, at: Instant, flow: &Flow) {
+        let given_up = flow.given_up(at);
+        if let Some(connect) = given_up.connect {
+            self.step(Kind::Connect, Some(Step::Unfinished(connect)));
+            self.connect_groups(flow.common, Step::Unfinished(connect));
+        }
+        self.step(Kind::ConnectWithoutFault, given_up.without_fault.map(Step::Unfinished));
+        self.step(Kind::AddedByFault, given_up.by_fault);
+        self.step(Kind::ClientRtt, given_up.client_rtt.map(Step::Unfinished));
+        if let Some(Answered { server_connect, server_net }) = given_up.server {
+            self.server_connect(flow.common.target, Step::Unfinished(server_connect));
+            self.step(Kind::ServerNet, Some(Step::Unfinished(server_net)));
+        }
+    }
+
+    fn client_established(&mut self, at: Instant, id: FlowId) {
+        let Some(flow) = self.flows.get_mut(&id) else { return };
+        let Some(connected) = flow.established(at) else { return };
+        let common = flow.common;
         self.counters.opening = self.counters.opening.saturating_sub(1);
-        if matches!(outcome, Outcome::RefusedRst | Outcome::RefusedIcmp) {
-            return;
-        }
-        self.latencies.connect.unfinished(at.since(flow.opened));
-        if let Some(offered) = flow.offered {
-            self.latencies.client_rtt.unfinished(at.since(offered));
-        }
-        if let (Some(dialled), false) = (flow.dialled, flow.answered) {
-            self.latencies.server_connect.unfinished(at.since(dialled));
-            self.latencies.server_net.unfinished(at.since(flow.last_syn));
+        let connect = Step::Took(connected.connect);
+        self.step(Kind::Connect, Some(connect));
+        self.step(Kind::ConnectWithoutFault, Some(Step::Took(connected.without_fault)));
+        self.step(Kind::AddedByFault, connected.by_fault.map(Step::Took));
+        self.step(Kind::AddedByProxy, connected.by_proxy.map(Step::Took));
+        self.step(Kind::ClientRtt, connected.client_rtt.map(Step::Took));
+        self.connect_groups(common, connect);
+    }
+
+    fn server_answered(&mut self, at: Instant, id: FlowId) {
+        let Some(flow) = self.flows.get_mut(&id) else { return };
+        let target = flow.common.target;
+        let Some(Answered { server_connect, server_net }) = flow.answered(at) else { return };
+        self.server_connect(target, Step::Took(server_connect));
+        self.step(Kind::ServerNet, Some(Step::Took(server_net)));
+    }
+
+    fn server_connect(&mut self, target: u8, step: Step) {
+        self.step(Kind::ServerConnect, Some(step));
+        if let Some((_, name)) = self.targets.get(usize::from(target)) {
+            self.latencies.group(Kind::ServerConnect, By::Target, name).step(step);
         }
     }
 
-    fn client_established(&mut self, at: Instant, flow: FlowId) {
-        let Some(flow) = self.flows.get_mut(&flow) else { return };
-        if std::mem::replace(&mut flow.established, true) {
-            return;
+    fn connect_groups(&mut self, flow: Common, step: Step) {
+        let retransmits = &self.retransmits[usize::from(flow.retransmits).min(self.retransmits.len() - 1)];
+        self.latencies.group(Kind::Connect, By::Retransmits, retransmits).step(step);
+        for (_, rule) in
+            self.rules.iter().take(MOST_GROUPS).enumerate().filter(|(i, _)| flow.rules >> i & 1 == 1)
+        {
+            self.latencies.group(Kind::Connect, By::Rule, &rule.rule).step(step);
         }
-        self.counters.opening = self.counters.opening.saturating_sub(1);
-        self.latencies.connect.record(at.since(flow.opened));
-        if let Some(offered) = flow.offered {
-            self.latencies.client_rtt.record(at.since(offered));
-        }
-    }
-
-    fn server_answered(&mut self, at: Instant, flow: FlowId) {
-        let Some(flow) = self.flows.get_mut(&flow) else { return };
-        let Some(dialled) = flow.dialled else { return };
-        if std::mem::replace(&mut flow.answered, true) {
-            return;
-        }
-        self.latencies.server_connect.record(at.since(dialled));
-        self.latencies.server_net.record(at.since(flow.last_syn));
-    }
-
-    fn server_dialled(&mut self, at: Instant, flow: FlowId) {
-        if let Some(flow) = self.flows.get_mut(&flow) {
-            flow.dialled.get_or_insert(at);
-            flow.last_syn = at;
+        if let Some((_, name)) = self.targets.get(usize::from(flow.target)) {
+            self.latencies.group(Kind::Connect, By::Target, name).step(step);
         }
     }
 
-    fn rule(&mut self, name: &Arc<str>, fault: &'static str) -> &mut RuleCount {
-        let at = self.rules.iter().position(|r| r.rule == *name).unwrap_or_else(|| {
+    fn step(&mut self, kind: Kind, step: Option<Step>) {
+        if let Some(step) = step {
+            self.latencies.get_mut(kind).step(step);
+        }
+    }
+
+    /// A segment with SYN, FIN or RST that arrived, or that left.
+    fn segment(&mut self, at: Instant, id: FlowId, leg: Leg, flags: Flags, out: bool) {
+        let Some(flow) = self.flows.get_mut(&id) else { return };
+        if flags.has(Flags::SYN) {
+            match (leg, out) {
+                (Leg::Client, true) => flow.offer(at),
+                (Leg::Server, true) => flow.syn_out(at),
+                (Leg::Client, false) => flow.client_syn(at),
+                (Leg::Server, false) => {}
+            }
+        }
+        if flags.has(Flags::FIN) {
+            flow.fin(at, leg, out);
+        }
+        if flags.has(Flags::RST) && !out {
+            flow.reset(at, leg);
+        }
+    }
+
+    /// A fault loses or holds a segment.
+    fn kept_back(&mut self, at: Instant, id: FlowId, leg: Leg, direction: Direction, segment: &SegmentNote) {
+        let Some(flow) = self.flows.get_mut(&id) else { return };
+        let flags = segment.flags;
+        let pass = match (leg, direction) {
+            _ if flags.has(Flags::RST) => None,
+            (_, Direction::Upstream) if flags.has(Flags::SYN) => Some(Pass::Syn),
+            (Leg::Server, Direction::Downstream) if flags.has(Flags::SYN) => Some(Pass::Answer),
+            (Leg::Client, Direction::Downstream) if flags.has(Flags::SYN) => Some(Pass::Offer),
+            (Leg::Client, Direction::Upstream) if flow.awaits_final_ack() => Some(Pass::FinalAck),
+            _ => None,
+        };
+        if let Some(pass) = pass {
+            flow.blocked(at, leg, pass);
+        }
+        if flags.has(Flags::FIN) && direction == leg.outward() {
+            flow.fin(at, leg, true);
+        }
+    }
+
+    fn rule_index(&mut self, name: &Arc<str>, fault: &'static str) -> usize {
+        self.rules.iter().position(|r| r.rule == *name).unwrap_or_else(|| {
             self.rules.push(RuleCount { rule: name.clone(), fault, matched: 0, fired: 0 });
             self.rules.len() - 1
-        });
-        &mut self.rules[at]
+        })
     }
+
+    fn fired(&mut self, rule: &Arc<str>, fault: &'static str) {
+        self.counters.fired += 1;
+        let index = self.rule_index(rule, fault);
+        let rule = &mut self.rules[index];
+        rule.fired += 1;
+        rule.fault = fault;
+    }
+}
+
+/// True for the change of state that the acknowledgement of our FIN makes.
+const fn acknowledges_fin(from: State, to: State) -> bool {
+    matches!(
+        (from, to),
+        (State::FinWait1, State::FinWait2)
+            | (State::FinWait1 | State::Closing, State::TimeWait)
+            | (State::LastAck, State::Closed)
+    )
 }
 
 impl Sink for Measure {
     fn record(&mut self, Record { at, flow, leg, event }: Record) {
         match (leg, event) {
-            (_, Event::FlowOpened { rules, .. }) => self.open(at, flow, &rules),
+            (_, Event::FlowOpened { server, rules, .. }) => self.open(at, flow, server, &rules),
             (_, Event::FlowClosed { outcome, upstream_bytes, downstream_bytes }) => {
                 self.counters.upstream_bytes += upstream_bytes;
                 self.counters.downstream_bytes += downstream_bytes;
                 self.close(at, flow, outcome);
             }
-            (Some(Leg::Client), Event::SegmentOut { segment }) if segment.flags.has(Flags::SYN) => {
-                if let Some(flow) = self.flows.get_mut(&flow) {
-                    flow.offered.get_or_insert(at);
-                }
-            }
+            (Some(leg), Event::SegmentOut { segment }) => self.segment(at, flow, leg, segment.flags, true),
+            (Some(leg), Event::SegmentIn { segment }) => self.segment(at, flow, leg, segment.flags, false),
             (Some(Leg::Client), Event::Established) => self.client_established(at, flow),
             (Some(Leg::Server), Event::StateChanged { to: State::SynSent, .. })
-            | (Some(Leg::Server), Event::Resent { why: Resend::Syn, .. }) => self.server_dialled(at, flow),
+            | (Some(Leg::Server), Event::Resent { why: Resend::Syn, .. }) => {
+                if let Some(flow) = self.flows.get_mut(&flow) {
+                    flow.dial(at);
+                }
+            }
             (Some(Leg::Server), Event::Established | Event::Dialled { error: None }) => {
                 self.server_answered(at, flow);
+            }
+            (Some(leg), Event::StateChanged { from, to }) if acknowledges_fin(from, to) => {
+                if let Some(flow) = self.flows.get_mut(&flow) {
+                    flow.fin_acked(at, leg);
+                }
+            }
+            (_, Event::FirstPayload { direction }) => {
+                let took = self.flows.get_mut(&flow).and_then(|flow| flow.payload(at, direction));
+                self.step(Kind::Ttfb, took.map(Step::Took));
             }
             (_, Event::Resent { why: Resend::Rto | Resend::Rack | Resend::Tlp, .. }) => {
                 self.counters.retransmissions += 1;
             }
-            (_, Event::Fired { rule, fault, did, .. }) if did != Did::Release => {
-                self.counters.fired += 1;
-                let rule = self.rule(&rule, fault);
-                rule.fired += 1;
-                rule.fault = fault;
+            (leg, Event::Fired { rule, fault, did, direction, segment }) if did != Did::Release => {
+                self.fired(&rule, fault);
+                if let (Some(leg), Some(segment)) = (leg, segment)
+                    && matches!(did, Did::Drop | Did::Hold(_) | Did::Behind(_))
+                {
+                    self.kept_back(at, flow, leg, direction, &segment);
+                }
             }
             (_, Event::Discarded { reason }) => count(&mut self.discarded, reason, 1),
             (_, Event::LimitHit { limit }) => count(&mut self.limits, limit, 1),

@@ -45,8 +45,8 @@ impl Run {
     }
 
     /// (count, unfinished, max in whole milliseconds) of a latency.
-    fn shape(&self, pick: fn(&Latencies) -> &Latency) -> (u64, u64, u128) {
-        let latency = pick(self.0.latencies());
+    fn shape(&self, kind: Kind) -> (u64, u64, u128) {
+        let latency = self.0.latencies().get(kind);
         let max = latency.max().map_or(0, |b| b.value.as_millis());
         (latency.count(), latency.unfinished_count(), max)
     }
@@ -60,10 +60,10 @@ fn a_handshake_is_timed_between_its_instants() {
         .at(1011, 1, Some(Leg::Server), Event::Established)
         .syn_ack_out(1012, 1)
         .at(1032, 1, Some(Leg::Client), Event::Established);
-    assert_eq!(run.shape(|l| &l.connect), (1, 0, 32));
-    assert_eq!(run.shape(|l| &l.client_rtt), (1, 0, 20));
-    assert_eq!(run.shape(|l| &l.server_connect), (1, 0, 10));
-    assert_eq!(run.shape(|l| &l.server_net), (1, 0, 10));
+    assert_eq!(run.shape(Kind::Connect), (1, 0, 32));
+    assert_eq!(run.shape(Kind::ClientRtt), (1, 0, 20));
+    assert_eq!(run.shape(Kind::ServerConnect), (1, 0, 10));
+    assert_eq!(run.shape(Kind::ServerNet), (1, 0, 10));
     assert_eq!((run.0.counters().open, run.0.counters().opening), (1, 0));
 }
 
@@ -80,17 +80,17 @@ fn retransmitted_syns_do_not_make_a_connect_look_fast() {
         Some(Leg::Client),
         Event::Established,
     );
-    assert_eq!(run.shape(|l| &l.connect), (1, 0, 3015));
-    assert_eq!(run.shape(|l| &l.server_connect), (1, 0, 2010));
-    assert_eq!(run.shape(|l| &l.server_net), (1, 0, 10));
-    assert_eq!(run.shape(|l| &l.client_rtt), (1, 0, 1005));
+    assert_eq!(run.shape(Kind::Connect), (1, 0, 3015));
+    assert_eq!(run.shape(Kind::ServerConnect), (1, 0, 2010));
+    assert_eq!(run.shape(Kind::ServerNet), (1, 0, 10));
+    assert_eq!(run.shape(Kind::ClientRtt), (1, 0, 1005));
 }
 
 #[test]
 fn the_kernels_connect_counts_as_server_connect() {
     let mut run = Run::new();
     run.open(0, 1, &[]).dial(1, 1).at(6, 1, Some(Leg::Server), Event::Dialled { error: None });
-    assert_eq!(run.shape(|l| &l.server_connect), (1, 0, 5));
+    assert_eq!(run.shape(Kind::ServerConnect), (1, 0, 5));
 }
 
 #[test]
@@ -100,9 +100,9 @@ fn handshakes_that_never_finish_count_and_refusals_do_not() {
     run.open(0, 2, &[]).dial(0, 2).close(5, 2, Outcome::RefusedRst);
     run.open(0, 3, &[]).dial(0, 3).at(4, 3, Some(Leg::Server), Event::Established).syn_ack_out(4, 3);
     run.0.finish(Instant::from_millis(9000));
-    assert_eq!(run.shape(|l| &l.connect), (2, 2, 9000));
-    assert_eq!(run.shape(|l| &l.server_connect), (2, 1, 3000));
-    assert_eq!(run.shape(|l| &l.client_rtt), (1, 1, 8996));
+    assert_eq!(run.shape(Kind::Connect), (2, 2, 9000));
+    assert_eq!(run.shape(Kind::ServerConnect), (2, 1, 3000));
+    assert_eq!(run.shape(Kind::ClientRtt), (1, 1, 8996));
     let outcomes: Vec<_> = run.0.counters().outcomes.iter().collect();
     assert_eq!(outcomes, [("refused-rst", 1), ("aborted", 1), ("open", 1)]);
     assert_eq!((run.0.counters().open, run.0.counters().opening), (0, 0));
@@ -115,7 +115,7 @@ fn rules_count_what_they_match_and_fire_and_a_release_is_not_a_firing() {
         rule: Arc::from("slow"),
         fault: "syn-drop",
         did,
-        direction: crate::trace::Direction::Upstream,
+        direction: Direction::Upstream,
         segment: None,
     };
     run.open(0, 1, &["slow"]).open(0, 2, &["slow"]);

@@ -199,7 +199,7 @@ impl Flow {
         let mut segment = self.leave(cx, leg, segment)?;
         let next = if self.out.is_empty() {
             self.pass_outermost(cx, leg, &mut segment);
-            cx.segment_out(&segment);
+            self.tell_leaving(cx, leg, &segment);
             Some(segment)
         } else {
             self.push_segment(cx, leg, segment);

@@ -23,7 +23,7 @@ use crate::cx::Cx;
 use crate::fault::{Plan, Progress};
 use crate::tcp::{Connection, IcmpError, SynInfo, TxCaps, reset_for};
 use crate::time::{Instant, earliest};
-use crate::trace::{Event, FlowId, Leg, Outcome, State};
+use crate::trace::{Direction, Event, FlowId, Leg, Outcome, State};
 use crate::wire::{Flags, IcmpNote, IpMeta, Segment, Tuple};
 
 /// What a flow wants sent.
@@ -91,11 +91,13 @@ pub struct Flow {
     pub(super) outcome: Option<Outcome>,
     pub(super) opened: Instant,
     pub(super) last_syn: Instant,
-    /// Milliseconds between the last SYN and the one before; a duration would not fit.
-    pub(super) syn_interval: u32,
+    /// Hundredths of a second between the last SYN and the one before; a duration would not fit.
+    pub(super) syn_interval: u16,
     /// When a flow is given up whose client has stopped to send its SYN, or that only waits to answer with a RST.
     pub(super) expires: Instant,
     pub(super) established: Option<Instant>,
+    /// The first payload of this direction has been told, by [`Direction`].
+    told: [bool; 2],
     pub(super) legs: Legs,
     pub(super) around: Option<Box<Around>>,
     pub(super) out: VecDeque<Output>,
@@ -174,6 +176,7 @@ impl Flow {
             syn_interval: 0,
             expires: cx.now + super::opening::PATIENCE,
             established: None,
+            told: [false; 2],
             legs: Legs::default(),
             around: Around::new(plan, &settings.limits, syn.seq),
             out: VecDeque::new(),
@@ -186,6 +189,7 @@ impl Flow {
         let cx = &mut cx.for_leg(leg);
         if leg == Leg::Client {
             self.hear(cx.now, &segment);
+            self.tell_payload(cx, Direction::Upstream, &segment);
         }
         if self.around.is_none() {
             cx.segment_in(&segment);
@@ -390,7 +394,7 @@ impl Flow {
 
     pub(super) fn push_segment(&mut self, cx: &mut Cx<'_>, leg: Leg, mut segment: Segment) {
         self.pass_outermost(cx, leg, &mut segment);
-        cx.segment_out(&segment);
+        self.tell_leaving(cx, leg, &segment);
         self.out.push_back(Output::Segment { tuple: self.arriving(leg).reverse(), segment });
     }
 
@@ -419,7 +423,7 @@ impl Flow {
         loop {
             let segment = self.legs[leg].conn_mut()?.poll_transmit(&mut cx.for_leg(leg), caps)?;
             let segment = if self.around.is_none() {
-                cx.for_leg(leg).segment_out(&segment);
+                self.tell_leaving(&mut cx.for_leg(leg), leg, &segment);
                 Some(segment)
             } else {
                 self.send_next(cx, leg, segment)
@@ -430,6 +434,22 @@ impl Flow {
             if let Some(output) = self.out.pop_front() {
                 return Some(output);
             }
+        }
+    }
+
+    pub(super) fn tell_leaving(&mut self, cx: &mut Cx<'_>, leg: Leg, segment: &Segment) {
+        cx.segment_out(segment);
+        if leg == Leg::Client {
+            self.tell_payload(cx, Direction::Downstream, segment);
+        }
+    }
+
+    /// Tells of the first payload of a direction. What a SYN carries may never be accepted, and counts as nothing.
+    fn tell_payload(&mut self, cx: &mut Cx<'_>, direction: Direction, segment: &Segment) {
+        let told = &mut self.told[direction as usize];
+        if !*told && !segment.payload.is_empty() && !segment.has(Flags::SYN) {
+            *told = true;
+            cx.emit(Event::FirstPayload { direction });
         }
     }
 

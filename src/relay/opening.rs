@@ -68,8 +68,8 @@ impl Flow {
     pub(super) fn hear(&mut self, now: Instant, segment: &Segment) {
         let opening = matches!(self.phase, Phase::Waiting | Phase::Dialling | Phase::Silent);
         if opening && segment.has(Flags::SYN) && !segment.has(Flags::ACK) && segment.seq == self.isn() {
-            let interval = now.since(self.last_syn).as_millis();
-            self.syn_interval = u32::try_from(interval).unwrap_or(u32::MAX);
+            let interval = now.since(self.last_syn).as_millis().div_ceil(10);
+            self.syn_interval = u16::try_from(interval).unwrap_or(u16::MAX);
             self.last_syn = now;
             self.expires = now + self.patience();
         }
@@ -77,7 +77,7 @@ impl Flow {
 
     /// How long after a SYN the client counts as gone.
     fn patience(&self) -> Duration {
-        let interval = Duration::from_millis(self.syn_interval.into());
+        let interval = Duration::from_millis(10 * u64::from(self.syn_interval));
         match self.settings.uplink {
             Uplink::Transparent => PATIENCE.max(interval * 3),
             // Nothing is dialled, because a fault loses the SYNs.

@@ -5,10 +5,11 @@ use std::sync::Arc;
 use serde::Serialize;
 use unicode_width::UnicodeWidthStr as _;
 
-use super::text::{Line, Role, Style, Text, bytes, duration, grouped};
+use super::percentiles::{plot, quantile, table};
+use super::text::{Line, Role, Style, Text, bytes, grouped};
 use crate::measure::{
-    Bound, Counters, Judgement, Latencies, Latency, Measure, NameCount, Observed, PERCENTILES, Reading,
-    RuleCount,
+    Bound, Counters, Group, Judgement, Kind, Latencies, Latency, Measure, NameCount, Observed, Reading,
+    RuleCount, SynLoss, syn_loss,
 };
 use crate::time::{Duration, Instant};
 
@@ -29,6 +30,11 @@ pub struct Summary<'a> {
     pub rules: &'a [RuleCount],
     /// The latencies, in microseconds.
     pub latencies: &'a Latencies,
+    /// The same of flows that have something in common.
+    pub groups: Vec<&'a Group>,
+    /// Where SYNs seem to be lost.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub suspected_syn_loss: Vec<SynLoss>,
     /// Limits that were reached.
     pub limits: &'a [NameCount],
     /// Why packets were discarded.
@@ -39,6 +45,9 @@ pub struct Summary<'a> {
     /// How the assertions came out.
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
     pub assertions: &'a [Judgement],
+    /// Draw the distribution of `connect`, too.
+    #[serde(skip)]
+    pub plot: bool,
 }
 
 /// A time scale other than 1.
@@ -75,10 +84,13 @@ impl<'a> Summary<'a> {
             counters: measure.counters(),
             rules: measure.rules(),
             latencies: measure.latencies(),
+            groups: measure.latencies().groups().collect(),
+            suspected_syn_loss: syn_loss(measure.latencies()),
             limits: measure.limits(),
             discarded: measure.discarded(),
             time_scale: None,
             assertions: &[],
+            plot: false,
         }
     }
 
@@ -89,6 +101,11 @@ impl<'a> Summary<'a> {
         text.0.extend(self.totals(style));
         text.0.extend(self.rule_table(style));
         text.0.extend(self.latency_table(style));
+        if self.plot {
+            text.0.push(Line::default());
+            text.0.extend(plot(Kind::Connect.name(), self.latencies.get(Kind::Connect), style));
+        }
+        text.0.extend(self.suspected_syn_loss.iter().map(|loss| loss_line(loss, style)));
         for (what, names) in [("limit reached", self.limits), ("discarded", self.discarded)] {
             for NameCount { name, count } in names {
                 let line = format!("{what}: {name}, {} {}", grouped(*count), times(*count));
@@ -163,32 +180,19 @@ impl<'a> Summary<'a> {
     }
 
     fn latency_table(&self, style: &Style) -> Vec<Line> {
-        let rows = [
-            ("connect", &self.latencies.connect),
-            ("client_rtt", &self.latencies.client_rtt),
-            ("server_connect", &self.latencies.server_connect),
-            ("server_net", &self.latencies.server_net),
-        ];
+        let faults = self.latencies.get(Kind::AddedByFault).count() > 0;
+        let shown = |(kind, latency): &(Kind, &Latency)| match kind {
+            Kind::Connect | Kind::ClientRtt | Kind::ServerConnect | Kind::ServerNet => true,
+            Kind::ConnectWithoutFault => faults,
+            _ => latency.count() > 0,
+        };
+        let rows: Vec<_> = self.latencies.iter().filter(shown).collect();
         if rows.iter().all(|(_, latency)| latency.count() == 0) {
             return Vec::new();
         }
-        let mut head = format!("{:<14}  {:>8}", "latency", "count");
-        for (name, _) in PERCENTILES.iter().copied().chain([("max", 100.0)]) {
-            head.push_str(&format!("  {name:>8}"));
-        }
-        let mut lines = vec![Line::default(), Line::of(Role::Title, head)];
-        for (name, latency) in rows {
-            let mut row = format!("{name:<14}  {:>8}", grouped(latency.count()));
-            for bound in quantiles(latency) {
-                row.push_str(&format!("  {:>8}", style.words(&bound.map_or_else(String::new, quantile))));
-            }
-            let mut line = Line::of(Role::Plain, row);
-            if latency.unfinished_count() > 0 {
-                let unfinished = format!("  {} unfinished", grouped(latency.unfinished_count()));
-                line.push(Role::Fault, unfinished);
-            }
-            lines.push(line);
-        }
+        let rows = rows.into_iter().map(|(kind, latency)| (kind.name().to_owned(), latency));
+        let mut lines = vec![Line::default()];
+        lines.extend(table("latency", 21, rows, style));
         lines
     }
 }
@@ -206,6 +210,25 @@ impl TimeScale {
         }
         lines
     }
+}
+
+/// `suspected SYN loss: 12 of 400 connect (3.0 %) took 1 s (10), 3 s (2); 12 by faults`
+pub(super) fn loss_line(loss: &SynLoss, style: &Style) -> Line {
+    let SynLoss { latency, connects, steps, by_faults } = loss;
+    let suspected = loss.suspected();
+    let steps: Vec<String> =
+        steps.iter().map(|step| format!("{} s ({})", step.seconds, grouped(step.count))).collect();
+    let share = suspected as f64 / (*connects).max(1) as f64 * 100.0;
+    let mut text = format!(
+        "suspected SYN loss: {} of {} {latency} ({share:.1} %) took {}",
+        grouped(suspected),
+        grouped(*connects),
+        steps.join(", ")
+    );
+    if let Some(count) = by_faults.filter(|count| *count > 0) {
+        text.push_str(&format!("; {} by faults", grouped(count)));
+    }
+    Line::of(Role::Again, style.words(&text))
 }
 
 /// What a quantity of an assertion was: `p99(connect) ≥3.00 s`.
@@ -236,15 +259,6 @@ pub fn status_line(counters: &Counters) -> String {
         line.push_str(&format!("; {} fired", grouped(fired)));
     }
     line
-}
-
-fn quantiles(latency: &Latency) -> impl Iterator<Item = Option<Bound>> + '_ {
-    PERCENTILES.iter().map(|(_, p)| latency.percentile(*p)).chain([latency.max()])
-}
-
-fn quantile(bound: Bound) -> String {
-    let sign = if bound.at_least { "≥" } else { "" };
-    format!("{sign}{}", duration(bound.value))
 }
 
 fn plural(count: u64, word: &str) -> String {

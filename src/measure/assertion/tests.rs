@@ -108,7 +108,7 @@ fn the_rules_that_it_names_are_known_before_the_run() {
 fn a_mistake_names_its_column_and_what_is_allowed_there() {
     let quantities = "allowed here: a quantity: flows, retransmissions, fired, count(OUTCOME), p99(LATENCY), max(LATENCY), \
                       unfinished(LATENCY), fired(RULE), matched(RULE)";
-    let latencies = "of connect, client_rtt, server_connect, server_net";
+    let latencies = format!("of {}", Kind::NAMES.join(", "));
     for (text, column, what, hint) in [
         ("", 1, "it ends too early", quantities),
         ("flows == 1 and", 15, "it ends too early", quantities),
@@ -131,8 +131,10 @@ fn a_mistake_names_its_column_and_what_is_allowed_there() {
             "count(é) == 1",
             7,
             "\"é\" is nothing that is counted",
-            "allowed here, outcomes: ok, refused-rst, refused-icmp, timeout, reset, aborted, open; latencies: connect, \
-             client_rtt, server_connect, server_net",
+            &format!(
+                "allowed here, outcomes: ok, refused-rst, refused-icmp, timeout, reset, aborted, open; latencies: {}",
+                Kind::NAMES.join(", ")
+            ),
         ),
         ("fired() == 1", 7, "the name of a rule or fault is missing", "write fired(NAME)"),
         ("fired(a == 1", 7, "a ) is missing", "such as p99(connect)"),
