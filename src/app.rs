@@ -1,6 +1,7 @@
 //! Wires settings, engine and observers into a run, and ends it in order.
 
 pub mod gateway;
+pub mod hlog;
 pub mod matrix;
 pub mod observer;
 pub mod pcap;
@@ -53,7 +54,7 @@ impl Run {
         let rules = &settings.rules;
         let names = rules.rules().iter().map(|rule| (rule.name.clone(), rule.kind.name));
         let clock = Clock::start();
-        let watch = Watch { epoch: clock.epoch(), ..watch };
+        let watch = Watch { clock, ..watch };
         let observer = Observer::start(Measure::new(names), watch)?;
         let engine = engine::Settings {
             relay: settings.relay.clone(),

@@ -6,35 +6,54 @@ use rand_core::{Rng as _, SeedableRng as _};
 
 /// One independent stream of random numbers. The stream of a given seed never changes between versions (ChaCha8).
 #[derive(Clone, Debug)]
-pub struct Rng(ChaCha8Rng);
+pub struct Rng {
+    seed: u64,
+    stream: u64,
+    /// Numbers of 64 bits that were consumed before the first whose value mattered.
+    skipped: u64,
+    /// Made when a value matters: most rules on most flows never roll their dice, and ChaCha has 300 bytes.
+    core: Option<Box<ChaCha8Rng>>,
+}
 
 impl Rng {
     /// The stream `stream` of `seed`.
     #[must_use]
-    pub fn new(seed: u64, stream: u64) -> Self {
-        let mut rng = ChaCha8Rng::seed_from_u64(seed);
-        rng.set_stream(stream);
-        Self(rng)
+    pub const fn new(seed: u64, stream: u64) -> Self {
+        Self { seed, stream, skipped: 0, core: None }
     }
 
     /// The stream of rule number `rule` on flow number `flow`.
     #[must_use]
-    pub fn for_rule(seed: u64, flow: u64, rule: usize) -> Self {
+    pub const fn for_rule(seed: u64, flow: u64, rule: usize) -> Self {
         Self::new(seed, flow.wrapping_mul(0x1_0000).wrapping_add(rule as u64 + 1))
+    }
+
+    fn core(&mut self) -> &mut ChaCha8Rng {
+        self.core.get_or_insert_with(|| {
+            let mut core = ChaCha8Rng::seed_from_u64(self.seed);
+            core.set_stream(self.stream);
+            // Words of 32 bits.
+            core.set_word_pos(2 * u128::from(self.skipped));
+            Box::new(core)
+        })
     }
 
     /// 64 uniform bits.
     pub fn next_u64(&mut self) -> u64 {
-        self.0.next_u64()
+        self.core().next_u64()
     }
 
     /// 32 uniform bits.
     pub fn next_u32(&mut self) -> u32 {
-        self.0.next_u32()
+        self.core().next_u32()
     }
 
     /// True with probability `p`; `p <= 0` is never, `p >= 1` is always. Always consumes one number.
     pub fn chance(&mut self, p: f64) -> bool {
+        if self.core.is_none() && !(p > 0.0 && p < 1.0) {
+            self.skipped += 1;
+            return p >= 1.0;
+        }
         self.unit() < p
     }
 
@@ -101,6 +120,23 @@ mod tests {
         assert_ne!(a1, b1);
         assert_eq!(Rng::new(42, 0).next_u64(), a1);
         assert_eq!(Rng::for_rule(42, 0, 0).next_u64(), b1);
+    }
+
+    #[test]
+    fn what_needs_no_dice_consumes_a_number_all_the_same() {
+        for skipped in [0, 1, 7, 8, 31, 1000] {
+            let (mut rolled, mut settled) = (Rng::new(42, 5), Rng::new(42, 5));
+            for n in 0..skipped {
+                rolled.next_u64();
+                assert_eq!(settled.chance(f64::from(n % 2)), n % 2 == 1);
+            }
+            assert!(settled.core.is_none());
+            assert_eq!(settled.next_u64(), rolled.next_u64());
+            assert!(settled.chance(1.0) && !settled.chance(0.0));
+            rolled.next_u64();
+            rolled.next_u64();
+            assert_eq!(settled.next_u64(), rolled.next_u64());
+        }
     }
 
     #[test]

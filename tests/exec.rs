@@ -15,6 +15,8 @@ mod handshake;
 #[path = "exec/inside.rs"]
 mod inside;
 mod lab;
+#[path = "exec/latencies.rs"]
+mod latencies;
 #[path = "exec/network.rs"]
 mod network;
 #[path = "exec/opening.rs"]
@@ -60,7 +62,7 @@ fn main() -> ExitCode {
     }
     let rows = [handshake::ROWS, close::ROWS, stream::ROWS].concat();
     let rows = rows.into_iter().filter(|(name, _)| !GATEWAY_ONLY.contains(name)).flat_map(trials_of);
-    let singles = [command::SINGLES, network::SINGLES, faults::SINGLES, opening::SINGLES]
+    let singles = [command::SINGLES, latencies::SINGLES, network::SINGLES, faults::SINGLES, opening::SINGLES]
         .concat()
         .into_iter()
         .map(|(name, test)| {

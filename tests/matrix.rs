@@ -16,8 +16,10 @@ mod naive_client;
 mod tolerant_client;
 
 mod golden;
+#[path = "matrix/presets.rs"]
+mod presets;
 
-use std::net::{TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::{Child, Command, ExitCode, Output, Stdio};
@@ -36,7 +38,7 @@ const AT_ONCE: usize = 2;
 type Row = (&'static str, fn());
 const ROWS: &[Row] = &[
     ("a naive client fails where a tolerant one copes", clients),
-    ("every preset meets a naive and a tolerant client", presets),
+    ("every preset meets a naive and a tolerant client", presets::both_tables),
     ("a time scale lets a stuck reader read on before a client is given up", time_scale),
     ("a command that fails without a fault stops the matrix", clean_fails),
     ("the same seed chooses the same flows", seeds),
@@ -71,8 +73,10 @@ fn millis(text: &str) -> Duration {
 /// What this program does as a command.
 fn inside(words: &[&str]) -> ExitCode {
     let done = match *words {
-        ["naive", server, thought] => naive_client::run(server, millis(thought)),
-        ["tolerant", server, thought] => tolerant_client::run(server, millis(thought)),
+        ["naive", server, time] => naive_client::run(server, millis(time), "requests"),
+        ["naive", server, time, workload] => naive_client::run(server, millis(time), workload),
+        ["tolerant", server, time] => tolerant_client::run(server, millis(time), "requests"),
+        ["tolerant", server, time, workload] => tolerant_client::run(server, millis(time), workload),
         ["dial", server, times] => {
             (0..times.parse().unwrap()).try_for_each(|_| TcpStream::connect(server).map(drop))
         }
@@ -108,12 +112,17 @@ fn linger(directory: &Path) -> std::io::Result<()> {
     child.wait().map(drop)
 }
 
-/// The address of an echo server that lives as long as this program.
-fn server() -> String {
+/// The address of an echo server that lives as long as this program, and that of the one that it can start.
+fn servers() -> (SocketAddr, SocketAddr) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = listener.local_addr().unwrap().to_string();
-    std::thread::spawn(move || echo_server::serve(&listener));
-    address
+    let second = echo_server::Second::reserve("127.0.0.1:0".parse().unwrap()).unwrap();
+    let addresses = (listener.local_addr().unwrap(), second.address);
+    std::thread::spawn(move || echo_server::serve(&listener, second));
+    addresses
+}
+
+fn server() -> String {
+    servers().0.to_string()
 }
 
 /// A call of halfopen with a directory for its output.
@@ -238,28 +247,6 @@ fn clients() {
         "{}",
         said(&tolerant)
     );
-}
-
-/// Every preset meets the first connection of both clients, which think for 1.5 s between their requests, so that the idle times,
-/// scaled, are over. Both tables are golden.
-fn presets() {
-    let server = server();
-    let names = halfopen::config::presets::PRESETS.iter().map(|(name, _)| *name);
-    let asked: Vec<String> = names.map(|name| format!("{name} match.flows=1 match.share=1")).collect();
-    let mut options = vec!["--json", "--timeout", "15s", "--jobs", "6", "--time-scale", "0.002"];
-    options.extend(asked.iter().flat_map(|asked| ["--preset", asked]));
-    let table = |client: &str| {
-        let output = Call::matrix(&options).run(&[client, &server, "1500"]);
-        let mut text = String::new();
-        for outcome in outcomes(&json(&output)) {
-            text += &outcome.replace(" match.flows=1 match.share=1", "");
-            text.push('\n');
-        }
-        text
-    };
-    for client in ["naive", "tolerant"] {
-        golden::check(&format!("matrix/{client}.txt"), &table(client));
-    }
 }
 
 fn time_scale() {

@@ -1,7 +1,7 @@
 //! Watches a run without holding it up.
 //!
 //! ```text
-//!  data path ── Tap ──┬─▶ Measure (always, at once)
+//!  data path ── Tap ──┬─▶ Measure (always, at once) ◀── taken by the thread of --hlog FILE, see `hlog`
 //!   (a Sink)          └─▶ Mailbox (bounded) ─▶ the observer's thread ─┬─▶ --events FILE
 //!                                                                     ├─▶ --pcap FILE
 //!                                                                     ├─▶ ladders
@@ -20,10 +20,12 @@ use std::thread::JoinHandle;
 use bytes::Bytes;
 use tracing::Level;
 
+use super::hlog::Keeper;
 use super::pcap::{Pcap, Writer};
+use crate::engine::Clock;
 use crate::measure::{Counters, Measure, NameCount};
 use crate::report::Ladders;
-use crate::time::Instant;
+use crate::time::{Duration, Instant};
 use crate::trace::{Event, Record, SegmentNote, Sink};
 
 /// What to watch besides the totals.
@@ -33,8 +35,12 @@ pub struct Watch {
     pub events: Option<File>,
     /// Capture the segments here.
     pub pcap: Option<Pcap>,
-    /// Nanoseconds since 1970 at the start of the run, for the capture.
-    pub epoch: u64,
+    /// Write the latencies here, as an interval log.
+    pub hlog: Option<File>,
+    /// How long its intervals are.
+    pub interval: Duration,
+    /// The clock of the run.
+    pub clock: Clock,
     /// Most payload bytes that wait for the observer's thread (`limits.capture`).
     pub waiting_bytes: usize,
     /// Keep ladders.
@@ -50,7 +56,9 @@ impl Default for Watch {
         Self {
             events: None,
             pcap: None,
-            epoch: 0,
+            hlog: None,
+            interval: super::hlog::INTERVAL,
+            clock: Clock::start(),
             waiting_bytes: 64 << 20,
             ladders: false,
             log: false,
@@ -63,6 +71,7 @@ impl Default for Watch {
 #[derive(Debug)]
 pub struct Observer {
     measure: Arc<Mutex<Measure>>,
+    keeper: Option<Keeper>,
     thread: Option<(Arc<Mailbox>, JoinHandle<Told>)>,
     segments: bool,
     snaplen: u32,
@@ -79,12 +88,14 @@ pub struct Report {
     pub events_error: Option<io::Error>,
     /// Why the capture is not complete.
     pub pcap_error: Option<io::Error>,
+    /// Why the log of the latencies is not complete.
+    pub hlog_error: Option<io::Error>,
 }
 
 impl Observer {
     /// Watches from here on; `measure` knows the rules.
     pub fn start(measure: Measure, watch: Watch) -> io::Result<Self> {
-        let Watch { events, pcap, epoch, waiting_bytes, ladders, log, waiting } = watch;
+        let Watch { events, pcap, hlog, interval, clock, waiting_bytes, ladders, log, waiting } = watch;
         let log = log && tracing::enabled!(Level::DEBUG);
         let snaplen = pcap.as_ref().map_or(0, |pcap| pcap.snaplen);
         let segments =
@@ -95,7 +106,7 @@ impl Observer {
             let mut teller = Teller {
                 events: events.map(BufWriter::new),
                 error: None,
-                pcap: pcap.map(|pcap| Writer::new(pcap, epoch)),
+                pcap: pcap.map(|pcap| Writer::new(pcap, clock.epoch())),
                 pcap_error: None,
                 ladders,
                 log,
@@ -109,7 +120,10 @@ impl Observer {
         } else {
             None
         };
-        Ok(Self { measure: Arc::new(Mutex::new(measure)), thread, segments, snaplen })
+        let measure = Arc::new(Mutex::new(measure));
+        let keep = |file| Keeper::start(file, clock, interval, Arc::clone(&measure));
+        let keeper = hlog.map(keep).transpose()?;
+        Ok(Self { measure, keeper, thread, segments, snaplen })
     }
 
     /// A sink for one thread of the data path.
@@ -138,10 +152,13 @@ impl Observer {
     /// Ends it: waits until everything is written. All taps must have done their work.
     #[must_use]
     pub fn finish(self, now: Instant) -> Report {
+        let kept = self.keeper.map(Keeper::stop);
         let mut measure = std::mem::take(&mut *lock(&self.measure));
         measure.finish(now);
+        let hlog_error = kept.and_then(|kept| kept.finish(&mut measure, now));
         let Some((mailbox, thread)) = self.thread else {
-            return Report { measure, ladders: Ladders::default(), events_error: None, pcap_error: None };
+            let ladders = Ladders::default();
+            return Report { measure, ladders, events_error: None, pcap_error: None, hlog_error };
         };
         let End { lost, cut, .. } = mailbox.close(now);
         for (limit, times) in [("limits.events", lost), ("limits.capture", cut)] {
@@ -150,7 +167,8 @@ impl Observer {
             }
         }
         let told = thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-        Report { measure, ladders: told.ladders, events_error: told.error, pcap_error: told.pcap_error }
+        let Told { ladders, error: events_error, pcap_error } = told;
+        Report { measure, ladders, events_error, pcap_error, hlog_error }
     }
 }
 
@@ -354,144 +372,9 @@ fn log(Record { flow, leg, event, .. }: &Record) {
 }
 
 /// A thread that panicked with the lock has at worst left one event half counted.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::trace::{FlowId, Outcome};
-
-    fn opened(flow: u64) -> Record {
-        let (client, server) = ("10.0.0.1:4000".parse().unwrap(), "10.0.0.2:80".parse().unwrap());
-        let event = Event::FlowOpened { client, server, rules: vec![Arc::from("r")] };
-        Record { at: Instant::from_millis(flow), flow: FlowId(flow), leg: None, event }
-    }
-
-    #[test]
-    fn every_event_is_a_line_of_json_and_flows_have_ladders() {
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("events");
-        let watch = Watch { events: Some(File::create(&path).unwrap()), ladders: true, ..Watch::default() };
-        let observer = Observer::start(Measure::default(), watch).unwrap();
-        let mut tap = observer.tap();
-        assert!(tap.wants_segments());
-        tap.record(opened(1));
-        let event = Event::FlowClosed { outcome: Outcome::Ok, upstream_bytes: 1, downstream_bytes: 2 };
-        tap.record(Record { event, ..opened(1) });
-        assert_eq!(observer.counters().flows, 1);
-        let report = observer.finish(Instant::from_millis(9));
-        assert_eq!((report.measure.limits(), report.ladders.iter().count()), (&[][..], 1));
-        assert!(report.events_error.is_none());
-        let text = std::fs::read_to_string(path).unwrap();
-        let expected = [
-            r#"{"at":0.001,"flow":1,"event":"flow-opened","client":"10.0.0.1:4000","server":"10.0.0.2:80","rules":["r"]}"#,
-            r#"{"at":0.001,"flow":1,"event":"flow-closed","outcome":"ok","upstream_bytes":1,"downstream_bytes":2}"#,
-        ];
-        assert_eq!(text.lines().collect::<Vec<_>>(), expected);
-    }
-
-    #[test]
-    fn without_a_reader_only_totals_are_kept_and_open_flows_are_counted_at_the_end() {
-        let observer = Observer::start(Measure::default(), Watch::default()).unwrap();
-        let mut tap = observer.tap();
-        assert!(!tap.wants_segments());
-        tap.record(opened(1));
-        assert_eq!(observer.finish(Instant::from_millis(9)).measure.counters().outcomes.open, 1);
-    }
-
-    #[test]
-    fn a_full_mailbox_loses_events_and_counts_them_but_measures_all() {
-        let mailbox = Mailbox::new(1000, 1000);
-        for flow in 0..1005 {
-            mailbox.push(opened(flow));
-        }
-        assert_eq!(mailbox.close(Instant::ZERO).lost, 5);
-        let mut seen = 0;
-        mailbox.read(|records| seen += records.len());
-        assert_eq!(seen, 1000);
-    }
-
-    #[test]
-    fn lost_events_are_told_as_a_limit_that_was_hit() {
-        let watch = Watch { ladders: true, waiting: 0, ..Watch::default() };
-        let observer = Observer::start(Measure::default(), watch).unwrap();
-        observer.tap().record(opened(1));
-        let measure = observer.finish(Instant::from_millis(9)).measure;
-        assert_eq!(measure.limits(), [NameCount { name: "limits.events", count: 1 }]);
-        assert_eq!(measure.counters().flows, 1);
-    }
-
-    #[test]
-    fn a_disk_that_is_full_ends_the_event_file_and_nothing_else() {
-        let full = File::options().write(true).open("/dev/full").unwrap();
-        let watch = Watch { events: Some(full), ladders: true, ..Watch::default() };
-        let observer = Observer::start(Measure::default(), watch).unwrap();
-        let mut tap = observer.tap();
-        tap.record(opened(1));
-        let report = observer.finish(Instant::from_millis(9));
-        assert_eq!(report.events_error.unwrap().raw_os_error(), Some(28));
-        assert_eq!(report.ladders.iter().count(), 1);
-    }
-
-    fn segment(bytes: usize) -> Record {
-        let segment =
-            SegmentNote { data: vec![7; bytes].into(), len: bytes as u32, ..SegmentNote::default() };
-        let leg = Some(crate::trace::Leg::Client);
-        Record { leg, event: Event::SegmentIn { segment }, ..opened(1) }
-    }
-
-    fn capture(path: &std::path::Path, file: File, rotate: u64) -> Watch {
-        let pcap = Pcap { file, path: path.to_owned(), snaplen: 65_536, rotate };
-        Watch { pcap: Some(pcap), waiting_bytes: 10_000, ..Watch::default() }
-    }
-
-    #[test]
-    fn a_disk_that_is_full_ends_the_capture_and_nothing_else() {
-        let full = File::options().write(true).open("/dev/full").unwrap();
-        let observer = Observer::start(Measure::default(), capture("full".as_ref(), full, 0)).unwrap();
-        let mut tap = observer.tap();
-        assert_eq!((tap.wants_segments(), tap.snaplen()), (true, 65_536));
-        tap.record(opened(1));
-        let report = observer.finish(Instant::from_millis(9));
-        assert_eq!(report.pcap_error.unwrap().raw_os_error(), Some(28));
-        assert_eq!(report.measure.counters().flows, 1);
-    }
-
-    #[test]
-    fn captured_bytes_that_wait_have_a_limit_and_lose_only_their_payload() {
-        let mailbox = Mailbox::new(1000, 100);
-        for _ in 0..3 {
-            mailbox.push(segment(60));
-        }
-        let end = mailbox.close(Instant::ZERO);
-        let mut kept = Vec::new();
-        mailbox.read(|records| {
-            kept.extend(records.iter().cloned().map(|mut record| {
-                segment_of(&mut record.event).map(|segment| (segment.len, segment.data.len()))
-            }));
-        });
-        assert_eq!((end.lost, end.cut), (0, 2));
-        assert_eq!(kept, [Some((60, 60)), Some((60, 0)), Some((60, 0))]);
-    }
-
-    #[test]
-    fn a_capture_goes_on_in_the_next_file() {
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("c.pcapng");
-        let watch = Watch { waiting_bytes: 1 << 20, ..capture(&path, File::create(&path).unwrap(), 5000) };
-        let observer = Observer::start(Measure::default(), watch).unwrap();
-        let mut tap = observer.tap();
-        tap.record(opened(1));
-        for _ in 0..200 {
-            tap.record(segment(1000));
-        }
-        let report = observer.finish(Instant::from_millis(9));
-        assert!(report.pcap_error.is_none());
-        for name in ["c.pcapng", "c.pcapng.1"] {
-            let bytes = std::fs::read(directory.path().join(name)).unwrap();
-            assert_eq!(bytes[..4], [0x0a, 0x0d, 0x0d, 0x0a], "{name} begins with a section header");
-        }
-    }
-}
+mod tests;

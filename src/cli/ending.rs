@@ -13,26 +13,22 @@ use crate::app::observer::Watch;
 use crate::app::pcap::Pcap;
 use crate::config::{Scaling, Settings};
 use crate::fault::{Rules, nearest};
-use crate::measure::{Assertion, Judgement};
-use crate::report::Summary;
+use crate::measure::{Assertion, Judgement, Kind};
 use crate::report::summary::{ScaledTime, TimeScale, observed};
+use crate::report::{Summary, percentiles};
 
 /// What a run is judged and told by at its end, prepared at its start so that nothing of it can be wrong then.
 #[derive(Debug)]
 pub(super) struct Ending {
     assertions: Vec<Assertion>,
     report: Option<(PathBuf, File)>,
+    hgrm: Vec<(Kind, PathBuf, File)>,
 }
 
 /// Prepares the end and what is to be watched. Creates the files.
 pub(super) fn prepare(shared: &Shared, settings: &Settings) -> Result<(Watch, Ending), Failure> {
     let assertions = assertions(&shared.assertions)?;
     known_rules(&assertions, &settings.rules)?;
-    let create = |option: &str, path: &Path| {
-        File::create(path).map_err(|e| {
-            Failure::new(Failure::FAILED, format_args!("{option} {}: cannot be created: {e}", path.display()))
-        })
-    };
     let events = shared.events.as_ref().map(|path| create("--events", path)).transpose()?;
     let report = shared
         .report
@@ -48,8 +44,11 @@ pub(super) fn prepare(shared: &Shared, settings: &Settings) -> Result<(Watch, En
             rotate: settings.rotate,
         })
     });
+    let hlog = shared.hlog.as_ref().map(|path| create("--hlog", path)).transpose()?;
+    let hgrm = shared.hgrm.iter().map(|text| percentile_file(text)).collect::<Result<_, _>>()?;
     let watch = Watch {
         events,
+        hlog,
         pcap: pcap.transpose()?,
         ladders: shared.ladder,
         log: true,
@@ -58,7 +57,29 @@ pub(super) fn prepare(shared: &Shared, settings: &Settings) -> Result<(Watch, En
         ..Watch::default()
     };
     tell_scaling(&settings.scaling);
-    Ok((watch, Ending { assertions, report }))
+    Ok((watch, Ending { assertions, report, hgrm }))
+}
+
+fn create(option: &str, path: &Path) -> Result<File, Failure> {
+    File::create(path).map_err(|e| {
+        Failure::new(Failure::FAILED, format_args!("{option} {}: cannot be created: {e}", path.display()))
+    })
+}
+
+/// The file of `--hgrm [LATENCY=]FILE`, created.
+fn percentile_file(text: &str) -> Result<(Kind, PathBuf, File), Failure> {
+    let is_word = |name: &str| name.chars().all(|c| c.is_ascii_lowercase() || c == '_');
+    let (kind, path) = match text.split_once('=').filter(|(name, _)| is_word(name)) {
+        None => (Kind::Connect, text),
+        Some((name, path)) => {
+            let kind = Kind::of(name).ok_or_else(|| {
+                Failure::new(Failure::USAGE, format_args!("--hgrm {text}: no latency \"{name}\""))
+                    .hint(format_args!("there are: {}", Kind::NAMES.join(", ")))
+            })?;
+            (kind, path)
+        }
+    };
+    Ok((kind, path.into(), create("--hgrm", path.as_ref())?))
 }
 
 /// Reads the assertions.
@@ -117,29 +138,26 @@ pub(super) fn tell(
     let summary = Summary {
         time_scale: time_scale(&ended.scaling),
         assertions: &judged,
+        plot: shared.plot,
         ..Summary::new(&report.measure, ended.seed, ended.at)
     };
     write(shared, ended, &summary, stream)
         .map_err(|e| Failure::new(Failure::FAILED, format_args!("cannot print the summary: {e}")))?;
-    if let Some((path, file)) = ending.report {
-        write_json(file, &summary).map_err(|e| {
-            Failure::new(Failure::FAILED, format_args!("--report {}: cannot be written: {e}", path.display()))
-        })?;
-    }
+    write_files(ending.report, ending.hgrm, &summary)?;
     if let Some(error) = &ended.engine_error {
         return Err(Failure::new(Failure::FAILED, format_args!("the device failed: {error}")));
     }
-    if let (Some(error), Some(path)) = (&report.events_error, &shared.events) {
-        return Err(Failure::new(
-            Failure::FAILED,
-            format_args!("{}: not all events are there: {error}", path.display()),
-        ));
-    }
-    if let (Some(error), Some(path)) = (&report.pcap_error, &shared.pcap) {
-        return Err(Failure::new(
-            Failure::FAILED,
-            format_args!("{}: not all packets are there: {error}", path.display()),
-        ));
+    let files = [
+        (&report.events_error, &shared.events, "not all events are there"),
+        (&report.pcap_error, &shared.pcap, "not all packets are there"),
+        (&report.hlog_error, &shared.hlog, "not all latencies are there"),
+    ];
+    for (error, path, missing) in files {
+        if let (Some(error), Some(path)) = (error, path) {
+            let failure =
+                Failure::new(Failure::FAILED, format_args!("{}: {missing}: {error}", path.display()));
+            return Err(failure.hint("the summary has counted everything; make room or choose another place"));
+        }
     }
     let broken = judged.iter().filter(|judgement| !judgement.holds).map(does_not_hold);
     let idle = ended.idle_rules();
@@ -151,6 +169,26 @@ pub(super) fn tell(
         Some(failure) => Err(failure),
         None => Ok(ExitCode::SUCCESS),
     }
+}
+
+/// Writes what is written at the end only.
+fn write_files(
+    report: Option<(PathBuf, File)>,
+    hgrm: Vec<(Kind, PathBuf, File)>,
+    summary: &Summary<'_>,
+) -> Result<(), Failure> {
+    let wrong = |option: &str, path: &Path, e: io::Error| {
+        Failure::new(Failure::FAILED, format_args!("{option} {}: cannot be written: {e}", path.display()))
+            .hint("the summary on the terminal has all; make room or choose another place")
+    };
+    if let Some((path, file)) = report {
+        write_json(file, summary).map_err(|e| wrong("--report", &path, e))?;
+    }
+    for (kind, path, mut file) in hgrm {
+        let text = percentiles::hgrm(summary.latencies.get(kind));
+        file.write_all(text.as_bytes()).map_err(|e| wrong("--hgrm", &path, e))?;
+    }
+    Ok(())
 }
 
 fn does_not_hold(judgement: &Judgement) -> Failure {

@@ -11,6 +11,7 @@ mod matrix;
 mod options;
 mod paint;
 mod presets;
+mod report;
 mod run;
 
 use std::process::ExitCode;
@@ -39,6 +40,7 @@ enum Command {
     Demo(demo::Args),
     Exec(exec::Args),
     Run(run::Args),
+    Report(report::Args),
     Matrix(Box<matrix::Args>),
     Faults(faults::Args),
     Presets(presets::Args),
@@ -55,6 +57,7 @@ pub fn main() -> ExitCode {
         Command::Exec(args) => exec::exec(&args),
         Command::Matrix(args) => matrix::matrix(&args),
         Command::Run(args) => run::run(&args),
+        Command::Report(args) => report::report(&args),
         Command::Faults(args) => faults::faults(&args),
         Command::Presets(args) => presets::presets(&args),
         Command::Config(command) => config::config(&command),

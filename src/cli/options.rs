@@ -52,6 +52,21 @@ pub struct Shared {
     #[arg(long, value_name = "FILE")]
     pub pcap: Option<PathBuf>,
 
+    /// Write the latencies to FILE, as an interval log that "halfopen report" and
+    /// the tools of HdrHistogram read; values are microseconds
+    #[arg(long, value_name = "FILE")]
+    pub hlog: Option<PathBuf>,
+
+    /// Write the percentiles of a latency at the end to FILE, in milliseconds,
+    /// for plotters of HdrHistogram; as LATENCY=FILE of another one than connect.
+    /// May be repeated
+    #[arg(long, value_name = "FILE")]
+    pub hgrm: Vec<String>,
+
+    /// Draw the distribution of connect with the summary
+    #[arg(long)]
+    pub plot: bool,
+
     /// Print the ladder of each flow at the end: both legs, every segment,
     /// faults marked
     #[arg(long)]

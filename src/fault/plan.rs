@@ -17,16 +17,18 @@ use crate::wire::{Segment, SegmentNote};
 /// The faults of one flow, in the order of their rules.
 #[derive(Debug, Default)]
 pub struct Plan {
-    armed: Vec<Armed>,
+    armed: Box<[Armed]>,
     /// What is to be done, and what is told when that happens, unless it has been told.
     deeds: VecDeque<(Deed, Option<Event>)>,
     per_segment: bool,
     /// A fault is outermost.
     outermost: bool,
+    /// A fault turns knobs.
+    turns: bool,
     /// The flow has ended: only late segments are judged.
     ended: bool,
     /// The dice of the shapes, if a fault shapes bytes.
-    shape_dice: Option<[Rng; 2]>,
+    shape_dice: Option<Box<[Rng; 2]>>,
 }
 
 /// The place of the shapes' dice among those of a flow; rules count from 0.
@@ -34,16 +36,14 @@ const SHAPES: usize = 0x8000;
 
 impl Plan {
     /// `dice` are those of a place among the rules.
-    pub(super) fn new(armed: Vec<Armed>, dice: impl Fn(usize) -> Rng) -> Self {
+    pub(super) fn new(armed: Box<[Armed]>, dice: impl Fn(usize) -> Rng) -> Self {
         let any = |test: fn(&Armed) -> bool| armed.iter().any(test);
         let per_segment = any(|armed| armed.rule.fault.per_segment());
-        let outermost = any(|armed| armed.rule.fault.is_outermost());
-        let shapes = any(|armed| {
-            let both = [Direction::Upstream, Direction::Downstream];
-            both.into_iter().any(|direction| armed.rule.fault.shape(direction, &mut Shape::default()))
-        });
-        let shape_dice = shapes.then(|| [dice(SHAPES), dice(SHAPES + 1)]);
-        Self { armed, deeds: VecDeque::new(), per_segment, outermost, ended: false, shape_dice }
+        let outermost = any(|armed| armed.rule.hooks.outermost);
+        let turns = any(|armed| armed.rule.hooks.turns);
+        let shapes = any(|armed| armed.rule.hooks.shapes);
+        let shape_dice = shapes.then(|| Box::new([dice(SHAPES), dice(SHAPES + 1)]));
+        Self { armed, deeds: VecDeque::new(), per_segment, outermost, turns, ended: false, shape_dice }
     }
 
     /// True without faults.
@@ -65,7 +65,7 @@ impl Plan {
     }
 
     /// The dice of both directions, upstream first, if a fault shapes bytes.
-    pub const fn take_shape_dice(&mut self) -> Option<[Rng; 2]> {
+    pub const fn take_shape_dice(&mut self) -> Option<Box<[Rng; 2]>> {
         self.shape_dice.take()
     }
 
@@ -94,7 +94,7 @@ impl Plan {
         if at.way == Way::In && self.outermost(cx, at, seg, progress) {
             whole = Verdict::Rewrite;
         }
-        for armed in self.armed.iter_mut().filter(|armed| !armed.rule.fault.is_outermost()) {
+        for armed in self.armed.iter_mut().filter(|armed| !armed.rule.hooks.outermost) {
             match armed.on_segment(cx, at, seg, progress, &mut self.deeds) {
                 Verdict::Pass => {}
                 Verdict::Rewrite => whole = Verdict::Rewrite,
@@ -108,7 +108,7 @@ impl Plan {
     /// for what comes in [`Self::on_segment`] does.
     pub fn outermost(&mut self, cx: &mut Cx<'_>, at: Point, seg: &mut Segment, progress: &Progress) -> bool {
         let mut rewritten = false;
-        for armed in self.armed.iter_mut().filter(|armed| armed.rule.fault.is_outermost()) {
+        for armed in self.armed.iter_mut().filter(|armed| armed.rule.hooks.outermost) {
             rewritten |= armed.on_segment(cx, at, seg, progress, &mut self.deeds) == Verdict::Rewrite;
         }
         rewritten
@@ -130,8 +130,10 @@ impl Plan {
     /// knob, the later one wins.
     pub fn knobs(&mut self, cx: &mut Cx<'_>, leg: Leg, progress: &Progress) -> Knobs {
         let mut knobs = Knobs { single_segments: self.per_segment, ..Knobs::default() };
-        for armed in &mut self.armed {
-            armed.turn(cx, leg, &mut knobs, progress);
+        if self.turns {
+            for armed in &mut *self.armed {
+                armed.turn(cx, leg, &mut knobs, progress);
+            }
         }
         knobs
     }
@@ -139,7 +141,7 @@ impl Plan {
     /// The shape of a direction as it should be now.
     pub fn shape(&mut self, cx: &mut Cx<'_>, direction: Direction, progress: &Progress) -> Shape {
         let mut shape = Shape::default();
-        for armed in &mut self.armed {
+        for armed in &mut *self.armed {
             armed.shape(cx, direction, &mut shape, progress);
         }
         shape
@@ -147,7 +149,7 @@ impl Plan {
 
     /// Instead of [`Self::knobs`] for a leg that has no TCP of ours, or none any more: its time bounds wake nobody.
     pub fn rest(&mut self, leg: Leg) {
-        for armed in &mut self.armed {
+        for armed in self.armed.iter_mut().filter(|armed| armed.rule.hooks.turns) {
             if armed.rule.fault.turn(leg, &mut Knobs::default()) {
                 armed.trigger.rest();
             }
@@ -191,8 +193,6 @@ pub(super) struct Armed {
     memory: Memory,
     /// A knob of this leg, or the shape of what enters by it, is turned.
     turned: [bool; 2],
-    /// It turns knobs or shapes bytes: that begins and ends with its time bounds, whether or not segments come.
-    turns: bool,
     /// The action is done.
     acted: bool,
     /// When the action is due within its bounds.
@@ -206,10 +206,6 @@ impl Armed {
         let (trigger, memory) = (Trigger::default(), Memory::default());
         let lasts = rule.fault.lasts(place);
         let bounds = lasts.map(|lasts| Box::new(Bounds { lasts: Some(lasts), ..rule.bounds.clone() }));
-        let turns = [Leg::Client, Leg::Server].iter().any(|leg| {
-            rule.fault.turn(*leg, &mut Knobs::default())
-                || rule.fault.shape(leg.outward(), &mut Shape::default())
-        });
         Self {
             rule,
             bounds,
@@ -218,16 +214,16 @@ impl Armed {
             place,
             memory,
             turned: [false; 2],
-            turns,
             acted: false,
             due: None,
             later: None,
         }
     }
 
-    /// True if it has something to do when its time bounds open or close.
+    /// True if it has something to do when its time bounds open or close, whether or not segments come.
     fn has_edges(&self) -> bool {
-        self.turns || (!self.acted && self.rule.fault.action().is_some())
+        let hooks = &self.rule.hooks;
+        hooks.turns || hooks.shapes || (hooks.acts && !self.acted)
     }
 
     fn so_far(&self, cx: &Cx<'_>, progress: &Progress) -> SoFar {
@@ -382,7 +378,7 @@ impl Armed {
             return Some(action);
         }
         self.due = None;
-        if self.acted {
+        if self.acted || !self.rule.hooks.acts {
             return None;
         }
         let action = self.rule.fault.action()?;

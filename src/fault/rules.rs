@@ -8,9 +8,10 @@ use super::attributes::{AttributeDoc, Attributes, Reader, Unit};
 use super::circumstances::{Asked, Circumstances, NEIGHBOURS, Neighbourhood, Turns};
 use super::error::Error;
 use super::plan::{Armed, Plan};
-use super::{Bounds, Engine, Fault, Kind, Ordinals, Peer, RuleSpec, catalog};
+use super::{Bounds, Engine, Fault, Kind, Ordinals, Peer, RuleSpec, Shape, catalog};
 use crate::rng::Rng;
-use crate::trace::FlowId;
+use crate::tcp::Knobs;
+use crate::trace::{FlowId, Leg};
 
 /// The documentation of the keys of `match`.
 pub const MATCH: &[AttributeDoc] = &[
@@ -105,6 +106,32 @@ pub struct Rule {
     pub bounds: Bounds,
     /// How it was written.
     pub spec: RuleSpec,
+    pub(super) hooks: Hooks,
+}
+
+/// What a fault does besides judging segments: asked once for each rule, as the answers are the same for all flows.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Hooks {
+    /// Turns knobs.
+    pub(super) turns: bool,
+    /// Shapes bytes.
+    pub(super) shapes: bool,
+    /// Has an action.
+    pub(super) acts: bool,
+    /// Stands outermost.
+    pub(super) outermost: bool,
+}
+
+impl Hooks {
+    fn of(fault: &dyn Fault) -> Self {
+        let legs = [Leg::Client, Leg::Server];
+        Self {
+            turns: legs.iter().any(|leg| fault.turn(*leg, &mut Knobs::default())),
+            shapes: legs.iter().any(|leg| fault.shape(leg.outward(), &mut Shape::default())),
+            acts: fault.action().is_some(),
+            outermost: fault.is_outermost(),
+        }
+    }
 }
 
 impl Rule {
@@ -117,7 +144,8 @@ impl Rule {
         let matches = Match::read(&spec.matches).map_err(|e| e.under("match"))?;
         let (fault, bounds) = read(kind, &spec.attributes).map_err(|e| e.under(kind.name).under("fault"))?;
         let name = spec.name.as_deref().unwrap_or(kind.name).into();
-        Ok(Self { name, matches, kind, fault, bounds, spec })
+        let hooks = Hooks::of(&*fault);
+        Ok(Self { name, matches, kind, fault, bounds, spec, hooks })
     }
 
     /// Why the engine cannot do this, if it cannot.

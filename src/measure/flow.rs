@@ -420,3 +420,15 @@ impl End {
         Ended { leg, fin_ack, fin_fin }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// There may be 2^18 of them.
+    #[test]
+    fn what_is_kept_of_an_idle_flow_is_small() {
+        assert!(size_of::<Flow>() <= 56, "{} bytes", size_of::<Flow>());
+        assert!(size_of::<Handshake>() <= 64, "{} bytes", size_of::<Handshake>());
+    }
+}

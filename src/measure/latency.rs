@@ -93,6 +93,16 @@ impl Latency {
         self.max = self.max.max(other.max);
     }
 
+    /// Adds histograms in microseconds: all values, or the unfinished among values that are added besides.
+    pub(super) fn add_read(&mut self, read: &Histogram<u64>, unfinished: bool) {
+        if unfinished {
+            add(histogram(&mut self.unfinished, self.detail), read);
+        } else {
+            self.max = self.max.max(read.max().clamp(LOW_MICROS, HIGH_MICROS));
+            add(histogram(&mut self.all, self.detail), read);
+        }
+    }
+
     /// Forgets the values and keeps their memory for the next ones.
     pub fn clear(&mut self) {
         for histogram in [&mut self.all, &mut self.unfinished].into_iter().flatten() {

@@ -39,8 +39,10 @@
 //! lasted, as a lower bound: see [`Latency`]. A refusal is an answer, not a connect: it counts as an outcome only.
 
 mod assertion;
+mod compare;
 mod counters;
 mod flow;
+pub mod hlog;
 mod latencies;
 mod latency;
 mod syn_loss;
@@ -51,6 +53,7 @@ use std::sync::Arc;
 use hashbrown::HashMap;
 
 pub use assertion::{Assertion, Judgement, Mistake, Observed, Reading};
+pub use compare::{Difference, compare};
 pub use counters::{Counters, NameCount, Outcomes, RuleCount};
 pub use latencies::{By, Group, Kind, Latencies, MOST_GROUPS};
 pub use latency::{Bound, Detail, Latency, PERCENTILES};
@@ -118,9 +121,8 @@ impl Measure {
         &self.latencies
     }
 
-    /// Gives out the latencies so far and goes on with `fresh`, whose values are cleared.
-    pub fn take_latencies(&mut self, mut fresh: Latencies) -> Latencies {
-        fresh.clear();
+    /// Gives out the latencies so far and goes on with `fresh`, which has no values. Takes no time: the data path may wait.
+    pub const fn take_latencies(&mut self, fresh: Latencies) -> Latencies {
         std::mem::replace(&mut self.latencies, fresh)
     }
 

@@ -61,7 +61,7 @@ pub(super) const FORGET: Duration = Duration::from_secs(3 * 3600);
 impl Around {
     /// `None` for an empty plan: a flow without faults pays one test per segment.
     pub(super) fn new(mut plan: Plan, limits: &Limits, isn: SeqNum) -> Option<Box<Self>> {
-        let pipes = plan.take_shape_dice().map(|dice| Box::new(dice.map(Pipe::new)));
+        let pipes = plan.take_shape_dice().map(|dice| Box::new((*dice).map(Pipe::new)));
         let (held, behind) = (Held::new(limits.held_segments), Held::new(limits.held_segments));
         let acks = Held::new(limits.held_segments);
         (!plan.is_empty()).then(|| {
@@ -185,26 +185,53 @@ impl Flow {
     }
 
     /// Sends a segment to the peer of `leg`, if the plan lets it.
-    pub(super) fn send_out(&mut self, cx: &mut Cx<'_>, leg: Leg, mut segment: Segment) {
+    pub(super) fn send_out(&mut self, cx: &mut Cx<'_>, leg: Leg, segment: Segment) {
         let cx = &mut cx.for_leg(leg);
-        let at = Point { leg, way: Way::Out };
-        let copies = match self.judge(cx, at, &mut segment) {
-            _ if self.is_silent() => return,
-            Verdict::Pass | Verdict::Rewrite => 0,
-            Verdict::Drop => return,
-            Verdict::Hold(time) => return self.hold(cx, at, time, segment),
-            Verdict::Behind(segments, time) => return self.put_behind(cx, at, segments, time, segment),
-            Verdict::Duplicate(copies) => copies,
-            Verdict::Echo(copies, time) => {
-                self.echo(cx, at, copies, time, &segment);
-                0
-            }
-        };
-        for _ in 0..copies {
-            self.push_segment(cx, leg, segment.clone());
+        if let Some(segment) = self.leave(cx, leg, segment) {
+            self.push_segment(cx, leg, segment);
+            self.pass_by(cx, Point { leg, way: Way::Out });
         }
-        self.push_segment(cx, leg, segment);
-        self.pass_by(cx, at);
+    }
+
+    /// The same for one that nothing waits before; it comes back, and whoever gets it sends it at once.
+    pub(super) fn send_next(&mut self, cx: &mut Cx<'_>, leg: Leg, segment: Segment) -> Option<Segment> {
+        let cx = &mut cx.for_leg(leg);
+        let mut segment = self.leave(cx, leg, segment)?;
+        let next = if self.out.is_empty() {
+            self.pass_outermost(cx, leg, &mut segment);
+            self.tell_leaving(cx, leg, &segment);
+            Some(segment)
+        } else {
+            self.push_segment(cx, leg, segment);
+            None
+        };
+        self.pass_by(cx, Point { leg, way: Way::Out });
+        next
+    }
+
+    /// Asks the plan about a segment that leaves. What comes back leaves now, behind what the plan has put before it.
+    fn leave(&mut self, cx: &mut Cx<'_>, leg: Leg, mut segment: Segment) -> Option<Segment> {
+        let at = Point { leg, way: Way::Out };
+        match self.judge(cx, at, &mut segment) {
+            _ if self.is_silent() => return None,
+            Verdict::Pass | Verdict::Rewrite => {}
+            Verdict::Drop => return None,
+            Verdict::Hold(time) => {
+                self.hold(cx, at, time, segment);
+                return None;
+            }
+            Verdict::Behind(segments, time) => {
+                self.put_behind(cx, at, segments, time, segment);
+                return None;
+            }
+            Verdict::Duplicate(copies) => {
+                for _ in 0..copies {
+                    self.push_segment(cx, leg, segment.clone());
+                }
+            }
+            Verdict::Echo(copies, time) => self.echo(cx, at, copies, time, &segment),
+        }
+        Some(segment)
     }
 
     /// True if nothing passes any more.

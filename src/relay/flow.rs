@@ -394,10 +394,7 @@ impl Flow {
 
     pub(super) fn push_segment(&mut self, cx: &mut Cx<'_>, leg: Leg, mut segment: Segment) {
         self.pass_outermost(cx, leg, &mut segment);
-        cx.segment_out(&segment);
-        if leg == Leg::Client {
-            self.tell_payload(cx, Direction::Downstream, &segment);
-        }
+        self.tell_leaving(cx, leg, &segment);
         self.out.push_back(Output::Segment { tuple: self.arriving(leg).reverse(), segment });
     }
 
@@ -425,17 +422,25 @@ impl Flow {
     fn transmit_tcp(&mut self, cx: &mut Cx<'_>, leg: Leg, caps: TxCaps) -> Option<Output> {
         loop {
             let segment = self.legs[leg].conn_mut()?.poll_transmit(&mut cx.for_leg(leg), caps)?;
-            if self.around.is_none() {
-                cx.for_leg(leg).segment_out(&segment);
-                if leg == Leg::Client {
-                    self.tell_payload(&mut cx.for_leg(leg), Direction::Downstream, &segment);
-                }
+            let segment = if self.around.is_none() {
+                self.tell_leaving(&mut cx.for_leg(leg), leg, &segment);
+                Some(segment)
+            } else {
+                self.send_next(cx, leg, segment)
+            };
+            if let Some(segment) = segment {
                 return Some(Output::Segment { tuple: self.arriving(leg).reverse(), segment });
             }
-            self.send_out(cx, leg, segment);
             if let Some(output) = self.out.pop_front() {
                 return Some(output);
             }
+        }
+    }
+
+    pub(super) fn tell_leaving(&mut self, cx: &mut Cx<'_>, leg: Leg, segment: &Segment) {
+        cx.segment_out(segment);
+        if leg == Leg::Client {
+            self.tell_payload(cx, Direction::Downstream, segment);
         }
     }
 

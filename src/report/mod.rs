@@ -2,10 +2,13 @@
 
 pub mod ladder;
 pub mod matrix;
+pub mod percentiles;
+pub mod runs;
 pub mod summary;
 pub mod text;
 
 pub use ladder::{Ladder, Ladders};
 pub use matrix::Matrix;
+pub use runs::{Comparison, LoggedRun};
 pub use summary::{Summary, status_line};
 pub use text::{Line, Role, Span, Style, Text};

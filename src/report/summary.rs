@@ -5,10 +5,11 @@ use std::sync::Arc;
 use serde::Serialize;
 use unicode_width::UnicodeWidthStr as _;
 
-use super::text::{Line, Role, Style, Text, bytes, duration, grouped};
+use super::percentiles::{plot, quantile, table};
+use super::text::{Line, Role, Style, Text, bytes, grouped};
 use crate::measure::{
-    Bound, Counters, Group, Judgement, Kind, Latencies, Latency, Measure, NameCount, Observed, PERCENTILES,
-    Reading, RuleCount, SynLoss, syn_loss,
+    Bound, Counters, Group, Judgement, Kind, Latencies, Latency, Measure, NameCount, Observed, Reading,
+    RuleCount, SynLoss, syn_loss,
 };
 use crate::time::{Duration, Instant};
 
@@ -44,6 +45,9 @@ pub struct Summary<'a> {
     /// How the assertions came out.
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
     pub assertions: &'a [Judgement],
+    /// Draw the distribution of `connect`, too.
+    #[serde(skip)]
+    pub plot: bool,
 }
 
 /// A time scale other than 1.
@@ -86,6 +90,7 @@ impl<'a> Summary<'a> {
             discarded: measure.discarded(),
             time_scale: None,
             assertions: &[],
+            plot: false,
         }
     }
 
@@ -96,6 +101,10 @@ impl<'a> Summary<'a> {
         text.0.extend(self.totals(style));
         text.0.extend(self.rule_table(style));
         text.0.extend(self.latency_table(style));
+        if self.plot {
+            text.0.push(Line::default());
+            text.0.extend(plot(Kind::Connect.name(), self.latencies.get(Kind::Connect), style));
+        }
         text.0.extend(self.suspected_syn_loss.iter().map(|loss| loss_line(loss, style)));
         for (what, names) in [("limit reached", self.limits), ("discarded", self.discarded)] {
             for NameCount { name, count } in names {
@@ -181,23 +190,9 @@ impl<'a> Summary<'a> {
         if rows.iter().all(|(_, latency)| latency.count() == 0) {
             return Vec::new();
         }
-        let mut head = format!("{:<21}  {:>8}", "latency", "count");
-        for (name, _) in PERCENTILES.iter().copied().chain([("max", 100.0)]) {
-            head.push_str(&format!("  {name:>8}"));
-        }
-        let mut lines = vec![Line::default(), Line::of(Role::Title, head)];
-        for (kind, latency) in rows {
-            let mut row = format!("{:<21}  {:>8}", kind.name(), grouped(latency.count()));
-            for bound in quantiles(latency) {
-                row.push_str(&format!("  {:>8}", style.words(&bound.map_or_else(String::new, quantile))));
-            }
-            let mut line = Line::of(Role::Plain, row);
-            if latency.unfinished_count() > 0 {
-                let unfinished = format!("  {} unfinished", grouped(latency.unfinished_count()));
-                line.push(Role::Fault, unfinished);
-            }
-            lines.push(line);
-        }
+        let rows = rows.into_iter().map(|(kind, latency)| (kind.name().to_owned(), latency));
+        let mut lines = vec![Line::default()];
+        lines.extend(table("latency", 21, rows, style));
         lines
     }
 }
@@ -218,7 +213,7 @@ impl TimeScale {
 }
 
 /// `suspected SYN loss: 12 of 400 connect (3.0 %) took 1 s (10), 3 s (2); 12 by faults`
-fn loss_line(loss: &SynLoss, style: &Style) -> Line {
+pub(super) fn loss_line(loss: &SynLoss, style: &Style) -> Line {
     let SynLoss { latency, connects, steps, by_faults } = loss;
     let suspected = loss.suspected();
     let steps: Vec<String> =
@@ -264,15 +259,6 @@ pub fn status_line(counters: &Counters) -> String {
         line.push_str(&format!("; {} fired", grouped(fired)));
     }
     line
-}
-
-fn quantiles(latency: &Latency) -> impl Iterator<Item = Option<Bound>> + '_ {
-    PERCENTILES.iter().map(|(_, p)| latency.percentile(*p)).chain([latency.max()])
-}
-
-fn quantile(bound: Bound) -> String {
-    let sign = if bound.at_least { "≥" } else { "" };
-    format!("{sign}{}", duration(bound.value))
 }
 
 fn plural(count: u64, word: &str) -> String {

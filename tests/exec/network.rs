@@ -47,7 +47,7 @@ pub(crate) const SINGLES: &[Single] = &[
 ];
 
 /// Does something in the background until it is dropped.
-struct Service {
+pub(crate) struct Service {
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
@@ -267,7 +267,7 @@ fn without_tun() {
 }
 
 /// A server on network 2 that greets.
-fn greeting_lab(family: Family) -> (Lab, Service, String) {
+pub(crate) fn greeting_lab(family: Family) -> (Lab, Service, String) {
     let lab = Lab::new(Way::Direct);
     let server = server_at(family);
     let greeter = Service::greeter(&lab.server, server);

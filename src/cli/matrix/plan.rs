@@ -95,6 +95,7 @@ impl Planned {
         let mut words: Vec<OsString> = vec![halfopen.into(), "exec".into(), "--seed".into()];
         words.push(plan.seed.to_string().into());
         words.extend(["--report".into(), directory.join("report.json").into()]);
+        words.extend(["--hlog".into(), directory.join("latencies.hlog").into()]);
         words.extend(["--grace".into(), GRACE.into()]);
         let scale = if self.scaled { plan.time_scale } else { 1.0 };
         words.extend(["--time-scale".into(), scale.to_string().into()]);

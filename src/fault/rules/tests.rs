@@ -150,7 +150,7 @@ fn an_empty_plan_lets_everything_be() {
     let mut flow = Flow::numbered(&Rules::default(), 1);
     assert!(flow.plan.is_empty() && flow.plan.rules().is_empty());
     assert_eq!(flow.letter(Leg::Client, Way::In, &seg(Flags::SYN)), 'P');
-    assert_eq!(flow.knobs(Leg::Client), crate::tcp::Knobs::default());
+    assert_eq!(flow.knobs(Leg::Client), Knobs::default());
     assert_eq!((flow.action(), flow.timeout()), (None, None));
 }
 

@@ -3,12 +3,8 @@
 use std::sync::Arc;
 
 use crate::fault::attributes::DIRECTIONS;
-use crate::fault::catalog::Met;
-use crate::fault::{
-    Action, AttributeDoc, Engine, Fault, Kind, Memory, Play, Progress, Scene, Shape, Source, Topic, Unit,
-};
-use crate::time::{Duration, Instant};
-use crate::trace::Direction;
+use crate::fault::catalog::stream::reset_peer::LoseThenReset;
+use crate::fault::{AttributeDoc, Engine, Kind, Play, Scene, Source, Topic, Unit};
 
 pub(in crate::fault) const KIND: Kind = Kind {
     name: "acked-but-lost",
@@ -45,46 +41,19 @@ pub(in crate::fault) const KIND: Kind = Kind {
     sees: "send() succeeds and SIOCOUTQ is 0, though the server never gets a byte; then recv() gives ECONNRESET. Only a reply \
            of the application proves delivery.",
     build: |reader, _| {
-        Ok(Arc::new(AckedButLost {
+        Ok(Arc::new(LoseThenReset {
             direction: reader.direction("direction")?,
-            hold: reader.duration("hold")?.unwrap_or_default(),
+            after: reader.duration("hold")?.unwrap_or_default(),
         }))
     },
 };
 
-#[derive(Debug)]
-struct AckedButLost {
-    direction: Direction,
-    hold: Duration,
-}
-
-impl Fault for AckedButLost {
-    fn direction(&self) -> Direction {
-        self.direction
-    }
-
-    fn shape(&self, direction: Direction, shape: &mut Shape) -> bool {
-        (shape.lose, shape.lose_fin) = (true, true);
-        direction == self.direction
-    }
-
-    fn action(&self) -> Option<Action> {
-        Some(Action::Reset { client: true, server: true })
-    }
-
-    fn notice(&self, now: Instant, _: &Progress, memory: &mut Memory) {
-        Met::notice(now, memory);
-    }
-
-    fn due(&self, memory: &Memory) -> Option<Instant> {
-        Met::due(memory, self.hold)
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use crate::fault::Action;
     use crate::fault::testing::Flow;
+    use crate::time::Instant;
+    use crate::trace::Direction;
 
     #[test]
     fn the_first_bytes_are_lost_and_the_reset_follows_after_the_hold() {

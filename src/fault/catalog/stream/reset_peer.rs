@@ -40,20 +40,21 @@ pub(in crate::fault) const KIND: Kind = Kind {
     scene: Scene { rule: "reset-peer timeout=1s", play: Play::Pause },
     sees: "recv() gives ECONNRESET, then send() EPIPE; before that, connect() and send() succeed.",
     build: |reader, _| {
-        Ok(Arc::new(ResetPeer {
+        Ok(Arc::new(LoseThenReset {
             direction: reader.direction("direction")?,
-            timeout: reader.duration("timeout")?.unwrap_or_default(),
+            after: reader.duration("timeout")?.unwrap_or_default(),
         }))
     },
 };
 
+/// Once its bounds are met, the data of one direction are acknowledged and lost, and some time later both sides are reset.
 #[derive(Debug)]
-struct ResetPeer {
-    direction: Direction,
-    timeout: Duration,
+pub(in crate::fault::catalog) struct LoseThenReset {
+    pub(in crate::fault::catalog) direction: Direction,
+    pub(in crate::fault::catalog) after: Duration,
 }
 
-impl Fault for ResetPeer {
+impl Fault for LoseThenReset {
     fn direction(&self) -> Direction {
         self.direction
     }
@@ -72,7 +73,7 @@ impl Fault for ResetPeer {
     }
 
     fn due(&self, memory: &Memory) -> Option<Instant> {
-        Met::due(memory, self.timeout)
+        Met::due(memory, self.after)
     }
 }
 
