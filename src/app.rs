@@ -5,12 +5,15 @@ pub mod hlog;
 pub mod matrix;
 pub mod observer;
 pub mod pcap;
+mod totals;
 
 use std::cell::RefCell;
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::config::{Scaling, Settings};
+use crate::control::http::Server;
 use crate::engine::tun::Device;
 use crate::engine::{self, Clock, Handle, Outside};
 use crate::fault::Rules;
@@ -26,6 +29,9 @@ pub struct Run {
     clock: Clock,
     seed: u64,
     scaling: RefCell<Scaling>,
+    /// It takes new flows.
+    ready: Arc<AtomicBool>,
+    metrics: Option<Server>,
 }
 
 /// How a run ended.
@@ -54,7 +60,8 @@ impl Run {
         let rules = &settings.rules;
         let names = rules.rules().iter().map(|rule| (rule.name.clone(), rule.kind.name));
         let clock = Clock::start();
-        let watch = Watch { clock, ..watch };
+        let mut watch = Watch { clock, ..watch };
+        let listener = watch.metrics.take();
         let observer = Observer::start(Measure::new(names), watch)?;
         let engine = engine::Settings {
             relay: settings.relay.clone(),
@@ -63,12 +70,17 @@ impl Run {
             clock,
         };
         let engine = engine::start(&engine, devices, outside, || observer.tap())?;
+        let ready = Arc::new(AtomicBool::new(true));
+        let totals = observer.totals(Arc::clone(engine.gauges()), Arc::clone(&ready));
+        let metrics = listener.map(|listener| listener.serve(Arc::new(totals))).transpose()?;
         Ok(Self {
             engine,
             observer,
             clock,
             seed: rules.seed(),
             scaling: RefCell::new(settings.scaling.clone()),
+            ready,
+            metrics,
         })
     }
 
@@ -104,14 +116,17 @@ impl Run {
 
     /// Takes no new flows; the engine ends when the open ones have ended, at the latest after `grace`.
     pub fn stop(&self, grace: Duration) {
+        self.ready.store(false, Ordering::Relaxed);
         self.engine.stop(grace);
     }
 
     /// Waits for the engine's end and closes the books.
     #[must_use]
     pub fn finish(self) -> Ended {
-        let Self { engine, observer, clock, seed, scaling } = self;
+        let Self { engine, observer, clock, seed, scaling, metrics, .. } = self;
         let engine_error = engine.join().err();
+        // Nobody is told totals of a run that is over.
+        drop(metrics);
         let at = clock.now();
         Ended { report: observer.finish(at), seed, scaling: scaling.into_inner(), at, engine_error }
     }

@@ -5,6 +5,8 @@
 #[path = "real/capture.rs"]
 mod capture;
 mod lab;
+#[path = "real/metrics.rs"]
+mod metrics;
 
 use std::fs;
 use std::io::{Read, Write};
@@ -376,5 +378,9 @@ fn main() -> ExitCode {
         capture::wireshark_reads_the_capture();
         Ok::<(), Failed>(())
     });
-    libtest_mimic::run(&args, trials.chain([capture]).collect()).exit_code()
+    let metrics = Trial::test("gateway: Prometheus reads the metrics", || {
+        metrics::prometheus_reads_the_metrics();
+        Ok::<(), Failed>(())
+    });
+    libtest_mimic::run(&args, trials.chain([capture, metrics]).collect()).exit_code()
 }

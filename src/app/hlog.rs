@@ -31,7 +31,8 @@ pub(super) struct Kept {
     file: File,
     error: Option<io::Error>,
     from: Instant,
-    total: Latencies,
+    /// What was taken, all together; others may look.
+    total: Arc<Mutex<Latencies>>,
 }
 
 impl Keeper {
@@ -41,10 +42,11 @@ impl Keeper {
         clock: Clock,
         interval: Duration,
         measure: Arc<Mutex<Measure>>,
+        total: Arc<Mutex<Latencies>>,
     ) -> io::Result<Self> {
         let stop = Arc::new((Mutex::new(false), Condvar::new()));
         let stopped = Arc::clone(&stop);
-        let mut kept = Kept { file, error: None, from: clock.now(), total: Latencies::default() };
+        let mut kept = Kept { file, error: None, from: clock.now(), total };
         let keep = move || {
             kept.write(&hlog::head(env!("CARGO_PKG_VERSION"), clock.epoch()));
             let mut empty = Latencies::default();
@@ -56,9 +58,12 @@ impl Keeper {
                     return kept;
                 }
                 drop(stop);
+                // Whoever looks at both meets each value in one of them.
+                let mut total = lock(&kept.total);
                 let taken = lock(&measure).take_latencies(std::mem::take(&mut empty));
+                total.add(&taken);
+                drop(total);
                 kept.interval(&taken, clock.now());
-                kept.total.add(&taken);
                 empty = taken;
                 empty.clear();
             }
@@ -80,7 +85,7 @@ impl Kept {
     /// Writes the last interval and gives all that was taken back to `measure`. Tells why the log is not complete, if it is not.
     pub(super) fn finish(mut self, measure: &mut Measure, now: Instant) -> Option<io::Error> {
         self.interval(measure.latencies(), now);
-        measure.give_back(&self.total);
+        measure.give_back(&lock(&self.total));
         self.error
     }
 

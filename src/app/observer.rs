@@ -14,6 +14,7 @@
 
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
@@ -22,8 +23,10 @@ use tracing::Level;
 
 use super::hlog::Keeper;
 use super::pcap::{Pcap, Writer};
-use crate::engine::Clock;
-use crate::measure::{Counters, Measure, NameCount};
+use super::totals::Totals;
+use crate::control::Listener;
+use crate::engine::{Clock, Gauges};
+use crate::measure::{Counters, Latencies, Measure, NameCount};
 use crate::report::Ladders;
 use crate::time::{Duration, Instant};
 use crate::trace::{Event, Record, SegmentNote, Sink};
@@ -39,6 +42,8 @@ pub struct Watch {
     pub hlog: Option<File>,
     /// How long its intervals are.
     pub interval: Duration,
+    /// Tell metrics here.
+    pub metrics: Option<Listener>,
     /// The clock of the run.
     pub clock: Clock,
     /// Most payload bytes that wait for the observer's thread (`limits.capture`).
@@ -58,6 +63,7 @@ impl Default for Watch {
             pcap: None,
             hlog: None,
             interval: super::hlog::INTERVAL,
+            metrics: None,
             clock: Clock::start(),
             waiting_bytes: 64 << 20,
             ladders: false,
@@ -71,6 +77,8 @@ impl Default for Watch {
 #[derive(Debug)]
 pub struct Observer {
     measure: Arc<Mutex<Measure>>,
+    /// Latencies that were taken from it.
+    taken: Arc<Mutex<Latencies>>,
     keeper: Option<Keeper>,
     thread: Option<(Arc<Mailbox>, JoinHandle<Told>)>,
     segments: bool,
@@ -95,7 +103,7 @@ pub struct Report {
 impl Observer {
     /// Watches from here on; `measure` knows the rules.
     pub fn start(measure: Measure, watch: Watch) -> io::Result<Self> {
-        let Watch { events, pcap, hlog, interval, clock, waiting_bytes, ladders, log, waiting } = watch;
+        let Watch { events, pcap, hlog, interval, clock, waiting_bytes, ladders, log, waiting, .. } = watch;
         let log = log && tracing::enabled!(Level::DEBUG);
         let snaplen = pcap.as_ref().map_or(0, |pcap| pcap.snaplen);
         let segments =
@@ -121,9 +129,10 @@ impl Observer {
             None
         };
         let measure = Arc::new(Mutex::new(measure));
-        let keep = |file| Keeper::start(file, clock, interval, Arc::clone(&measure));
+        let taken = Arc::default();
+        let keep = |file| Keeper::start(file, clock, interval, Arc::clone(&measure), Arc::clone(&taken));
         let keeper = hlog.map(keep).transpose()?;
-        Ok(Self { measure, keeper, thread, segments, snaplen })
+        Ok(Self { measure, taken, keeper, thread, segments, snaplen })
     }
 
     /// A sink for one thread of the data path.
@@ -147,6 +156,11 @@ impl Observer {
     #[must_use]
     pub fn limits(&self) -> Vec<NameCount> {
         lock(&self.measure).limits().to_vec()
+    }
+
+    /// The totals as metrics, for others to ask.
+    pub(super) fn totals(&self, gauges: Arc<Gauges>, ready: Arc<AtomicBool>) -> Totals {
+        Totals { measure: Arc::clone(&self.measure), taken: Arc::clone(&self.taken), gauges, ready }
     }
 
     /// Ends it: waits until everything is written. All taps must have done their work.

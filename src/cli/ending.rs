@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::{self, IsTerminal, Write};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -11,11 +12,17 @@ use super::{Failure, Shared, paint};
 use crate::app::Ended;
 use crate::app::observer::Watch;
 use crate::app::pcap::Pcap;
+use crate::config::raw::Mode;
+use crate::config::units::MetricsAddr;
 use crate::config::{Scaling, Settings};
+use crate::control::Listener;
 use crate::fault::{Rules, nearest};
 use crate::measure::{Assertion, Judgement, Kind};
 use crate::report::summary::{ScaledTime, TimeScale, observed};
 use crate::report::{Summary, percentiles};
+
+/// Where `run` tells its metrics.
+const METRICS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8474);
 
 /// What a run is judged and told by at its end, prepared at its start so that nothing of it can be wrong then.
 #[derive(Debug)]
@@ -48,6 +55,7 @@ pub(super) fn prepare(shared: &Shared, settings: &Settings) -> Result<(Watch, En
     let hgrm = shared.hgrm.iter().map(|text| percentile_file(text)).collect::<Result<_, _>>()?;
     let watch = Watch {
         events,
+        metrics: metrics(settings)?,
         hlog,
         pcap: pcap.transpose()?,
         ladders: shared.ladder,
@@ -58,6 +66,26 @@ pub(super) fn prepare(shared: &Shared, settings: &Settings) -> Result<(Watch, En
     };
     tell_scaling(&settings.scaling);
     Ok((watch, Ending { assertions, report, hgrm }))
+}
+
+/// The listener of metrics. A port that was not asked for may be taken: by another instance, perhaps.
+fn metrics(settings: &Settings) -> Result<Option<Listener>, Failure> {
+    let (address, asked) = match settings.metrics {
+        MetricsAddr::At(address) => (address, true),
+        MetricsAddr::Auto if settings.mode != Mode::Exec => (METRICS, false),
+        MetricsAddr::Auto | MetricsAddr::Off => return Ok(None),
+    };
+    match Listener::bind(address) {
+        Ok(listener) => Ok(Some(listener)),
+        Err(error) if asked => {
+            let what = format_args!("metrics.addr = \"{address}\": cannot listen there: {error}");
+            Err(Failure::new(Failure::UNAVAILABLE, what).hint("give a free address, or \"off\""))
+        }
+        Err(error) => {
+            tracing::warn!(%address, %error, "no metrics; --metrics-addr gives another address, or \"off\"");
+            Ok(None)
+        }
+    }
 }
 
 fn create(option: &str, path: &Path) -> Result<File, Failure> {

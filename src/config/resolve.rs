@@ -195,8 +195,18 @@ impl Check<'_> {
     }
 
     fn ranges(&mut self, raw: &raw::Raw) {
-        let raw::Raw { tcp, limits, engine, capture, time_scale, seed: _, preset: _, intercept: _, rule: _ } =
-            raw;
+        let raw::Raw {
+            tcp,
+            limits,
+            engine,
+            capture,
+            time_scale,
+            seed: _,
+            preset: _,
+            intercept: _,
+            metrics: _,
+            rule: _,
+        } = raw;
         self.range("time_scale", *time_scale, (1e-6, 1e3), "0.000001 to 1000");
         let ten_minutes = Duration::from_secs(600);
         self.range("tcp.buffer", tcp.buffer.0, (4 << 10, 1 << 30), "4KiB to 1GiB");

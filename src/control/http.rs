@@ -67,7 +67,7 @@ impl Listener {
         let (end, ended) = oneshot::channel::<()>();
         let work = move || {
             runtime.block_on(async {
-                let serve = std::future::IntoFuture::into_future(axum::serve(listener, routes(source)));
+                let serve = axum::serve(listener, routes(source)).into_future();
                 // Whoever still reads when the run ends is cut off: the run does not wait for scrapers.
                 tokio::select! { _ = serve => (), _ = ended => () }
             });
