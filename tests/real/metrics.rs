@@ -39,7 +39,8 @@ pub(crate) fn prometheus_reads_the_metrics() {
 
 /// What the strict parser understands: a line for each sample.
 fn parsed(text: &str, told: &str) -> String {
-    let mut python = Command::new("python3");
+    // Debian's: another one in the PATH does not have Debian's packages.
+    let mut python = Command::new("/usr/bin/python3");
     let python = python.args([SCRIPT, text]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut python = python.spawn().expect("python3 is needed");
     python.stdin.take().expect("it is piped").write_all(told.as_bytes()).expect("it reads");
