@@ -41,7 +41,8 @@ pub(crate) fn prometheus_reads_the_metrics() {
 fn parsed(text: &str, told: &str) -> String {
     // Debian's: another one in the PATH does not have Debian's packages.
     let mut python = Command::new("/usr/bin/python3");
-    let python = python.args([SCRIPT, text]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let python =
+        python.args([SCRIPT, text]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut python = python.spawn().expect("python3 is needed");
     python.stdin.take().expect("it is piped").write_all(told.as_bytes()).expect("it reads");
     succeeded("python3 with prometheus_client", &python.wait_with_output().expect("it ends"))
