@@ -7,7 +7,7 @@ use clap::Args as ClapArgs;
 use tracing::Level;
 
 use super::{Failure, LogFormat, Shared, ending, log};
-use crate::app::gateway;
+use crate::app::intercept;
 use crate::config::raw::Mode;
 use crate::config::{Machine, Settings, load};
 
@@ -20,7 +20,8 @@ pub(super) struct Args {
     #[command(flatten)]
     shared: Shared,
 
-    /// Stand between two networks ("gateway"). Default: gateway
+    /// Stand between two networks ("gateway"), or in the network namespace of an
+    /// application ("sidecar"). Default: gateway
     #[arg(long, value_name = "MODE")]
     mode: Option<String>,
 
@@ -64,7 +65,7 @@ pub(super) fn run(args: &Args) -> Result<ExitCode, Failure> {
             .hint("use: halfopen exec -- COMMAND"));
     }
     if *dry_run {
-        anstream::print!("{}", gateway::dry_run(&settings)?);
+        anstream::print!("{}", intercept::dry_run(&settings)?);
         return Ok(ExitCode::SUCCESS);
     }
     log::start(shared, Level::INFO);
@@ -77,6 +78,6 @@ pub(super) fn run(args: &Args) -> Result<ExitCode, Failure> {
         Ok((settings.rules, settings.scaling))
     };
     let live = shared.verbose == 0 && shared.log_format == LogFormat::Text;
-    let ended = gateway::gateway(&settings, watch, live, reload)?;
+    let ended = intercept::intercept(&settings, watch, live, reload)?;
     ending::tell(shared, end, &ended, &mut std::io::stdout())
 }

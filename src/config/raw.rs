@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::units::{Loopback, Ports, Seed, Size, Text, Time};
+use super::units::{Loopback, PortRange, Ports, Seed, Size, Text, Time};
 use crate::fault::Attributes;
 use crate::relay;
 use crate::tcp;
@@ -42,8 +42,11 @@ pub struct Raw {
 pub struct Intercept {
     /// Where halfopen stands. Default `gateway`; the command `exec` sets `exec`.
     pub mode: Mode,
-    /// Gateway: server ports whose connections are taken, at least one. `exec` takes all and wants none here.
+    /// Gateway and sidecar: server ports whose connections are taken, at least one. `exec` takes all and wants none here.
     pub ports: Ports,
+    /// Sidecar: the ports that server legs come from, which nothing else may use. 1 - 65534, default 61000-64999: above those
+    /// that Linux gives to connections. As many connections are open to one server at once; further SYNs get no answer.
+    pub source_ports: PortRange,
     /// Gateway: the interface towards the clients. Default empty: any.
     pub client_interface: Text,
     /// Gateway: the interface towards the servers. Default empty: any.
@@ -60,6 +63,8 @@ pub enum Mode {
     Gateway,
     /// Around one command.
     Exec,
+    /// In the network namespace of the application.
+    Sidecar,
 }
 
 /// `[tcp]`
@@ -174,6 +179,7 @@ impl Default for Intercept {
         Self {
             mode: Mode::Gateway,
             ports: Ports::default(),
+            source_ports: PortRange { first: 61_000, last: 64_999 },
             client_interface: Text::default(),
             server_interface: Text::default(),
             host_loopback: Loopback::On,

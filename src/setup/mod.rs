@@ -2,6 +2,7 @@
 
 mod error;
 pub mod gateway;
+mod interception;
 pub mod listeners;
 mod lock;
 pub mod namespace;
@@ -9,7 +10,8 @@ pub mod netlink;
 pub mod plan;
 pub mod process;
 pub mod resolv;
+pub mod sidecar;
 mod sysctl;
 
 pub use error::{Error, ErrorKind};
-pub use gateway::Gateway;
+pub use interception::Interception;
