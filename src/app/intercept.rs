@@ -68,6 +68,7 @@ fn gateway_request(settings: &Settings) -> gateway::Request {
 fn sidecar_request(settings: &Settings) -> sidecar::Request {
     sidecar::Request {
         ports: settings.ports.iter().copied().map(range).collect(),
+        inbound_ports: settings.inbound_ports.iter().copied().map(range).collect(),
         source_ports: range(settings.source_ports),
         device: DEVICE.to_owned(),
     }
@@ -90,7 +91,8 @@ pub fn intercept(
     }
     // Declared after the interception, so that a panic ends the engine first and the set-up after it.
     let run = Run::start(settings, watch, std::mem::take(&mut interception.devices), None)?;
-    let ports: Vec<String> = settings.ports.iter().map(ToString::to_string).collect();
+    let ports: Vec<String> =
+        settings.ports.iter().chain(&settings.inbound_ports).map(ToString::to_string).collect();
     tracing::info!(seed = settings.rules.seed(), ports = ports.join(","), device = DEVICE, "ready");
     runtime.block_on(until_ended(&run, signals, settings.grace, live, reload));
     let ended = run.finish();

@@ -30,6 +30,11 @@ pub(super) struct Args {
     #[arg(short, long, value_name = "PORTS")]
     ports: Option<String>,
 
+    /// Take connections from outside to these ports of the application; sidecar
+    /// only
+    #[arg(long, value_name = "PORTS")]
+    inbound_ports: Option<String>,
+
     /// Take connections that come in from the clients by this interface.
     /// Default: any
     #[arg(long, value_name = "NAME")]
@@ -50,10 +55,12 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(args: &Args) -> Result<ExitCode, Failure> {
-    let Args { shared, mode, ports, client_interface, server_interface, grace, dry_run } = args;
+    let Args { shared, mode, ports, inbound_ports, client_interface, server_interface, grace, dry_run } =
+        args;
     let request = shared.sources.request([
         ("--mode", "intercept.mode", mode.clone()),
         ("--ports", "intercept.ports", ports.clone()),
+        ("--inbound-ports", "intercept.inbound_ports", inbound_ports.clone()),
         ("--client-interface", "intercept.client_interface", client_interface.clone()),
         ("--server-interface", "intercept.server_interface", server_interface.clone()),
         ("--grace", "engine.grace", grace.clone()),

@@ -44,6 +44,9 @@ pub struct Intercept {
     pub mode: Mode,
     /// Gateway and sidecar: server ports whose connections are taken, at least one. `exec` takes all and wants none here.
     pub ports: Ports,
+    /// Sidecar: ports of the application's own services, whose connections from outside are taken. Default none; with some of
+    /// these a sidecar can do without [`Self::ports`].
+    pub inbound_ports: Ports,
     /// Sidecar: the ports that server legs come from, which nothing else may use. 1 - 65534, default 61000-64999: above those
     /// that Linux gives to connections. As many connections are open to one server at once; further SYNs get no answer.
     pub source_ports: PortRange,
@@ -179,6 +182,7 @@ impl Default for Intercept {
         Self {
             mode: Mode::Gateway,
             ports: Ports::default(),
+            inbound_ports: Ports::default(),
             source_ports: PortRange { first: 61_000, last: 64_999 },
             client_interface: Text::default(),
             server_interface: Text::default(),

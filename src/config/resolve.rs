@@ -23,6 +23,8 @@ pub struct Settings {
     pub mode: Mode,
     /// Server ports to take, sorted, without overlap; empty in exec mode, which takes all.
     pub ports: Vec<PortRange>,
+    /// Sidecar: ports of services of its own host to take, sorted, without overlap.
+    pub inbound_ports: Vec<PortRange>,
     /// Sidecar: where server legs come from.
     pub source_ports: PortRange,
     /// The interface towards the clients; `None`: any.
@@ -97,6 +99,7 @@ impl Settings {
             scaling,
             mode: raw.intercept.mode,
             ports: merged(&raw.intercept.ports.0),
+            inbound_ports: merged(&raw.intercept.inbound_ports.0),
             source_ports: raw.intercept.source_ports,
             client_interface: name(&raw.intercept.client_interface),
             server_interface: name(&raw.intercept.server_interface),
@@ -233,49 +236,59 @@ impl Check<'_> {
     }
 
     fn intercept(&mut self, intercept: &raw::Intercept) {
-        let (ports, source_ports) = (&intercept.ports.0, intercept.source_ports);
-        if intercept.mode != Mode::Sidecar && source_ports != raw::Intercept::default().source_ports {
-            let hint = "remove it, or use mode = \"sidecar\"";
-            self.wrong(
-                "intercept.source_ports",
-                &format!("only a sidecar has source ports of its own\n{hint}"),
-            );
-        }
         let mode = match intercept.mode {
-            Mode::Exec => return self.exec(intercept),
+            Mode::Exec => "exec",
             Mode::Gateway => "gateway",
             Mode::Sidecar => "sidecar",
         };
-        if intercept.mode == Mode::Sidecar {
-            self.no_interfaces(intercept, "sidecar");
-            if source_ports.contains(u16::MAX) {
-                self.wrong(
-                    "intercept.source_ports",
-                    "a sidecar cannot take port 65535\nend the range at 65534",
-                );
-            }
-            if ports.iter().any(|p| p.first <= source_ports.last && source_ports.first <= p.last) {
-                let message = format!(
-                    "{source_ports} are the ports of server legs\nset intercept.source_ports to others"
-                );
-                self.wrong("intercept.ports", &message);
-            }
+        match intercept.mode {
+            Mode::Exec => return self.exec(intercept),
+            Mode::Gateway => self.only_beside(intercept),
+            Mode::Sidecar => self.sidecar(intercept),
         }
         if intercept.host_loopback != Loopback::On {
             let hint = "remove it, or use mode = \"exec\"";
             let message = format!("a {mode} reaches nobody's loopback\n{hint}");
             self.wrong("intercept.host_loopback", &message);
         }
-        if ports.is_empty() {
+        if intercept.ports.0.is_empty() && intercept.inbound_ports.0.is_empty() {
             let hint = "name the server ports, such as --ports 5432; a file for exec says mode = \"exec\"";
             self.wrong("intercept.ports", &format!("is empty, so nothing would be intercepted\n{hint}"));
         }
         // The kernel refuses a rule whose range of ports ends at 65535.
-        if ports.iter().any(|range| range.contains(u16::MAX)) {
-            self.wrong(
-                "intercept.ports",
-                &format!("a {mode} cannot take port 65535\nend the range at 65534"),
-            );
+        let lists = [("ports", &intercept.ports), ("inbound_ports", &intercept.inbound_ports)];
+        for (key, _) in lists.iter().filter(|(_, list)| list.0.iter().any(|range| range.contains(u16::MAX))) {
+            let message = format!("a {mode} cannot take port 65535\nend the range at 65534");
+            self.wrong(&format!("intercept.{key}"), &message);
+        }
+    }
+
+    fn sidecar(&mut self, intercept: &raw::Intercept) {
+        self.no_interfaces(intercept, "sidecar");
+        let source_ports = intercept.source_ports;
+        if source_ports.contains(u16::MAX) {
+            self.wrong("intercept.source_ports", "a sidecar cannot take port 65535\nend the range at 65534");
+        }
+        let meets = |p: &PortRange| p.first <= source_ports.last && source_ports.first <= p.last;
+        let lists = [("ports", &intercept.ports), ("inbound_ports", &intercept.inbound_ports)];
+        for (key, _) in lists.iter().filter(|(_, list)| list.0.iter().any(meets)) {
+            let message =
+                format!("{source_ports} are the ports of server legs\nset intercept.source_ports to others");
+            self.wrong(&format!("intercept.{key}"), &message);
+        }
+    }
+
+    /// Keys that only a sidecar knows.
+    fn only_beside(&mut self, intercept: &raw::Intercept) {
+        let default = raw::Intercept::default();
+        for (key, set) in [
+            ("inbound_ports", intercept.inbound_ports != default.inbound_ports),
+            ("source_ports", intercept.source_ports != default.source_ports),
+        ] {
+            if set {
+                let message = "only a sidecar has these\nremove it, or use mode = \"sidecar\"";
+                self.wrong(&format!("intercept.{key}"), message);
+            }
         }
     }
 
@@ -285,6 +298,7 @@ impl Check<'_> {
             self.wrong("intercept.ports", &format!("mode exec takes all ports\n{hint}"));
         }
         self.no_interfaces(intercept, "exec");
+        self.only_beside(intercept);
     }
 
     fn no_interfaces(&mut self, intercept: &raw::Intercept, mode: &str) {
@@ -388,7 +402,7 @@ mod tests {
             ),
             (
                 "intercept = { ports = [80], source_ports = '5-6' }",
-                "c.toml:1: intercept.source_ports = \"5-6\": only a sidecar has source ports of its own; remove it, or use mode = \"sidecar\"\n",
+                "c.toml:1: intercept.source_ports = \"5-6\": only a sidecar has these; remove it, or use mode = \"sidecar\"\n",
             ),
             (
                 "intercept = { mode = 'sidecar', ports = [80, 61005], client_interface = 'eth0' }",

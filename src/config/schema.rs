@@ -40,7 +40,7 @@ fn closed(properties: Map<String, Value>) -> Value {
 fn setting(section: &str, name: &str, default: &Value) -> Value {
     let kind = match (name, default) {
         ("seed", _) => json!({ "type": ["integer", "string"] }),
-        ("ports", _) => {
+        ("ports" | "inbound_ports", _) => {
             json!({ "type": ["array", "integer", "string"], "items": { "type": ["integer", "string"] } })
         }
         ("source_ports", _) => json!({ "type": ["string", "integer"] }),

@@ -10,11 +10,13 @@ use crate::engine::tun::Device;
 
 /// The routing table that leads into our device.
 pub(super) const TABLE: u32 = 10_400;
+/// The routing table that leads there only what is for this host itself.
+pub(super) const TABLE_OWN: u32 = 10_401;
 
 /// An interception that is up. Dropping it undoes it.
 #[derive(Debug)]
 pub struct Interception {
-    applied: Applied,
+    pub(super) applied: Applied,
     /// What the user should know.
     pub notes: Vec<String>,
     /// Our device, one entry per shard.
@@ -61,7 +63,9 @@ fn remove_leftovers(netlink: &mut Netlink) -> Result<(), Error> {
                 netlink.delete_rule(&rule).map_err(fail)?;
             }
         }
-        for route in netlink.own_routes(family).map_err(fail)?.iter().filter(|r| r.table == TABLE) {
+        for route in
+            netlink.own_routes(family).map_err(fail)?.iter().filter(|r| [TABLE, TABLE_OWN].contains(&r.table))
+        {
             netlink.delete_route(route).map_err(fail)?;
         }
     }

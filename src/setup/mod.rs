@@ -1,5 +1,6 @@
 //! Prepares the machine so that connections reach the engine, and puts everything back: plan, apply, undo.
 
+mod connections;
 mod error;
 pub mod gateway;
 mod interception;

@@ -191,13 +191,8 @@ impl Plan {
     /// Does all steps. If one fails, those before it are taken back.
     pub fn apply(&self, netlink: Netlink) -> Result<Applied, Error> {
         let mut applied = Applied { netlink, undo: Vec::new() };
-        for step in &self.steps {
-            // An early return drops `applied`, which takes back what is done.
-            let undo = step.apply(&mut applied.netlink).map_err(|e| {
-                Error::from_io(format_args!("cannot do `{}`", step.to_string().replace('\n', "; ")), &e)
-            })?;
-            applied.undo.extend(undo);
-        }
+        // An early return drops `applied`, which takes back what is done.
+        applied.add(&self.steps)?;
         Ok(applied)
     }
 }
@@ -220,6 +215,17 @@ pub struct Applied {
 }
 
 impl Applied {
+    /// Does further steps.
+    pub(super) fn add(&mut self, steps: &[Step]) -> Result<(), Error> {
+        for step in steps {
+            let undo = step.apply(&mut self.netlink).map_err(|e| {
+                Error::from_io(format_args!("cannot do `{}`", step.to_string().replace('\n', "; ")), &e)
+            })?;
+            self.undo.extend(undo);
+        }
+        Ok(())
+    }
+
     /// Takes everything back, in reverse; returns what could not be.
     pub fn undo(mut self) -> Vec<Error> {
         self.run()

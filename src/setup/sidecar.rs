@@ -9,26 +9,36 @@
 //! | 8 | this host's own ICMP errors | into the device |
 //! | 9 | from the device | past the rules |
 //! | 10 | from a server port to a source port of ours | into the device |
+//! | 11 | from an inbound port of this host to a source port of ours | into the device |
 //! | 12 | from this host to a server port | into the device |
 //! | 13 | else from this host | past the rules |
 //! | 14 | ICMP | into the device, which takes errors about segments of ours and gives back all else |
+//! | 15 | of a connection from outside that was there before | past the rules |
+//! | 16 | to this host, to an inbound port | into the device |
 //! | 20 | | to this host: the kernel's own first rule, which has to ask after ours |
 //! | 21 | from an interface that did not forward before | nowhere |
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::ops::RangeInclusive;
 
-use super::interception::{Interception, TABLE, check_ports, own_icmp, set_ipv4};
+use super::connections::{Connection, connections};
+use super::interception::{Interception, TABLE, TABLE_OWN, check_ports, own_icmp, set_ipv4};
 use super::netlink::{Address, Family, Ipv4Setting, Link, Netlink, Port, Route, RouteKind, Rule, RuleAction};
 use super::plan::{Plan, Step};
 use super::{Error, ErrorKind, sysctl};
 
+/// Each connection that exists at the start costs a rule, which every packet is compared with.
+const MOST_BEFORE_US: usize = 256;
+
 const PREF_OWN_ICMP: u32 = 8;
 const PREF_BYPASS: u32 = 9;
 const PREF_TO_LEG: u32 = 10;
+const PREF_FROM_SERVICE: u32 = 11;
 const PREF_TO_SERVER: u32 = 12;
 const PREF_OWN_REST: u32 = 13;
 const PREF_ICMP: u32 = 14;
+const PREF_BEFORE_US: u32 = 15;
+const PREF_TO_SERVICE: u32 = 16;
 const PREF_END: u32 = 19;
 const PREF_LOCAL: u32 = 20;
 const PREF_NO_ROUTER: u32 = 21;
@@ -40,8 +50,10 @@ const LINK_LOCAL_V6: (IpAddr, u8) = (IpAddr::V6(Ipv6Addr::new(0xfe80, 0, 0, 0, 0
 /// What to intercept.
 #[derive(Clone, Debug)]
 pub struct Request {
-    /// Server ports, 1 to 65534.
+    /// Server ports of the connections that this host opens, 1 to 65534.
     pub ports: Vec<RangeInclusive<u16>>,
+    /// Ports of services on this host, 1 to 65534, whose connections from other hosts are taken.
+    pub inbound_ports: Vec<RangeInclusive<u16>>,
     /// Where server legs come from, 1 to 65534; nothing else here may use these ports.
     pub source_ports: RangeInclusive<u16>,
     /// Name of our device.
@@ -60,6 +72,9 @@ struct Facts {
     rp_filter: bool,
     /// Ports that the kernel gives to connections, without those that are reserved.
     given_out: Vec<RangeInclusive<u16>>,
+    connections: Vec<Connection>,
+    /// The kernel finds the socket of an arriving packet before its route (`tcp_early_demux`), and then forwards it nowhere.
+    early_demux: bool,
 }
 
 /// Whether IPv6 connections can take the way through our device.
@@ -76,7 +91,13 @@ enum Ipv6 {
 
 /// Puts the interception up: from here on packets wait in the device.
 pub fn up(request: &Request) -> Result<Interception, Error> {
-    Interception::up(|netlink| plan(request, netlink), &request.device, 1).map_err(in_compose)
+    let mut up =
+        Interception::up(|netlink| plan(request, netlink), &request.device, 1).map_err(in_compose)?;
+    // Connections from outside that were taken by the application while the rules came up.
+    let facts = Facts::gather(&mut Netlink::open()?)?;
+    let rules = facts.families().flat_map(|family| request.before_us(family, &facts));
+    up.applied.add(&rules.map(Step::Rule).collect::<Vec<_>>())?;
+    Ok(up)
 }
 
 /// What [`up`] would do, for `--dry-run`.
@@ -117,7 +138,12 @@ impl Facts {
         let leads_somewhere = |a: &Address| is_global(a.ip) && a.ip.is_ipv6();
         let ipv6 = if addresses.iter().any(leads_somewhere) { ipv6(&links)? } else { Ipv6::Off };
         let rp_filter = is("net/ipv4/conf/all/rp_filter", "0")? == Some(false);
-        Ok(Self { links, addresses, routes, ipv6, rp_filter, given_out: given_out()? })
+        let connections = connections()
+            .map_err(|e| Error::from_io("cannot list the connections of this network namespace", &e))?;
+        let off = |key| Ok::<_, Error>(is(key, "0")? == Some(true));
+        let early_demux = !off("net/ipv4/ip_early_demux")? && !off("net/ipv4/tcp_early_demux")?;
+        let given_out = given_out()?;
+        Ok(Self { links, addresses, routes, ipv6, rp_filter, given_out, connections, early_demux })
     }
 }
 
@@ -154,7 +180,12 @@ fn given_out() -> Result<Vec<RangeInclusive<u16>>, Error> {
     let mut ends = range.split_whitespace().filter_map(|word| word.parse::<u16>().ok());
     let (Some(first), Some(last)) = (ends.next(), ends.next()) else { return Ok(Vec::new()) };
     let reserved = read("net/ipv4/ip_local_reserved_ports")?.unwrap_or_default();
-    let mut left = vec![first..=last];
+    Ok(without_reserved(first..=last, &reserved))
+}
+
+/// What `ip_local_reserved_ports`, a list of ports and ranges, leaves of a range.
+fn without_reserved(range: RangeInclusive<u16>, reserved: &str) -> Vec<RangeInclusive<u16>> {
+    let mut left = vec![range];
     for range in reserved.split(',') {
         let (from, to) = range.split_once('-').unwrap_or((range, range));
         let (Ok(from), Ok(to)) = (from.trim().parse::<u16>(), to.trim().parse::<u16>()) else { continue };
@@ -169,7 +200,7 @@ fn given_out() -> Result<Vec<RangeInclusive<u16>>, Error> {
         };
         left = left.into_iter().flat_map(cut).filter(|range| !range.is_empty()).collect();
     }
-    Ok(left)
+    left
 }
 
 /// True for an address that is not of this host or this link alone.
@@ -189,7 +220,8 @@ const fn family_of(ip: IpAddr) -> Family {
 impl Request {
     fn plan(&self, facts: &Facts) -> Result<Plan, Error> {
         self.check(facts)?;
-        let mut plan = Plan { steps: vec![Step::Device { name: self.device.clone() }], notes: notes(facts) };
+        let mut plan =
+            Plan { steps: vec![Step::Device { name: self.device.clone() }], notes: self.notes(facts) };
         let outside: Vec<&Link> = self.outside(facts).collect();
         let routers = outside.iter().map(|link| link.name.as_str()).chain([self.device.as_str()]);
         plan.steps.extend(routers.map(|device| set_ipv4(device, Ipv4Setting::Forwarding, 1)));
@@ -198,8 +230,7 @@ impl Request {
             plan.steps.push(set_ipv4(&self.device, setting, 1));
         }
         plan.steps.push(set_ipv4(&self.device, Ipv4Setting::RpFilter, 0));
-        let families = Family::ALL.into_iter().filter(|f| *f == Family::V4 || facts.ipv6 == Ipv6::Ready);
-        for family in families {
+        for family in facts.families() {
             plan.steps.extend(self.routes(family, facts));
             plan.steps.push(Step::MoveLocalRule { family, priority: PREF_LOCAL });
             plan.steps.extend(self.rules(family, facts).into_iter().map(Step::Rule));
@@ -209,10 +240,11 @@ impl Request {
 
     fn check(&self, facts: &Facts) -> Result<(), Error> {
         let wrong = |what: String, hint: String| Err(Error::new(ErrorKind::Config, what).hint(hint));
-        if self.ports.is_empty() {
+        if self.ports.is_empty() && self.inbound_ports.is_empty() {
             return wrong("no ports to intercept".to_owned(), "e.g. --ports 5432,8000-8099".to_owned());
         }
         check_ports(&self.ports)?;
+        check_ports(&self.inbound_ports)?;
         check_ports(std::slice::from_ref(&self.source_ports))?;
         let (first, last) = (*self.source_ports.start(), *self.source_ports.end());
         let meets = |range: &&RangeInclusive<u16>| *range.start() <= last && *range.end() >= first;
@@ -255,6 +287,11 @@ impl Request {
         let whole = if family == Family::V4 { 32 } else { 128 };
         for own in facts.addresses.iter().filter(|a| family_of(a.ip) == family && is_global(a.ip)) {
             steps.push(into(Some((own.ip, whole)), Some(own.ip), None));
+            if !self.inbound_ports.is_empty() {
+                let to = Some((own.ip, whole));
+                let route = Route { to, device: None, ..Route::default_by(family, 0, TABLE_OWN) };
+                steps.push(Step::Route { route, device: Some(self.device.clone()) });
+            }
         }
         let mut seen = Vec::new();
         for route in facts.routes.iter().filter(|r| r.family == family) {
@@ -294,9 +331,20 @@ impl Request {
         if family == Family::V4 && !facts.rp_filter {
             rules.push(Rule { ip_protocol: Some(family.icmp()), ..divert(PREF_ICMP) });
         }
+        let answers =
+            |range: &RangeInclusive<u16>| Some(Port::Both(range.clone(), self.source_ports.clone()));
         for range in &self.ports {
-            let port = Some(Port::Both(range.clone(), self.source_ports.clone()));
-            rules.push(Rule { ip_protocol: tcp, port, ..divert(PREF_TO_LEG) });
+            rules.push(Rule { ip_protocol: tcp, port: answers(range), ..divert(PREF_TO_LEG) });
+        }
+        for range in &self.inbound_ports {
+            let rule = Rule { ip_protocol: tcp, port: answers(range), ..divert(PREF_FROM_SERVICE) };
+            rules.push(from("lo", rule));
+        }
+        rules.extend(self.before_us(family, facts));
+        for range in &self.inbound_ports {
+            let port = Some(Port::Destination(range.clone()));
+            let own = rule(PREF_TO_SERVICE, RuleAction::Table(TABLE_OWN));
+            rules.push(Rule { ip_protocol: tcp, port, ..own });
         }
         for range in &self.ports {
             let port = Some(Port::Destination(range.clone()));
@@ -304,9 +352,48 @@ impl Request {
         }
         rules
     }
+
+    /// Rules for the connections from outside that are there already: the kernel would drop their packets on the way into our
+    /// device, where it has found their sockets.
+    fn before_us(&self, family: Family, facts: &Facts) -> Vec<Rule> {
+        let tcp = Some(libc::IPPROTO_TCP as u8);
+        let mine = self.existing(facts).filter(|c| family_of(c.local.ip()) == family);
+        let rule = |Connection { local, peer, .. }: &Connection| Rule {
+            from: Some(peer.ip()),
+            ip_protocol: tcp,
+            port: Some(Port::Both(peer.port()..=peer.port(), local.port()..=local.port())),
+            ..Rule::new(family, PREF_BEFORE_US, RuleAction::Goto(PREF_END))
+        };
+        mine.take(MOST_BEFORE_US).map(rule).collect()
+    }
+
+    fn notes(&self, facts: &Facts) -> Vec<String> {
+        let mut notes = notes(facts, !self.ports.is_empty());
+        let existing = self.existing(facts).filter(|c| !c.is_over).count();
+        if existing > MOST_BEFORE_US {
+            notes.push(format!(
+                "of {existing} connections from outside only {MOST_BEFORE_US} will survive the start: add `sysctls: \
+                 {{net.ipv4.tcp_early_demux: 0}}` to this service in the compose file, and all do"
+            ));
+        }
+        notes
+    }
+
+    fn existing<'a>(&'a self, facts: &'a Facts) -> impl Iterator<Item = &'a Connection> {
+        let taken = |c: &&Connection| {
+            self.inbound_ports.iter().any(|range| range.contains(&c.local.port()))
+                && c.local.ip() != c.peer.ip()
+        };
+        facts.connections.iter().filter(|_| facts.early_demux).filter(taken)
+    }
 }
 
 impl Facts {
+    /// The families whose connections can be taken.
+    fn families(&self) -> impl Iterator<Item = Family> {
+        Family::ALL.into_iter().filter(|f| *f == Family::V4 || self.ipv6 == Ipv6::Ready)
+    }
+
     /// The address that a connection by this route of the main table comes from.
     fn source(&self, route: &Route) -> Option<IpAddr> {
         let next = route.via.or_else(|| route.to.map(|(to, _)| to));
@@ -326,7 +413,8 @@ impl Facts {
     }
 }
 
-fn notes(facts: &Facts) -> Vec<String> {
+/// `outbound`: connections of this host are taken.
+fn notes(facts: &Facts, outbound: bool) -> Vec<String> {
     let mut notes = Vec::new();
     if let Ipv6::PassesBy(missing) = &facts.ipv6 {
         notes.push(format!(
@@ -334,7 +422,7 @@ fn notes(facts: &Facts) -> Vec<String> {
             missing.join(", ")
         ));
     }
-    if facts.addresses.iter().any(|a| a.ip == IpAddr::V6(Ipv6Addr::LOCALHOST)) {
+    if outbound && facts.addresses.iter().any(|a| a.ip == IpAddr::V6(Ipv6Addr::LOCALHOST)) {
         notes.push("connections to ::1 pass by: let the application use 127.0.0.1, not localhost".to_owned());
     }
     if facts.rp_filter {

@@ -1,5 +1,5 @@
 //! halfopen as a sidecar on the client's own host: the rows of the gateway once more, servers on the same host, the faults,
-//! and what is left of it.
+//! and what is left of it; and as a sidecar on the server's host, for what comes in.
 
 use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
@@ -8,7 +8,7 @@ use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use halfopen::setup::netlink::Family;
+use halfopen::setup::netlink::{Family, RouteKind};
 use libtest_mimic::Trial;
 use nix::errno::Errno;
 use nix::mount::{MsFlags, mount};
@@ -17,14 +17,17 @@ use nix::sys::signal::Signal;
 use crate::lab::ns::Ns;
 use crate::lab::process::{Halfopen, command};
 use crate::lab::sniff::Sniffer;
-use crate::lab::{Lab, PORT, Way, client_ip, compare, compare_in, drain};
+use crate::lab::{Lab, PORT, Way, address, client_ip, compare, compare_in, drain};
 use crate::setup::{NONE, carried, fails, state, talk, with_mounts};
 use crate::{Row, Single, VERSIONS, close, faults, handshake, stream, trial};
 
 const SINGLES: &[Single] = &[
+    ("connections from outside that were there before go on, through a start and a stop", inbound_survivors),
+    ("what is for others passes a sidecar for inbound ports", inbound_others),
     ("connections that were there before go on, through a start and a stop", survivors),
     ("what was set up is undone at the end, and what was there before stays", stopped),
     ("after a kill new connections are direct within a second, and a restart intercepts again", killed),
+    ("reverse path filtering does not stop intercepted packets", reverse_path_filter),
     ("a second instance is refused", second_instance),
     ("a missing right is told, and nothing is changed", no_rights),
     ("a missing /dev/net/tun is told, and nothing is changed", no_tun),
@@ -55,6 +58,16 @@ const STREAM: &[&str] = &[
     "a smaller MTU on the way is found out",
 ];
 
+/// Rows for connections from outside.
+const INBOUND: &[&str] = &[
+    "a refused connection is refused to the client",
+    "options of the SYN and SYN-ACK are those of the peers",
+    "a server that speaks first is heard",
+    "a slow reader stops the writer, and loses nothing",
+    "a keepalive of the server finds that the client is dead",
+    "both directions at full speed carry equal bytes",
+];
+
 /// Rows that do not depend on where the server is.
 const AT_HOME: &[&str] = &[
     "a refused connection is refused to the client",
@@ -79,6 +92,12 @@ pub(crate) fn trials() -> Vec<Trial> {
                 trials.push(trial(format!("sidecar: {name} ({version})"), test));
             }
         }
+        if INBOUND.contains(&name) || close::ROWS.iter().any(|(other, _)| *other == name) {
+            trials.extend(VERSIONS.map(|(family, version)| {
+                let test = move || compare(Way::Inbound, |lab| row(lab, family));
+                trial(format!("sidecar: inbound: {name} ({version})"), test)
+            }));
+        }
         if AT_HOME.contains(&name) {
             trials.extend(at_home((name, row)));
         }
@@ -89,6 +108,11 @@ pub(crate) fn trials() -> Vec<Trial> {
     trials.extend(proofs.map(|proof| {
         let name = format!("sidecar: {} ({}): {}", proof.fault, proof.entry, proof.expected);
         trial(name, || faults::seated(Way::Sidecar, proof.run))
+    }));
+    let proofs = faults::PROOFS.iter().copied().flatten();
+    trials.extend(proofs.filter(|proof| ["fin-drop", "rst-inject"].contains(&proof.fault)).map(|proof| {
+        let name = format!("sidecar: inbound: {} ({}): {}", proof.fault, proof.entry, proof.expected);
+        trial(name, || faults::seated(Way::Inbound, proof.run))
     }));
     trials
 }
@@ -156,6 +180,98 @@ fn survivors() {
         drop(client);
         assert_eq!(drain(&mut server).1, "EOF");
     }
+}
+
+/// A lab without halfopen, in which a sidecar could start on the server's host.
+fn untouched_server() -> Lab {
+    let lab = Lab::new(Way::Direct);
+    lab.server.sysctl("net/ipv6/conf/all/forwarding", "1");
+    lab
+}
+
+/// With the kernel's early demultiplexing they need rules of their own, without it they pass the device.
+fn inbound_survivors() {
+    for early_demux in ["1", "0"] {
+        let lab = untouched_server();
+        lab.server.sysctl("net/ipv4/tcp_early_demux", early_demux);
+        inbound_survive(lab);
+    }
+}
+
+fn inbound_survive(mut lab: Lab) {
+    let before = state(&lab.server);
+    let listeners = Family::ALL.map(|family| lab.listen(family));
+    let mut pairs: Vec<_> = listeners.iter().map(|listener| lab.pair_by(listener)).collect();
+    let say = |pairs: &mut Vec<(TcpStream, TcpStream)>| {
+        for (client, server) in pairs {
+            word(client, server);
+            word(server, client);
+        }
+    };
+    lab.way = Way::Inbound;
+    lab.start(&["--json"]);
+    say(&mut pairs);
+    pairs.extend(listeners.iter().map(|listener| lab.pair_by(listener)));
+    say(&mut pairs);
+    let intercepted = pairs.split_off(2);
+    for (client, mut server) in intercepted {
+        drop(client);
+        assert_eq!(drain(&mut server).1, "EOF");
+    }
+    assert_eq!(lab.halfopen.take().expect("it runs").finish()["flows"], 2);
+    say(&mut pairs);
+    for (client, mut server) in pairs {
+        drop(client);
+        assert_eq!(drain(&mut server).1, "EOF");
+    }
+    assert_eq!(state(&lab.server), before);
+}
+
+fn reverse_path_filter() {
+    for strictness in ["1", "2"] {
+        for way in [Way::Sidecar, Way::Inbound] {
+            let mut lab = if way == Way::Sidecar { untouched() } else { untouched_server() };
+            let (host, device) = if way == Way::Sidecar { (&lab.client, "c0") } else { (&lab.server, "s0") };
+            for key in ["all", "default", device] {
+                host.sysctl(&format!("net/ipv4/conf/{key}/rp_filter"), strictness);
+            }
+            lab.way = way;
+            lab.start(&["--json"]);
+            talk(&lab, &lab.listen(Family::V4));
+            if way == Way::Sidecar {
+                for at in [client_ip(Family::V4), Ipv4Addr::LOCALHOST.into()] {
+                    lab.bring_home(at);
+                    talk(&lab, &lab.listen(Family::V4));
+                }
+            }
+            let flows = if way == Way::Sidecar { 3 } else { 1 };
+            assert_eq!(
+                lab.halfopen.take().expect("it runs").finish()["flows"],
+                flows,
+                "{strictness} {way:?}"
+            );
+        }
+    }
+}
+
+/// A sidecar takes what is for its own host, and what comes from outside.
+fn inbound_others() {
+    let mut lab = untouched_server();
+    lab.server.forward(&["s0"]);
+    lab.server.route(Family::V4, Some((3, 9)), None, RouteKind::Unreachable);
+    lab.way = Way::Inbound;
+    lab.start(&[]);
+    let device = Sniffer::start(&lab.server, "halfopen0");
+    let refused = lab.connect(SocketAddr::new(address(Family::V4, 3, 9), PORT));
+    assert_eq!(crate::lab::outcome(&refused), "EHOSTUNREACH", "this host is its router");
+    lab.way = Way::Direct;
+    let server = lab.server.again();
+    let client = std::mem::replace(&mut lab.client, server);
+    lab.at = Some(Ipv4Addr::LOCALHOST.into());
+    talk(&lab, &lab.listen(Family::V4));
+    lab.client = client;
+    let seen = device.stop();
+    assert!(seen.is_empty(), "the device has nothing to do with it: {seen:?}");
 }
 
 fn stopped() {

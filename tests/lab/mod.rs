@@ -45,6 +45,8 @@ pub(crate) enum Way {
     UserExec,
     /// By the kernel's forwarding, but halfopen is a sidecar on the client's host.
     Sidecar,
+    /// The same on the server's host, for what comes in.
+    Inbound,
 }
 
 impl Way {
@@ -146,9 +148,11 @@ impl Lab {
         if self.way != Way::Proxied {
             self.gateway.forward(&["cli0", "srv0"]);
         }
-        if self.way == Way::Sidecar {
-            // What IPv6 needs, and a container gets by `sysctls:`.
-            self.client.sysctl("net/ipv6/conf/all/forwarding", "1");
+        // What IPv6 needs, and a container gets by `sysctls:`.
+        match self.way {
+            Way::Sidecar => self.client.sysctl("net/ipv6/conf/all/forwarding", "1"),
+            Way::Inbound => self.server.sysctl("net/ipv6/conf/all/forwarding", "1"),
+            Way::Direct | Way::Proxied | Way::Exec | Way::UserExec => {}
         }
     }
 
@@ -157,6 +161,7 @@ impl Lab {
         match self.way {
             Way::Proxied => self.halfopen = Some(Halfopen::gateway(&self.gateway, options)),
             Way::Sidecar => self.halfopen = Some(Halfopen::sidecar(&self.client, options)),
+            Way::Inbound => self.halfopen = Some(Halfopen::inbound(&self.server, options)),
             Way::Direct | Way::Exec | Way::UserExec => {}
         }
         if self.way.is_exec() {
@@ -221,7 +226,7 @@ impl Lab {
         let own = client.local_addr().expect("connected");
         match self.way {
             Way::Direct | Way::Proxied => assert_eq!(peer, own, "the server logs the client's address"),
-            Way::Sidecar => {
+            Way::Sidecar | Way::Inbound => {
                 assert_eq!(peer.ip(), own.ip(), "the server logs the client's address");
                 assert!(SOURCE_PORTS.contains(&peer.port()), "{peer} is halfopen's own port");
             }
@@ -359,7 +364,7 @@ pub(crate) fn compare_in<T: Debug + PartialEq>(
     let mut lab = Lab::new(Way::Direct);
     arrange(&mut lab);
     let direct = row(&lab);
-    let runs = matches!(with, Way::Proxied | Way::Sidecar);
+    let runs = !with.is_exec();
     let options: &[&str] = if runs { &["--json", "--grace", "0"] } else { &[] };
     let mut lab = Lab::with(with, options);
     arrange(&mut lab);

@@ -155,6 +155,12 @@ impl Halfopen {
         Self::start(ns, &[&["run", "--mode", "sidecar", "--ports", &port], options].concat())
     }
 
+    /// The same on the server's host, for connections from outside.
+    pub(crate) fn inbound(ns: &Ns, options: &[&str]) -> Self {
+        let port = PORT.to_string();
+        Self::start(ns, &[&["run", "--mode", "sidecar", "--inbound-ports", &port], options].concat())
+    }
+
     /// `halfopen exec` with a command that does nothing; returns when that says `ready`, with the host that it is on.
     pub(crate) fn exec(ns: &Ns, user: bool, options: &[&str]) -> (Self, Ns) {
         let myself = myself();

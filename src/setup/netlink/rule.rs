@@ -2,14 +2,16 @@
 
 use std::fmt;
 use std::io;
+use std::net::IpAddr;
 use std::ops::RangeInclusive;
 
-use super::message::{Message, attribute, text, u16_at, u32_at};
+use super::message::{Message, attribute, ip, text, u16_at, u32_at};
 use super::{NLM_F_CREATE, NLM_F_EXCL, Netlink, PROTOCOL};
 
 const RTM_NEWRULE: u16 = 32;
 const RTM_DELRULE: u16 = 33;
 const RTM_GETRULE: u16 = 34;
+const FRA_SRC: u16 = 2;
 const FRA_IIFNAME: u16 = 3;
 const FRA_GOTO: u16 = 4;
 const FRA_PRIORITY: u16 = 6;
@@ -111,6 +113,8 @@ pub struct Rule {
     pub priority: u32,
     /// The interface that the packet came in by; `lo` stands for packets of this host itself.
     pub from_device: Option<String>,
+    /// The source address.
+    pub from: Option<IpAddr>,
     /// The IP protocol number.
     pub ip_protocol: Option<u8>,
     /// A port; needs `ip_protocol`. The kernel takes ports from 1 to 65534.
@@ -129,7 +133,7 @@ impl Rule {
     /// A rule that selects everything.
     #[must_use]
     pub const fn new(family: Family, priority: u32, action: RuleAction) -> Self {
-        Self { family, priority, from_device: None, ip_protocol: None, port: None, action }
+        Self { family, priority, from_device: None, from: None, ip_protocol: None, port: None, action }
     }
 
     /// `struct fib_rule_hdr` and the attributes.
@@ -140,7 +144,8 @@ impl Rule {
             RuleAction::Nop => (FR_ACT_NOP, 0),
             RuleAction::Blackhole => (FR_ACT_BLACKHOLE, 0),
         };
-        let fixed = [self.family.number(), 0, 0, 0, table, 0, 0, action, 0, 0, 0, 0];
+        let prefix = self.from.map_or(0, |ip| if ip.is_ipv4() { 32 } else { 128 });
+        let fixed = [self.family.number(), 0, prefix, 0, table, 0, 0, action, 0, 0, 0, 0];
         let mut message = Message::new(kind, flags, &fixed)
             .with_u32(FRA_PRIORITY, self.priority)
             .with(FRA_PROTOCOL, &[PROTOCOL]);
@@ -151,6 +156,9 @@ impl Rule {
         }
         if let Some(device) = &self.from_device {
             message = message.with_text(FRA_IIFNAME, device);
+        }
+        if let Some(from) = self.from {
+            message = message.with_ip(FRA_SRC, from);
         }
         if let Some(protocol) = self.ip_protocol {
             message = message.with(FRA_IP_PROTO, &[protocol]);
@@ -180,6 +188,7 @@ impl Rule {
             family,
             priority: number(FRA_PRIORITY).unwrap_or(0),
             from_device: attribute(attrs, FRA_IIFNAME).map(text),
+            from: attribute(attrs, FRA_SRC).and_then(ip),
             ip_protocol: attribute(attrs, FRA_IP_PROTO).and_then(|v| v.first().copied()),
             port: match (range(FRA_SPORT_RANGE), range(FRA_DPORT_RANGE)) {
                 (Some(source), Some(destination)) => Some(Port::Both(source, destination)),
@@ -201,6 +210,9 @@ impl fmt::Display for Rule {
     /// As `ip rule add` takes it.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "pref {}", self.priority)?;
+        if let Some(from) = self.from {
+            write!(f, " from {from}")?;
+        }
         if let Some(device) = &self.from_device {
             write!(f, " iif {device}")?;
         }

@@ -41,12 +41,15 @@ fn facts(ipv6: Ipv6) -> Facts {
         ipv6,
         rp_filter: false,
         given_out: vec![32_768..=60_999],
+        connections: Vec::new(),
+        early_demux: true,
     }
 }
 
 fn request() -> Request {
     Request {
         ports: vec![5432..=5432, 8000..=8099],
+        inbound_ports: vec![],
         source_ports: 61_000..=64_999,
         device: "halfopen0".to_owned(),
     }
@@ -60,6 +63,73 @@ fn lines(plan: &Plan) -> Vec<String> {
 fn the_plan_reads_as_commands() {
     let plan = request().plan(&facts(Ipv6::Ready)).expect("a good request");
     assert_eq!(plan.to_string(), include_str!("plan.txt"));
+}
+
+/// A connection from this peer to port 8080.
+fn from_outside(peer: &str) -> Connection {
+    let peer: std::net::SocketAddr = peer.parse().expect("an address");
+    let own = if peer.is_ipv4() { "172.18.0.3" } else { "fd18::3" };
+    Connection { local: std::net::SocketAddr::new(ip(own), 8080), peer, is_over: false }
+}
+
+#[test]
+fn connections_from_outside_are_taken_but_not_those_from_before() {
+    let request = Request { ports: vec![], inbound_ports: vec![8080..=8080], ..request() };
+    let connections = vec![
+        from_outside("172.18.0.9:50000"),
+        from_outside("[fd18::9]:50001"),
+        Connection { local: "172.18.0.3:9090".parse().expect("an address"), ..from_outside("172.18.0.9:1") },
+        Connection { peer: "172.18.0.3:50000".parse().expect("an address"), ..from_outside("172.18.0.9:1") },
+    ];
+    let facts = Facts { connections, ..facts(Ipv6::Ready) };
+    let told = lines(&request.plan(&facts).expect("a good request"));
+    let of_tcp: Vec<&str> = told.iter().map(String::as_str).filter(|line| line.contains("tcp")).collect();
+    assert_eq!(
+        of_tcp,
+        [
+            "ip -4 rule add pref 11 iif lo ipproto tcp sport 8080 dport 61000-64999 lookup 10400 protocol 104",
+            "ip -4 rule add pref 15 from 172.18.0.9 ipproto tcp sport 50000 dport 8080 goto 19 protocol 104",
+            "ip -4 rule add pref 16 ipproto tcp dport 8080 lookup 10401 protocol 104",
+            "ip -6 rule add pref 11 iif lo ipproto tcp sport 8080 dport 61000-64999 lookup 10400 protocol 104",
+            "ip -6 rule add pref 15 from fd18::9 ipproto tcp sport 50001 dport 8080 goto 19 protocol 104",
+            "ip -6 rule add pref 16 ipproto tcp dport 8080 lookup 10401 protocol 104",
+        ]
+    );
+    let own = told.iter().filter(|line| line.contains("table 10401"));
+    let own: Vec<&str> = own.map(|line| line.split(" protocol").next().unwrap_or_default()).collect();
+    assert_eq!(
+        own,
+        [
+            "ip -4 route replace 172.18.0.3/32 dev halfopen0 table 10401",
+            "ip -6 route replace fd18::3/128 dev halfopen0 table 10401",
+        ]
+    );
+    assert!(!told[0].contains("::1"), "nothing of this host is taken: {}", told[0]);
+    let facts = Facts { early_demux: false, ..facts };
+    let told = lines(&request.plan(&facts).expect("a good request"));
+    assert!(
+        told.iter().all(|line| !line.contains("pref 15")),
+        "they take the way through the device: {told:?}"
+    );
+}
+
+#[test]
+fn more_connections_from_before_than_rules_are_told() {
+    let request = Request { inbound_ports: vec![8080..=8080], ..request() };
+    let connections = (1..=300).map(|n| from_outside(&format!("172.18.0.9:{n}"))).collect();
+    let facts = Facts { connections, ..facts(Ipv6::Off) };
+    let plan = request.plan(&facts).expect("a good request");
+    assert_eq!(lines(&plan).iter().filter(|line| line.contains("pref 15")).count(), 256);
+    assert!(plan.notes.iter().any(|n| n.contains("of 300 connections") && n.contains("tcp_early_demux: 0")));
+}
+
+#[test]
+fn reserved_ports_are_not_given_out() {
+    let left = |reserved: &str| without_reserved(32_768..=60_999, reserved);
+    assert_eq!(left(""), [32_768..=60_999]);
+    assert_eq!(left("40000-40009,50000"), [32_768..=39_999, 40_010..=49_999, 50_001..=60_999]);
+    assert_eq!(left("1-65535"), []);
+    assert_eq!(left("60000-65535,32768"), [32_769..=59_999]);
 }
 
 #[test]
