@@ -1,7 +1,7 @@
 //! Wires settings, engine and observers into a run, and ends it in order.
 
-pub mod gateway;
 pub mod hlog;
+pub mod intercept;
 pub mod matrix;
 pub mod observer;
 pub mod pcap;

@@ -40,7 +40,8 @@
 //! | verdict | what a fault says of a segment: pass, drop, hold, duplicate |
 //! | knobs | the few values of our own TCP that a fault may turn |
 //! | engine | how connections are reached: `tun` (our TCP on both legs) or `exec` (a kernel socket on the server leg) |
-//! | mode | where halfopen stands: `gateway` (between two networks), `exec` (around a command) |
+//! | mode | where halfopen stands: `gateway` (between two networks), `sidecar` (in an application's network namespace), `exec` (around a command) |
+//! | source port | the port that a sidecar's server leg comes from |
 //! | event | one entry of the only trace vocabulary; logs, counters, histograms and ladders are made from events |
 //! | ladder | the sequence diagram of a flow: both legs, every segment, faults marked |
 #![cfg_attr(not(feature = "host"), forbid(unsafe_code))]

@@ -239,6 +239,11 @@ pub enum Event {
         /// Names of the matching rules, in their order.
         rules: Vec<Arc<str>>,
     },
+    /// The server leg of a new flow comes from the client's address and another port than the client's.
+    SourcePort {
+        /// That port.
+        port: u16,
+    },
     /// A flow is gone.
     FlowClosed {
         /// How it ended.

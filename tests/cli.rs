@@ -99,14 +99,14 @@ fn wrong_usage_is_answered_with_2() {
 #[test]
 fn a_wrong_option_names_itself_and_what_is_allowed() {
     let said = Halfopen::new()
-        .says(&["run", "--ports", "http", "--seed", "many", "--grace", "8", "--mode", "sidecar"]);
+        .says(&["run", "--ports", "http", "--seed", "many", "--grace", "8", "--mode", "listen"]);
     assert_eq!(said.code, 78);
     assert_eq!(
         said.stderr,
         r#"halfopen: --grace: engine.grace = 8: missing unit
   hint: write "8ms" or "8s"
-halfopen: --mode: intercept.mode = "sidecar": not one of the allowed values
-  hint: allowed here: gateway, exec
+halfopen: --mode: intercept.mode = "listen": not one of the allowed values
+  hint: allowed here: gateway, exec, sidecar
 halfopen: --ports: intercept.ports = "http": not a port or a range of ports
   hint: write a port from 1 to 65535, or a range such as "8000-8099"
 halfopen: --seed: seed = "many": not a seed

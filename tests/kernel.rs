@@ -15,6 +15,8 @@ mod hostile;
 mod lab;
 #[path = "kernel/setup.rs"]
 mod setup;
+#[path = "kernel/sidecar.rs"]
+mod sidecar;
 #[path = "kernel/stream.rs"]
 mod stream;
 #[path = "kernel/transparent.rs"]
@@ -66,6 +68,7 @@ fn trials() -> Vec<Trial> {
         ("hostile", &[], hostile::SINGLES),
     ];
     let all = areas.into_iter().flat_map(|(area, rows, singles)| trials_of(area, rows, singles));
+    let all = all.chain(sidecar::trials());
     let proofs = faults::PROOFS.iter().flat_map(|proofs| proofs.iter()).map(|proof| {
         Trial::test(format!("faults: {} ({}): {}", proof.fault, proof.entry, proof.expected), move || {
             truth::observe(proof, (proof.run)());
@@ -76,20 +79,22 @@ fn trials() -> Vec<Trial> {
 }
 
 fn trials_of(area: &str, rows: &'static [Row], singles: &'static [Single]) -> Vec<Trial> {
-    let versions = [(Family::V4, "IPv4"), (Family::V6, "IPv6")];
     let rows = rows.iter().flat_map(|(name, row)| {
-        versions.map(|(family, version)| {
-            Trial::test(format!("{area}: {name} ({version})"), move || {
-                compare(Way::Proxied, |lab| row(lab, family));
-                Ok::<(), Failed>(())
+        VERSIONS.map(|(family, version)| {
+            trial(format!("{area}: {name} ({version})"), move || {
+                compare(Way::Proxied, |lab| row(lab, family))
             })
         })
     });
-    let singles = singles.iter().map(|(name, test)| {
-        Trial::test(format!("{area}: {name}"), move || {
-            test();
-            Ok::<(), Failed>(())
-        })
-    });
+    let singles = singles.iter().map(|(name, test)| trial(format!("{area}: {name}"), test));
     singles.chain(rows).collect()
+}
+
+const VERSIONS: [(Family, &str); 2] = [(Family::V4, "IPv4"), (Family::V6, "IPv6")];
+
+fn trial(name: String, test: impl FnOnce() + Send + 'static) -> Trial {
+    Trial::test(name, move || {
+        test();
+        Ok::<(), Failed>(())
+    })
 }

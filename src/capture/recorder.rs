@@ -36,6 +36,8 @@ pub struct Capture {
 #[derive(Debug)]
 struct Addresses {
     client: SocketAddr,
+    /// Where the server leg comes from.
+    source: SocketAddr,
     server: SocketAddr,
     /// What is to be said of segments that have not left yet.
     comments: Vec<(Leg, Comment)>,
@@ -93,6 +95,11 @@ impl Capture {
         let Record { at, flow, leg, ref event } = *record;
         match (event, leg) {
             (Event::FlowOpened { client, server, .. }, _) => self.open(flow, *client, *server),
+            (Event::SourcePort { port }, _) => {
+                if let Some(addresses) = self.flows.get_mut(&flow) {
+                    addresses.source.set_port(*port);
+                }
+            }
             (Event::SegmentIn { segment }, Some(leg)) => {
                 self.segment(at, flow, leg, true, segment, Vec::new())
             }
@@ -139,7 +146,7 @@ impl Capture {
         if self.flows.len() >= FLOWS {
             self.flows.pop_first();
         }
-        self.flows.insert(flow, Addresses { client, server, comments: Vec::new() });
+        self.flows.insert(flow, Addresses { client, source: client, server, comments: Vec::new() });
     }
 
     fn segment(
@@ -151,9 +158,10 @@ impl Capture {
         note: &SegmentNote,
         comments: Vec<String>,
     ) {
-        let Some(Addresses { client, server, .. }) = self.flows.get(&flow) else { return };
+        let Some(Addresses { client, source, server, .. }) = self.flows.get(&flow) else { return };
         let upstream = (leg == Leg::Client) == inbound;
-        let (src, dst) = if upstream { (*client, *server) } else { (*server, *client) };
+        let near = if leg == Leg::Client { client } else { source };
+        let (src, dst) = if upstream { (*near, *server) } else { (*server, *near) };
         let (note, tuple) = (note.clone(), Tuple { src, dst });
         self.waiting.push_back(Waiting { at, flow, leg, inbound, note, tuple, comments });
     }

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::process::ExitCode;
 
-use crate::app::gateway;
+use crate::app::intercept;
 use crate::config::Problem;
 use crate::setup;
 
@@ -82,11 +82,11 @@ impl From<setup::Error> for Failure {
     }
 }
 
-impl From<gateway::Error> for Failure {
-    fn from(error: gateway::Error) -> Self {
+impl From<intercept::Error> for Failure {
+    fn from(error: intercept::Error) -> Self {
         match error {
-            gateway::Error::Setup(error) => error.into(),
-            gateway::Error::System(error) => Self::new(Self::FAILED, format_args!("cannot start: {error}")),
+            intercept::Error::Setup(error) => error.into(),
+            intercept::Error::System(error) => Self::new(Self::FAILED, format_args!("cannot start: {error}")),
         }
     }
 }

@@ -7,7 +7,7 @@ use clap::Args as ClapArgs;
 use tracing::Level;
 
 use super::{Failure, LogFormat, Shared, ending, log};
-use crate::app::gateway;
+use crate::app::intercept;
 use crate::config::raw::Mode;
 use crate::config::{Machine, Settings, load};
 
@@ -20,7 +20,8 @@ pub(super) struct Args {
     #[command(flatten)]
     shared: Shared,
 
-    /// Stand between two networks ("gateway"). Default: gateway
+    /// Stand between two networks ("gateway"), or in the network namespace of an
+    /// application ("sidecar"). Default: gateway
     #[arg(long, value_name = "MODE")]
     mode: Option<String>,
 
@@ -28,6 +29,11 @@ pub(super) struct Args {
     /// everything else passes untouched
     #[arg(short, long, value_name = "PORTS")]
     ports: Option<String>,
+
+    /// Take connections from outside to these ports of the application; sidecar
+    /// only
+    #[arg(long, value_name = "PORTS")]
+    inbound_ports: Option<String>,
 
     /// Take connections that come in from the clients by this interface.
     /// Default: any
@@ -49,10 +55,12 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(args: &Args) -> Result<ExitCode, Failure> {
-    let Args { shared, mode, ports, client_interface, server_interface, grace, dry_run } = args;
+    let Args { shared, mode, ports, inbound_ports, client_interface, server_interface, grace, dry_run } =
+        args;
     let request = shared.sources.request([
         ("--mode", "intercept.mode", mode.clone()),
         ("--ports", "intercept.ports", ports.clone()),
+        ("--inbound-ports", "intercept.inbound_ports", inbound_ports.clone()),
         ("--client-interface", "intercept.client_interface", client_interface.clone()),
         ("--server-interface", "intercept.server_interface", server_interface.clone()),
         ("--grace", "engine.grace", grace.clone()),
@@ -65,7 +73,7 @@ pub(super) fn run(args: &Args) -> Result<ExitCode, Failure> {
             .hint("use: halfopen exec -- COMMAND"));
     }
     if *dry_run {
-        anstream::print!("{}", gateway::dry_run(&settings)?);
+        anstream::print!("{}", intercept::dry_run(&settings)?);
         return Ok(ExitCode::SUCCESS);
     }
     log::start(shared, Level::INFO);
@@ -78,6 +86,6 @@ pub(super) fn run(args: &Args) -> Result<ExitCode, Failure> {
         Ok((settings.rules, settings.scaling))
     };
     let live = shared.verbose == 0 && shared.log_format == LogFormat::Text;
-    let ended = gateway::gateway(&settings, watch, live, reload)?;
+    let ended = intercept::intercept(&settings, watch, live, reload)?;
     ending::tell(shared, end, &ended, &mut std::io::stdout())
 }

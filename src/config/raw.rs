@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::units::{Loopback, MetricsAddr, Ports, Seed, Size, Text, Time};
+use super::units::{Loopback, MetricsAddr, PortRange, Ports, Seed, Size, Text, Time};
 use crate::fault::Attributes;
 use crate::relay;
 use crate::tcp;
@@ -44,8 +44,14 @@ pub struct Raw {
 pub struct Intercept {
     /// Where halfopen stands. Default `gateway`; the command `exec` sets `exec`.
     pub mode: Mode,
-    /// Gateway: server ports whose connections are taken, at least one. `exec` takes all and wants none here.
+    /// Gateway and sidecar: server ports whose connections are taken, at least one. `exec` takes all and wants none here.
     pub ports: Ports,
+    /// Sidecar: ports of the application's own services, whose connections from outside are taken. Default none; with some of
+    /// these a sidecar can do without [`Self::ports`].
+    pub inbound_ports: Ports,
+    /// Sidecar: the ports that server legs come from, which nothing else may use. 1 - 65534, default 61000-64999: above those
+    /// that Linux gives to connections. As many connections are open to one server at once; further SYNs get no answer.
+    pub source_ports: PortRange,
     /// Gateway: the interface towards the clients. Default empty: any.
     pub client_interface: Text,
     /// Gateway: the interface towards the servers. Default empty: any.
@@ -62,6 +68,8 @@ pub enum Mode {
     Gateway,
     /// Around one command.
     Exec,
+    /// In the network namespace of the application.
+    Sidecar,
 }
 
 /// `[tcp]`
@@ -185,6 +193,8 @@ impl Default for Intercept {
         Self {
             mode: Mode::Gateway,
             ports: Ports::default(),
+            inbound_ports: Ports::default(),
+            source_ports: PortRange { first: 61_000, last: 64_999 },
             client_interface: Text::default(),
             server_interface: Text::default(),
             host_loopback: Loopback::On,

@@ -23,6 +23,10 @@ pub struct Settings {
     pub mode: Mode,
     /// Server ports to take, sorted, without overlap; empty in exec mode, which takes all.
     pub ports: Vec<PortRange>,
+    /// Sidecar: ports of services of its own host to take, sorted, without overlap.
+    pub inbound_ports: Vec<PortRange>,
+    /// Sidecar: where server legs come from.
+    pub source_ports: PortRange,
     /// The interface towards the clients; `None`: any.
     pub client_interface: Option<String>,
     /// The interface towards the servers; `None`: any.
@@ -97,6 +101,8 @@ impl Settings {
             scaling,
             mode: raw.intercept.mode,
             ports: merged(&raw.intercept.ports.0),
+            inbound_ports: merged(&raw.intercept.inbound_ports.0),
+            source_ports: raw.intercept.source_ports,
             client_interface: name(&raw.intercept.client_interface),
             server_interface: name(&raw.intercept.server_interface),
             host_loopback: raw.intercept.host_loopback.clone(),
@@ -108,7 +114,7 @@ impl Settings {
             rotate: raw.capture.rotate.0,
             udp_flows: raw.limits.udp_flows,
             shards: match raw.engine.shards {
-                0 if machine.cores <= 2 => 1,
+                0 if machine.cores <= 2 || raw.intercept.mode == Mode::Sidecar => 1,
                 0 => machine.cores / 2,
                 shards => shards,
             },
@@ -156,6 +162,10 @@ fn relay_settings(raw: &raw::Raw) -> relay::Settings {
         uplink: match raw.intercept.mode {
             Mode::Gateway => relay::Uplink::Transparent,
             Mode::Exec => relay::Uplink::Socket,
+            Mode::Sidecar => {
+                let PortRange { first, last } = raw.intercept.source_ports;
+                relay::Uplink::OtherPort(relay::SourcePorts { first, last })
+            }
         },
     }
 }
@@ -239,40 +249,93 @@ impl Check<'_> {
     }
 
     fn intercept(&mut self, intercept: &raw::Intercept) {
-        let interfaces = [
-            ("intercept.client_interface", intercept.client_interface.0.is_empty()),
-            ("intercept.server_interface", intercept.server_interface.0.is_empty()),
-        ];
-        if intercept.mode == Mode::Exec {
-            if !intercept.ports.0.is_empty() {
-                let hint = "remove it; a rule chooses its ports by match.server = \":5432\"";
-                self.wrong("intercept.ports", &format!("mode exec takes all ports\n{hint}"));
-            }
-            for (key, _) in interfaces.iter().filter(|(_, empty)| !empty) {
-                self.wrong(
-                    key,
-                    "mode exec has no interfaces to choose from\nremove it, or use mode = \"gateway\"",
-                );
-            }
-            return;
+        let mode = match intercept.mode {
+            Mode::Exec => "exec",
+            Mode::Gateway => "gateway",
+            Mode::Sidecar => "sidecar",
+        };
+        match intercept.mode {
+            Mode::Exec => return self.exec(intercept),
+            Mode::Gateway => self.only_beside(intercept),
+            Mode::Sidecar => self.sidecar(intercept),
         }
         if intercept.host_loopback != Loopback::On {
             let hint = "remove it, or use mode = \"exec\"";
-            self.wrong("intercept.host_loopback", &format!("a gateway reaches nobody's loopback\n{hint}"));
+            let message = format!("a {mode} reaches nobody's loopback\n{hint}");
+            self.wrong("intercept.host_loopback", &message);
         }
-        if intercept.ports.0.is_empty() {
+        if intercept.ports.0.is_empty() && intercept.inbound_ports.0.is_empty() {
             let hint = "name the server ports, such as --ports 5432; a file for exec says mode = \"exec\"";
             self.wrong("intercept.ports", &format!("is empty, so nothing would be intercepted\n{hint}"));
         }
         // The kernel refuses a rule whose range of ports ends at 65535.
-        if intercept.ports.0.iter().any(|range| range.contains(u16::MAX)) {
-            self.wrong("intercept.ports", "a gateway cannot take port 65535\nend the range at 65534");
+        let lists = [("ports", &intercept.ports), ("inbound_ports", &intercept.inbound_ports)];
+        for (key, _) in lists.iter().filter(|(_, list)| list.0.iter().any(|range| range.contains(u16::MAX))) {
+            let message = format!("a {mode} cannot take port 65535\nend the range at 65534");
+            self.wrong(&format!("intercept.{key}"), &message);
+        }
+    }
+
+    fn sidecar(&mut self, intercept: &raw::Intercept) {
+        self.no_interfaces(intercept, "sidecar");
+        let source_ports = intercept.source_ports;
+        if source_ports.contains(u16::MAX) {
+            self.wrong("intercept.source_ports", "a sidecar cannot take port 65535\nend the range at 65534");
+        }
+        let meets = |p: &PortRange| p.first <= source_ports.last && source_ports.first <= p.last;
+        let lists = [("ports", &intercept.ports), ("inbound_ports", &intercept.inbound_ports)];
+        for (key, _) in lists.iter().filter(|(_, list)| list.0.iter().any(meets)) {
+            let message =
+                format!("{source_ports} are the ports of server legs\nset intercept.source_ports to others");
+            self.wrong(&format!("intercept.{key}"), &message);
+        }
+    }
+
+    /// Keys that only a sidecar knows.
+    fn only_beside(&mut self, intercept: &raw::Intercept) {
+        let default = raw::Intercept::default();
+        for (key, set) in [
+            ("inbound_ports", intercept.inbound_ports != default.inbound_ports),
+            ("source_ports", intercept.source_ports != default.source_ports),
+        ] {
+            if set {
+                let message = "only a sidecar has these\nremove it, or use mode = \"sidecar\"";
+                self.wrong(&format!("intercept.{key}"), message);
+            }
+        }
+    }
+
+    fn exec(&mut self, intercept: &raw::Intercept) {
+        if !intercept.ports.0.is_empty() {
+            let hint = "remove it; a rule chooses its ports by match.server = \":5432\"";
+            self.wrong("intercept.ports", &format!("mode exec takes all ports\n{hint}"));
+        }
+        self.no_interfaces(intercept, "exec");
+        self.only_beside(intercept);
+    }
+
+    fn no_interfaces(&mut self, intercept: &raw::Intercept, mode: &str) {
+        for (key, name) in [
+            ("intercept.client_interface", &intercept.client_interface),
+            ("intercept.server_interface", &intercept.server_interface),
+        ] {
+            if !name.0.is_empty() {
+                let hint = "remove it, or use mode = \"gateway\"";
+                self.wrong(key, &format!("mode {mode} has no interfaces to choose from\n{hint}"));
+            }
         }
     }
 
     fn shards(&mut self, raw: &raw::Raw) {
-        if raw.intercept.mode == Mode::Exec && raw.engine.shards > 1 {
-            self.wrong("engine.shards", "mode exec has one thread for packets\nremove it, or set it to 1");
+        let mode = match raw.intercept.mode {
+            Mode::Gateway => return,
+            Mode::Exec => "exec",
+            // The two legs of a flow have different ports, so the kernel may steer them to different threads.
+            Mode::Sidecar => "sidecar",
+        };
+        if raw.engine.shards > 1 {
+            let message = format!("mode {mode} has one thread for packets\nremove it, or set it to 1");
+            self.wrong("engine.shards", &message);
         }
     }
 }
@@ -349,6 +412,19 @@ mod tests {
             (
                 "[intercept]\nports = [80]\nhost_loopback = 'off'",
                 "c.toml:3: intercept.host_loopback = \"off\": a gateway reaches nobody's loopback; remove it, or use mode = \"exec\"\n",
+            ),
+            (
+                "intercept = { ports = [80], source_ports = '5-6' }",
+                "c.toml:1: intercept.source_ports = \"5-6\": only a sidecar has these; remove it, or use mode = \"sidecar\"\n",
+            ),
+            (
+                "intercept = { mode = 'sidecar', ports = [80, 61005], client_interface = 'eth0' }",
+                "c.toml:1: intercept.client_interface = \"eth0\": mode sidecar has no interfaces to choose from; remove it, or use mode = \"gateway\"\n\
+                 c.toml:1: intercept.ports = [80, 61005]: 61000-64999 are the ports of server legs; set intercept.source_ports to others\n",
+            ),
+            (
+                "engine.shards = 2\nintercept = { mode = 'sidecar', ports = [80] }",
+                "c.toml:1: engine.shards = 2: mode sidecar has one thread for packets; remove it, or set it to 1\n",
             ),
             (
                 "engine.shards = 2\nintercept.mode = 'exec'",

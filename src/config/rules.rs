@@ -11,7 +11,7 @@ use crate::fault::{Engine, Error, Rule, RuleSpec, Rules, Value};
 /// only the first.
 pub(super) fn build(layers: &Layers, seed: u64, mode: Mode) -> Result<(Rules, Scaling), Vec<Problem>> {
     let engine = match mode {
-        Mode::Gateway => Engine::Tun,
+        Mode::Gateway | Mode::Sidecar => Engine::Tun,
         Mode::Exec => Engine::Exec,
     };
     let factor = layers.raw.time_scale;
@@ -22,6 +22,9 @@ pub(super) fn build(layers: &Layers, seed: u64, mode: Mode) -> Result<(Rules, Sc
         let checked = spec.and_then(Rule::build).and_then(|rule| {
             // Alone first: an error of all rules together does not know which of them it is about.
             Rules::new(seed, engine, vec![rule.clone()])?;
+            if mode == Mode::Sidecar {
+                beside_an_application(&rule)?;
+            }
             if !scalable || factor == 1.0 {
                 return Ok((rule, Vec::new()));
             }
@@ -51,6 +54,22 @@ pub(super) fn build(layers: &Layers, seed: u64, mode: Mode) -> Result<(Rules, Sc
     })?;
     let scaling = scaling(factor, &built, times);
     Ok((built, scaling))
+}
+
+/// Refuses what cannot be done in the network namespace of an application.
+fn beside_an_application(rule: &Rule) -> Result<(), Error> {
+    if rule.kind.name != "half-open-flood" {
+        return Ok(());
+    }
+    Err(Error {
+        key: format!("fault.{}", rule.kind.name),
+        value: None,
+        problem: format!(
+            "mode sidecar cannot do `{}`: its connections would need further ports of this host",
+            rule.spec
+        ),
+        hint: Some("a gateway can, where the client's address is on another host".to_owned()),
+    })
 }
 
 /// A rule that somebody wants.
@@ -270,6 +289,17 @@ c.toml:11: rule[5].fault: names more than one fault
             "c.toml:2: rule[1].fault.ack-delay: the exec engine cannot do `ack-delay direction=downstream`: its server leg is \
              a kernel socket, which decides about windows and acknowledgements itself\n  hint: a gateway can, where both \
              legs are halfopen's own TCP\n"
+        );
+    }
+
+    #[test]
+    fn what_a_sidecar_cannot_do_is_refused_with_the_reason() {
+        let toml = "[[rule]]\nfault.half-open-flood = { n = 3 }\n";
+        assert!(told(toml, &[], Mode::Gateway).is_ok());
+        assert_eq!(
+            told(toml, &["syn-drop"], Mode::Sidecar).unwrap_err(),
+            "c.toml:2: rule[1].fault.half-open-flood: mode sidecar cannot do `half-open-flood n=3`: its connections would need \
+             further ports of this host\n  hint: a gateway can, where the client's address is on another host\n"
         );
     }
 

@@ -40,11 +40,12 @@ fn closed(properties: Map<String, Value>) -> Value {
 fn setting(section: &str, name: &str, default: &Value) -> Value {
     let kind = match (name, default) {
         ("seed", _) => json!({ "type": ["integer", "string"] }),
-        ("ports", _) => {
+        ("ports" | "inbound_ports", _) => {
             json!({ "type": ["array", "integer", "string"], "items": { "type": ["integer", "string"] } })
         }
+        ("source_ports", _) => json!({ "type": ["string", "integer"] }),
         ("host_loopback", _) => json!({ "type": ["boolean", "string", "integer"] }),
-        ("mode", _) => json!({ "enum": ["gateway", "exec"] }),
+        ("mode", _) => json!({ "enum": ["gateway", "sidecar", "exec"] }),
         ("congestion", _) => json!({ "enum": ["cubic", "new-reno"] }),
         (_, Value::Number(_)) => json!({ "type": "integer", "minimum": 0 }),
         ("bytes" | "buffer", _) => json!({ "type": ["integer", "string"] }),

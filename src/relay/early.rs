@@ -56,7 +56,7 @@ impl Flow {
         let syns = early.syns;
         // The kernel repeats the SYNs of a socket by itself.
         self.expires = match self.settings.uplink {
-            Uplink::Transparent => cx.now + Duration::from_secs(1) * (1 << (syns - 1)),
+            Uplink::Transparent | Uplink::OtherPort(_) => cx.now + Duration::from_secs(1) * (1 << (syns - 1)),
             Uplink::Socket => Instant::FAR,
         };
         match self.legs[Leg::Server].conn_mut() {

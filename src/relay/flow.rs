@@ -81,6 +81,8 @@ pub struct Flow {
     pub(super) id: FlowId,
     pub(super) client: SocketAddr,
     pub(super) server: SocketAddr,
+    /// The port that the server leg comes from, at the client's address.
+    source_port: u16,
     pub(super) settings: Arc<Settings>,
     pub(super) syn: SynInfo,
     pub(super) phase: Phase,
@@ -149,22 +151,29 @@ impl Legs {
 pub(super) const BOTH: [Leg; 2] = [Leg::Client, Leg::Server];
 
 impl Flow {
-    /// A flow for a first SYN with `tuple`. The SYN itself must follow by [`Self::on_segment`].
+    /// A flow for a first SYN with `tuple`, whose server leg comes from `source_port`: the client's own one, unless the uplink
+    /// is [`super::Uplink::OtherPort`]. The SYN itself must follow by [`Self::on_segment`].
     #[must_use]
     pub fn new(
         cx: &mut Cx<'_>,
         settings: &Arc<Settings>,
         id: FlowId,
         tuple: Tuple,
+        source_port: u16,
         syn: &Segment,
         plan: Plan,
     ) -> Self {
         let Tuple { src: client, dst: server } = tuple;
-        cx.for_flow(id).emit(Event::FlowOpened { client, server, rules: plan.rules() });
+        let cx = &mut cx.for_flow(id);
+        cx.emit(Event::FlowOpened { client, server, rules: plan.rules() });
+        if source_port != client.port() {
+            cx.for_leg(Leg::Server).emit(Event::SourcePort { port: source_port });
+        }
         Self {
             id,
             client,
             server,
+            source_port,
             settings: Arc::clone(settings),
             syn: SynInfo::of(syn),
             phase: Phase::Waiting,
@@ -310,8 +319,13 @@ impl Flow {
     pub const fn arriving(&self, leg: Leg) -> Tuple {
         match leg {
             Leg::Client => Tuple { src: self.client, dst: self.server },
-            Leg::Server => Tuple { src: self.server, dst: self.client },
+            Leg::Server => Tuple { src: self.server, dst: at_port(self.client, self.source_port) },
         }
+    }
+
+    /// What is added to a received TTL when it is carried to the other leg.
+    pub(super) fn hops_to_give_back(&self) -> u8 {
+        self.settings.uplink.hops_to_give_back(self.client.ip(), self.server.ip())
     }
 
     /// Payload bytes that wait for a peer to acknowledge them.
@@ -357,7 +371,7 @@ impl Flow {
         if leg == Leg::Client && matches!(self.phase, Phase::Waiting | Phase::Dialling | Phase::Silent) {
             return self.on_opening_segment(cx, &segment);
         }
-        let hops = self.settings.uplink.hops_to_give_back();
+        let hops = self.hops_to_give_back();
         let (link, other) = self.legs.pair(leg);
         match link {
             Link::Tcp(tcp) if !tcp.closed => {
@@ -473,6 +487,12 @@ impl Flow {
 /// What of a received IP header is sent on by the other leg: the ECN bits belong to each leg alone.
 pub(super) const fn carried(ip: IpMeta, hops: u8) -> IpMeta {
     IpMeta { ttl: ip.ttl.saturating_add(hops), tos: ip.tos & !3 }
+}
+
+/// The same address with another port.
+const fn at_port(mut at: SocketAddr, port: u16) -> SocketAddr {
+    at.set_port(port);
+    at
 }
 
 /// True for an address that is not routed on the internet.

@@ -14,6 +14,6 @@ pub mod socket_leg;
 pub mod table;
 
 pub use flow::{Caps, Flow, Output};
-pub use settings::{Limits, Settings, Uplink};
+pub use settings::{Limits, Settings, SourcePorts, Uplink};
 pub use socket_leg::{Refusal, SocketCommand, SocketEvent, SocketLeg};
 pub use table::{FlowIds, FlowKey, Route, Table};

@@ -79,7 +79,7 @@ impl Flow {
     fn patience(&self) -> Duration {
         let interval = Duration::from_millis(10 * u64::from(self.syn_interval));
         match self.settings.uplink {
-            Uplink::Transparent => PATIENCE.max(interval * 3),
+            Uplink::Transparent | Uplink::OtherPort(_) => PATIENCE.max(interval * 3),
             // Nothing is dialled, because a fault loses the SYNs.
             Uplink::Socket if self.phase == Phase::Waiting => PATIENCE.max(interval * 3),
             // The kernel repeats the SYNs of a socket by itself, on the schedule of this machine, which is the client's
@@ -95,9 +95,9 @@ impl Flow {
             Uplink::Socket => {
                 Link::Socket(Box::new(SocketLeg::dial(&mut cx.for_leg(Leg::Server), self.server)))
             }
-            Uplink::Transparent => {
-                let tuple = Tuple { src: self.client, dst: self.server };
-                let ip = carried(self.syn.ip, settings.uplink.hops_to_give_back());
+            Uplink::Transparent | Uplink::OtherPort(_) => {
+                let tuple = self.arriving(Leg::Server).reverse();
+                let ip = carried(self.syn.ip, self.hops_to_give_back());
                 let cx = &mut cx.for_leg(Leg::Server);
                 let offer = self.to_scale(Leg::Server, self.syn.options);
                 Link::tcp(Connection::connect(cx, &settings.tcp, tuple, offer, ip))
@@ -110,7 +110,7 @@ impl Flow {
     pub(super) fn accept(&mut self, cx: &mut Cx<'_>) {
         self.phase = Phase::Accepting;
         self.expires = Instant::FAR;
-        let hops = self.settings.uplink.hops_to_give_back();
+        let hops = self.hops_to_give_back();
         let (reply, ip) = match self.legs[Leg::Server].conn_mut() {
             Some(conn) => {
                 conn.cork();
@@ -161,7 +161,7 @@ impl Flow {
 
     /// The server refused with a RST.
     pub(super) fn refuse_by_rst(&mut self, cx: &mut Cx<'_>) {
-        let hops = self.settings.uplink.hops_to_give_back();
+        let hops = self.hops_to_give_back();
         let ip = self.legs[Leg::Server].conn().map(|conn| carried(conn.ip_received(), hops));
         let mut refusal = reset_for(&as_segment(&self.syn));
         refusal.ip = ip.unwrap_or_default();

@@ -1,5 +1,6 @@
 //! What the relay is told by the config.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use crate::tcp;
@@ -21,18 +22,32 @@ pub enum Uplink {
     /// By our own TCP, with the client's address and port (gateway).
     #[default]
     Transparent,
+    /// By our own TCP, with the client's address and another port (sidecar): client and both legs share one network
+    /// namespace, whose kernel knows the client's port as that of the client's own connection.
+    OtherPort(SourcePorts),
     /// By a kernel socket in the caller's network (exec).
     Socket,
 }
 
+/// The ports that server legs come from, both ends included.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SourcePorts {
+    /// At least 1.
+    pub first: u16,
+    /// At least `first`.
+    pub last: u16,
+}
+
 impl Uplink {
     /// What is added to a received TTL when it is carried to the other leg. In a gateway the kernel forwards a packet
-    /// twice, to our device and from it, and takes one each time; a router would take one in all. In exec mode the
-    /// device is the first hop, where nothing has been taken yet.
+    /// twice, to our device and from it, and takes one each time; a router would take one in all. In a sidecar it
+    /// forwards once, where nothing stands between the peers without us, and not at all if both are on this host. In exec
+    /// mode the device is the first hop, where nothing has been taken yet.
     #[must_use]
-    pub const fn hops_to_give_back(self) -> u8 {
+    pub fn hops_to_give_back(self, client: IpAddr, server: IpAddr) -> u8 {
         match self {
             Self::Transparent => 1,
+            Self::OtherPort(_) => u8::from(client != server && !server.is_loopback()),
             Self::Socket => 0,
         }
     }

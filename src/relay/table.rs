@@ -3,6 +3,8 @@
 //! One cycle: arrivals ([`Table::route`], [`Table::on_segment`], …) touch flows; then each touched flow is served once:
 //! [`Table::poll_output`] until `None`, and [`Table::settle`].
 
+mod ports;
+
 use std::collections::VecDeque;
 use std::hash::BuildHasher as _;
 use std::sync::Arc;
@@ -79,6 +81,8 @@ pub struct Table {
     neighbours: Neighbours,
     /// Where answers come from to connections that faults have begun and nobody completes. At most `limits.half_open`.
     strays: HashMap<Tuple, FlowId, FixedState>,
+    /// The source port of the next server leg, where it is not the client's.
+    next_port: u16,
 }
 
 #[derive(Debug)]
@@ -132,6 +136,7 @@ impl Table {
             orphans: Vec::new(),
             neighbours,
             strays: HashMap::with_hasher(FixedState::with_seed(hash_seed)),
+            next_port: 0,
         }
     }
 
@@ -354,7 +359,7 @@ impl Table {
     fn admit(&mut self, cx: &mut Cx<'_>, tuple: Tuple, syn: &Segment) -> Route {
         if !self.opening {
             return match self.settings.uplink {
-                Uplink::Transparent => Route::Foreign,
+                Uplink::Transparent | Uplink::OtherPort(_) => Route::Foreign,
                 Uplink::Socket => Route::Dropped,
             };
         }
@@ -368,10 +373,11 @@ impl Table {
             cx.emit(Event::LimitHit { limit });
             return Route::Dropped;
         }
+        let Some(source_port) = self.source_port(cx, tuple) else { return Route::Dropped };
         let id = self.ids.next();
         let circumstances = self.neighbours.on_open(cx, tuple, syn);
         let plan = self.rules.plan(id, tuple.src, tuple.dst, &circumstances, &mut self.neighbours.turns);
-        let flow = Flow::new(cx, &self.settings, id, tuple, syn, plan);
+        let flow = Flow::new(cx, &self.settings, id, tuple, source_port, syn, plan);
         self.half_open += 1;
         let slot = self.entries.insert(Entry {
             flow,
@@ -395,7 +401,7 @@ impl Table {
     /// The legs whose packets arrive here.
     fn indexed(&self) -> &'static [Leg] {
         match self.settings.uplink {
-            Uplink::Transparent => &[Leg::Client, Leg::Server],
+            Uplink::Transparent | Uplink::OtherPort(_) => &[Leg::Client, Leg::Server],
             Uplink::Socket => &[Leg::Client],
         }
     }

@@ -4,14 +4,11 @@
 
 use std::ops::RangeInclusive;
 
-use super::lock::Lock;
-use super::netlink::{Family, Ipv4Setting, Link, Netlink, Port, Rule, RuleAction};
-use super::plan::{Applied, Plan, Step};
+use super::interception::{Interception, TABLE, check_ports, own_icmp, set_ipv4};
+use super::netlink::{Family, Ipv4Setting, Link, Netlink, Port, Route, Rule, RuleAction};
+use super::plan::{Plan, Step};
 use super::{Error, ErrorKind, sysctl};
-use crate::engine::tun::Device;
 
-/// The routing table that holds only the default route into our device.
-const TABLE: u32 = 10_400;
 /// The places of our rules: after `local` (0), before `main` (32766).
 const PREF_OWN_ICMP: u32 = 8;
 const PREF_BYPASS: u32 = 9;
@@ -61,57 +58,18 @@ enum Ipv6 {
     All,
 }
 
-/// An interception that is up. Dropping it undoes it.
-#[derive(Debug)]
-pub struct Gateway {
-    applied: Applied,
-    /// What the user should know.
-    pub notes: Vec<String>,
-    /// Our device, one entry per shard.
-    pub devices: Vec<Device>,
-    _lock: Lock,
+/// Puts the interception up: from here on packets wait in the devices.
+pub fn up(request: &Request) -> Result<Interception, Error> {
+    Interception::up(|netlink| plan(request, netlink), &request.device, request.shards)
 }
 
-impl Gateway {
-    /// Puts the interception up: from here on packets wait in the devices.
-    pub fn up(request: &Request) -> Result<Self, Error> {
-        let mut netlink = Netlink::open()?;
-        let plan = request.plan(&Facts::gather(&mut netlink)?)?;
-        let lock = Lock::take()?;
-        remove_leftovers(&mut netlink)?;
-        let (devices, _) = Device::open_tun(&request.device, request.shards)?;
-        let applied = plan.apply(netlink)?;
-        Ok(Self { applied, notes: plan.notes, devices, _lock: lock })
-    }
-
-    /// Takes the interception down and returns what could not be undone.
-    pub fn down(self) -> Vec<Error> {
-        self.applied.undo()
-    }
-}
-
-/// What [`Gateway::up`] would do, for `--dry-run`.
+/// What [`up`] would do, for `--dry-run`.
 pub fn dry_run(request: &Request) -> Result<Plan, Error> {
-    request.plan(&Facts::gather(&mut Netlink::open()?)?)
+    plan(request, &mut Netlink::open()?)
 }
 
-/// Removes what a predecessor that was killed has left behind: its rules point to a table without routes.
-fn remove_leftovers(netlink: &mut Netlink) -> Result<(), Error> {
-    let fail = |e| Error::from_io("cannot remove the rules of an earlier run", &e);
-    for family in Family::ALL {
-        let rules = match netlink.own_rules(family) {
-            // A kernel without IPv6.
-            Err(e) if e.raw_os_error() == Some(libc::EAFNOSUPPORT) => continue,
-            other => other.map_err(fail)?,
-        };
-        for rule in rules {
-            netlink.delete_rule(&rule).map_err(fail)?;
-        }
-        for route in netlink.own_routes(family).map_err(fail)?.iter().filter(|r| r.table == TABLE) {
-            netlink.delete_route(route).map_err(fail)?;
-        }
-    }
-    Ok(())
+fn plan(request: &Request, netlink: &mut Netlink) -> Result<Plan, Error> {
+    request.plan(&Facts::gather(netlink)?)
 }
 
 impl Facts {
@@ -154,10 +112,13 @@ impl Request {
         plan.steps.push(set_ipv4(&self.device, Ipv4Setting::RpFilter, 0));
         plan.steps.extend(self.forward_ipv6(facts, &routers));
         for family in Family::ALL.into_iter().filter(|f| *f == Family::V4 || facts.ipv6 != Ipv6::Off) {
-            plan.steps.push(Step::DefaultRoute { family, device: self.device.clone(), table: TABLE });
+            plan.steps.push(Step::Route {
+                route: Route { device: None, ..Route::default_by(family, 0, TABLE) },
+                device: Some(self.device.clone()),
+            });
             plan.steps.extend(self.rules(family).into_iter().map(Step::Rule));
             if family == Family::V6 || !facts.rp_filter {
-                plan.steps.extend(own_icmp(family).map(Step::Rule));
+                plan.steps.extend(own_icmp(family, PREF_OWN_ICMP).map(Step::Rule));
             }
         }
         Ok(plan)
@@ -169,14 +130,7 @@ impl Request {
                 Error::new(ErrorKind::Config, "no ports to intercept").hint("e.g. --ports 5432,8000-8099")
             );
         }
-        match self.ports.iter().find(|r| r.is_empty() || *r.start() == 0 || *r.end() == u16::MAX) {
-            Some(range) => {
-                let what = format!("ports {}-{} cannot be intercepted", range.start(), range.end());
-                Err(Error::new(ErrorKind::Config, what)
-                    .hint("ports go from 1 to 65534, the smaller one first"))
-            }
-            None => Ok(()),
-        }
+        check_ports(&self.ports)
     }
 
     /// The names of the interfaces that packets of the flows cross.
@@ -261,29 +215,6 @@ impl Request {
         rules.dedup();
         rules
     }
-}
-
-/// Rules for the ICMP errors that this host itself sends, because it finds no route, no neighbour or too small an MTU for
-/// a segment of ours: the client would not recognise the numbers in them. The kernel keeps the ICMP type and code of a
-/// packet where ports are, so that rules can tell errors from the rest.
-fn own_icmp(family: Family) -> impl Iterator<Item = Rule> {
-    let of_types = |first: u16, last: u16| first << 8..=last << 8 | 0xff;
-    let errors = match family {
-        // Destination unreachable, time exceeded.
-        Family::V4 => vec![of_types(3, 3), of_types(11, 11)],
-        // Destination unreachable, packet too big, time exceeded.
-        Family::V6 => vec![of_types(1, 3)],
-    };
-    errors.into_iter().map(move |types| Rule {
-        from_device: Some("lo".to_owned()),
-        ip_protocol: Some(family.icmp()),
-        port: Some(Port::Destination(types)),
-        ..Rule::new(family, PREF_OWN_ICMP, RuleAction::Table(TABLE))
-    })
-}
-
-fn set_ipv4(device: &str, setting: Ipv4Setting, value: u32) -> Step {
-    Step::Ipv4 { device: device.to_owned(), setting, value }
 }
 
 fn notes(facts: &Facts) -> Vec<String> {

@@ -75,7 +75,7 @@ fn listener(line: &str) -> Option<(IpAddr, u16)> {
 }
 
 /// procfs prints addresses as 32-bit words in the byte order of the machine.
-fn parse_address(hex: &str) -> Option<IpAddr> {
+pub(super) fn parse_address(hex: &str) -> Option<IpAddr> {
     let mut bytes = Vec::with_capacity(16);
     for at in (0..hex.len()).step_by(8) {
         let word = u32::from_str_radix(hex.get(at..at + 8)?, 16).ok()?;

@@ -1,7 +1,9 @@
 //! Prepares the machine so that connections reach the engine, and puts everything back: plan, apply, undo.
 
+mod connections;
 mod error;
 pub mod gateway;
+mod interception;
 pub mod listeners;
 mod lock;
 pub mod namespace;
@@ -9,7 +11,8 @@ pub mod netlink;
 pub mod plan;
 pub mod process;
 pub mod resolv;
+pub mod sidecar;
 mod sysctl;
 
 pub use error::{Error, ErrorKind};
-pub use gateway::Gateway;
+pub use interception::Interception;

@@ -31,14 +31,19 @@ pub enum Step {
         /// Its new value.
         value: &'static str,
     },
-    /// A default route into a device.
-    DefaultRoute {
+    /// A route.
+    Route {
+        /// The route, without the number of its interface, which may not exist yet.
+        route: Route,
+        /// Name of the interface.
+        device: Option<String>,
+    },
+    /// The kernel's own rule for local addresses moves behind ours.
+    MoveLocalRule {
         /// IPv4 or IPv6.
         family: Family,
-        /// Name of the interface.
-        device: String,
-        /// The routing table.
-        table: u32,
+        /// Its new place.
+        priority: u32,
     },
     /// A policy routing rule.
     Rule(Rule),
@@ -59,9 +64,22 @@ impl fmt::Display for Step {
                 write!(f, "sysctl -w net/ipv4/conf/{device}/{}={value}", setting.name())
             }
             Self::Sysctl { key, value } => write!(f, "sysctl -w {key}={value}"),
-            Self::DefaultRoute { family, device, table } => {
+            Self::Route { route, device } => {
+                let Route { family, table, source, mss, .. } = route;
+                write!(f, "ip {} route replace {route}", family.flag())?;
+                if let Some(device) = device {
+                    write!(f, " dev {device}")?;
+                }
+                write!(f, " table {table} protocol {PROTOCOL}")?;
+                if let Some(source) = source {
+                    write!(f, " src {source}")?;
+                }
+                mss.map_or(Ok(()), |mss| write!(f, " advmss {mss}"))
+            }
+            Self::MoveLocalRule { family, priority } => {
                 let family = family.flag();
-                write!(f, "ip {family} route replace default dev {device} table {table} protocol {PROTOCOL}")
+                writeln!(f, "ip {family} rule add pref {priority} lookup local protocol {PROTOCOL}")?;
+                write!(f, "ip {family} rule del pref 0 lookup local")
             }
             Self::Rule(rule) => write!(f, "ip {} rule add {rule}", rule.family.flag()),
         }
@@ -74,6 +92,7 @@ enum Undo {
     Ipv4 { device: String, index: u32, setting: Ipv4Setting, old: u32 },
     Sysctl { key: String, old: String },
     Route(Route),
+    LocalRule { family: Family, priority: u32 },
     Rule(Rule),
 }
 
@@ -107,10 +126,15 @@ impl Step {
                 }
                 None => Err(io::ErrorKind::NotFound.into()),
             },
-            Self::DefaultRoute { family, device, table } => {
-                let route = Route::default_by(*family, netlink.link(device)?.index, *table);
+            Self::Route { route, device } => {
+                let device = device.as_ref().map(|name| netlink.link(name)).transpose()?;
+                let route = Route { device: device.map(|link| link.index), ..route.clone() };
                 netlink.add_route(&route)?;
                 Ok(Some(Undo::Route(route)))
+            }
+            Self::MoveLocalRule { family, priority } => {
+                netlink.move_local_rule(*family, *priority)?;
+                Ok(Some(Undo::LocalRule { family: *family, priority: *priority }))
             }
             Self::Rule(rule) => {
                 netlink.add_rule(rule).or_else(|e| match e.raw_os_error() {
@@ -141,6 +165,10 @@ impl Undo {
             ),
             Self::Sysctl { key, old } => (format!("cannot restore {key}={old}"), sysctl::write(&key, &old)),
             Self::Route(route) => (format!("cannot remove the route {route}"), netlink.delete_route(&route)),
+            Self::LocalRule { family, priority } => (
+                "cannot move the rule for local addresses back to its place".to_owned(),
+                netlink.restore_local_rule(family, priority),
+            ),
             Self::Rule(rule) => (format!("cannot remove the rule {rule}"), netlink.delete_rule(&rule)),
         };
         match result {
@@ -163,13 +191,8 @@ impl Plan {
     /// Does all steps. If one fails, those before it are taken back.
     pub fn apply(&self, netlink: Netlink) -> Result<Applied, Error> {
         let mut applied = Applied { netlink, undo: Vec::new() };
-        for step in &self.steps {
-            // An early return drops `applied`, which takes back what is done.
-            let undo = step.apply(&mut applied.netlink).map_err(|e| {
-                Error::from_io(format_args!("cannot do `{}`", step.to_string().replace('\n', "; ")), &e)
-            })?;
-            applied.undo.extend(undo);
-        }
+        // An early return drops `applied`, which takes back what is done.
+        applied.add(&self.steps)?;
         Ok(applied)
     }
 }
@@ -192,6 +215,17 @@ pub struct Applied {
 }
 
 impl Applied {
+    /// Does further steps.
+    pub(super) fn add(&mut self, steps: &[Step]) -> Result<(), Error> {
+        for step in steps {
+            let undo = step.apply(&mut self.netlink).map_err(|e| {
+                Error::from_io(format_args!("cannot do `{}`", step.to_string().replace('\n', "; ")), &e)
+            })?;
+            self.undo.extend(undo);
+        }
+        Ok(())
+    }
+
     /// Takes everything back, in reverse; returns what could not be.
     pub fn undo(mut self) -> Vec<Error> {
         self.run()

@@ -10,7 +10,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::lab::icmp::Refuser;
 use crate::lab::sniff::{Seen as Segment, Sniffer};
-use crate::lab::{Lab, PATIENCE, PORT, address, errno, outcome, server_at, silent_at, wait};
+use crate::lab::{Lab, PATIENCE, PORT, address, errno, outcome, silent_at, wait};
 use crate::{Row, Seen};
 
 pub(crate) const ROWS: &[Row] = &[
@@ -24,7 +24,7 @@ pub(crate) const ROWS: &[Row] = &[
 ];
 
 fn refused(lab: &Lab, family: Family) -> Seen {
-    vec![format!("connect: {}", outcome(&lab.connect(server_at(family))))]
+    vec![format!("connect: {}", outcome(&lab.connect(lab.server_at(family))))]
 }
 
 fn icmp_errors(lab: &Lab, family: Family) -> Seen {

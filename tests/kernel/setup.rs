@@ -13,7 +13,8 @@ use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use halfopen::engine::tun::Device;
-use halfopen::setup::gateway::{Gateway, Request};
+use halfopen::setup::Interception;
+use halfopen::setup::gateway::{self, Request};
 use halfopen::setup::netlink::{Family, Ipv4Setting, Netlink, Route, RouteKind, Rule};
 use nix::errno::Errno;
 use nix::mount::{MsFlags, mount};
@@ -107,8 +108,8 @@ fn through<T: Send>(lab: &Lab, up: impl FnOnce() -> (T, Device) + Send) {
     assert!(large > 20 && all < 2_000, "super-segments stay whole: {large} of {all} packets");
 }
 
-fn gateway_up(request: &Request) -> (Gateway, Device) {
-    let mut gateway = Gateway::up(request).unwrap_or_else(|e| panic!("{e}"));
+fn gateway_up(request: &Request) -> (Interception, Device) {
+    let mut gateway = gateway::up(request).unwrap_or_else(|e| panic!("{e}"));
     let device = gateway.devices.remove(0);
     (gateway, device)
 }
@@ -266,15 +267,15 @@ fn carry_word(from: &mut TcpStream, to: &mut TcpStream) {
 
 /// Everything of a host that an interception may change.
 #[derive(Debug, PartialEq)]
-struct State {
+pub(crate) struct State {
     links: BTreeSet<String>,
     forwarding: Vec<(String, u32)>,
-    rules: Vec<Rule>,
-    routes: Vec<Route>,
+    pub(crate) rules: Vec<Rule>,
+    pub(crate) routes: Vec<Route>,
     ipv6: Vec<String>,
 }
 
-fn state(ns: &Ns) -> State {
+pub(crate) fn state(ns: &Ns) -> State {
     ns.run(|| {
         let mut netlink = Netlink::open().expect("netlink");
         let links = netlink.links().expect("a list");
@@ -314,7 +315,7 @@ fn undone() {
 }
 
 /// Packets that our device has carried, both ways.
-fn carried(ns: &Ns) -> u64 {
+pub(crate) fn carried(ns: &Ns) -> u64 {
     let table = ns.run(|| fs::read_to_string("/proc/thread-self/net/dev").expect("a list of devices"));
     let line = table.lines().find_map(|l| l.trim().strip_prefix("halfopen0:")).unwrap_or_default();
     let numbers: Vec<u64> = line.split_whitespace().map(|n| n.parse().expect("a number")).collect();
@@ -322,7 +323,7 @@ fn carried(ns: &Ns) -> u64 {
 }
 
 /// A connection, a word, and the end of it.
-fn talk(lab: &Lab, listener: &TcpListener) {
+pub(crate) fn talk(lab: &Lab, listener: &TcpListener) {
     let (mut client, mut server) = lab.pair_by(listener);
     client.write_all(b"hello").expect("an open connection");
     drop(client);
@@ -377,7 +378,7 @@ const RUN: &[&str] = &["run", "--mode", "gateway", "--ports", "5432"];
 const SIDES: &[&str] = &["--client-interface", "cli0", "--server-interface", "srv0"];
 
 /// Runs halfopen, which fails with this code and says this, one line and a hint, and changes nothing.
-fn fails(ns: &Ns, command: &mut Command, code: i32, says: &[&str]) {
+pub(crate) fn fails(ns: &Ns, command: &mut Command, code: i32, says: &[&str]) {
     let before = state(ns);
     let output = command.output().expect("the program was built with the test");
     let said = String::from_utf8_lossy(&output.stderr);
@@ -422,7 +423,7 @@ fn no_rights() {
 }
 
 /// The command with a file system of its own, changed by `change`.
-fn with_mounts(mut command: Command, change: fn() -> nix::Result<()>) -> Command {
+pub(crate) fn with_mounts(mut command: Command, change: fn() -> nix::Result<()>) -> Command {
     // SAFETY: system calls only, on strings that are constants.
     unsafe {
         command.pre_exec(move || {
@@ -435,7 +436,7 @@ fn with_mounts(mut command: Command, change: fn() -> nix::Result<()>) -> Command
     command
 }
 
-const NONE: Option<&str> = None;
+pub(crate) const NONE: Option<&str> = None;
 
 fn no_tun() {
     let lab = untouched();

@@ -27,6 +27,8 @@ use process::Halfopen;
 
 /// The intercepted server port.
 pub(crate) const PORT: u16 = 5432;
+/// Where a sidecar's own connections come from.
+pub(crate) const SOURCE_PORTS: std::ops::RangeInclusive<u16> = 61_000..=64_999;
 /// No single wait of a test is longer.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -41,6 +43,10 @@ pub(crate) enum Way {
     Exec,
     /// The same without any privilege.
     UserExec,
+    /// By the kernel's forwarding, but halfopen is a sidecar on the client's host.
+    Sidecar,
+    /// The same on the server's host, for what comes in.
+    Inbound,
 }
 
 impl Way {
@@ -57,6 +63,8 @@ pub(crate) struct Lab {
     pub(crate) caller: Option<Ns>,
     pub(crate) gateway: Ns,
     pub(crate) server: Ns,
+    /// Where the server listens, if that is not its address in its own network.
+    pub(crate) at: Option<IpAddr>,
     pub(crate) way: Way,
     pub(crate) halfopen: Option<Halfopen>,
 }
@@ -109,10 +117,18 @@ impl Lab {
 
     /// The three hosts without cables.
     pub(crate) fn unconnected(way: Way) -> Self {
-        Self { client: Ns::new(), caller: None, gateway: Ns::new(), server: Ns::new(), way, halfopen: None }
+        Self {
+            client: Ns::new(),
+            caller: None,
+            gateway: Ns::new(),
+            server: Ns::new(),
+            at: None,
+            way,
+            halfopen: None,
+        }
     }
 
-    /// Addresses, routes and, on the direct way, forwarding; the interfaces `c0`, `cli0`, `srv0` and `s0` exist.
+    /// Addresses, routes and, unless halfopen is in the gateway, forwarding; the interfaces `c0`, `cli0`, `srv0` and `s0` exist.
     pub(crate) fn configure(&self) {
         for (ns, device, net, host) in [
             (&self.client, "c0", 1, 2),
@@ -132,12 +148,21 @@ impl Lab {
         if self.way != Way::Proxied {
             self.gateway.forward(&["cli0", "srv0"]);
         }
+        // What IPv6 needs, and a container gets by `sysctls:`.
+        match self.way {
+            Way::Sidecar => self.client.sysctl("net/ipv6/conf/all/forwarding", "1"),
+            Way::Inbound => self.server.sysctl("net/ipv6/conf/all/forwarding", "1"),
+            Way::Direct | Way::Proxied | Way::Exec | Way::UserExec => {}
+        }
     }
 
     /// Starts halfopen in the gateway, if this lab has one, with these options besides the usual ones.
     pub(crate) fn start(&mut self, options: &[&str]) {
-        if self.way == Way::Proxied {
-            self.halfopen = Some(Halfopen::gateway(&self.gateway, options));
+        match self.way {
+            Way::Proxied => self.halfopen = Some(Halfopen::gateway(&self.gateway, options)),
+            Way::Sidecar => self.halfopen = Some(Halfopen::sidecar(&self.client, options)),
+            Way::Inbound => self.halfopen = Some(Halfopen::inbound(&self.server, options)),
+            Way::Direct | Way::Exec | Way::UserExec => {}
         }
         if self.way.is_exec() {
             let (halfopen, inside) = Halfopen::exec(&self.client, self.way == Way::UserExec, options);
@@ -165,9 +190,20 @@ impl Lab {
         if self.way.is_exec() { "halfopen0" } else { "c0" }
     }
 
+    /// From now on the server is on the client's own host, and listens at this address of it.
+    pub(crate) fn bring_home(&mut self, at: IpAddr) {
+        self.server = self.client.again();
+        self.at = Some(at);
+    }
+
+    /// Where the server is.
+    pub(crate) fn server_at(&self, family: Family) -> SocketAddr {
+        self.at.map_or_else(|| server_at(family), |ip| SocketAddr::new(ip, PORT))
+    }
+
     /// A server that listens on [`PORT`].
     pub(crate) fn listen(&self, family: Family) -> TcpListener {
-        self.server.run(|| listen(server_at(family)).expect("the server's port is free"))
+        self.server.run(|| listen(self.server_at(family)).expect("the server's port is free"))
     }
 
     /// What a client's connect to `to` gives, within [`PATIENCE`].
@@ -187,8 +223,14 @@ impl Lab {
         let to = listener.local_addr().expect("it is bound");
         let client = self.connect(to).expect("the server listens");
         let (server, peer) = accept(listener).expect("the client has connected");
-        if !self.way.is_exec() {
-            assert_eq!(peer, client.local_addr().expect("connected"), "the server logs the client's address");
+        let own = client.local_addr().expect("connected");
+        match self.way {
+            Way::Direct | Way::Proxied => assert_eq!(peer, own, "the server logs the client's address"),
+            Way::Sidecar | Way::Inbound => {
+                assert_eq!(peer.ip(), own.ip(), "the server logs the client's address");
+                assert!(SOURCE_PORTS.contains(&peer.port()), "{peer} is halfopen's own port");
+            }
+            Way::Exec | Way::UserExec => {}
         }
         (client, limited(server).expect("a live socket"))
     }
@@ -310,11 +352,24 @@ pub(crate) fn reset(stream: TcpStream) {
 /// Does `row` without and with halfopen and compares what was seen. With halfopen, flows must have been its own; in exec
 /// mode there is no other way.
 pub(crate) fn compare<T: Debug + PartialEq>(with: Way, row: impl Fn(&Lab) -> T) {
-    let direct = row(&Lab::new(Way::Direct));
-    let options: &[&str] = if with == Way::Proxied { &["--json", "--grace", "0"] } else { &[] };
+    compare_in(with, |_| (), row);
+}
+
+/// The same in a lab that `arrange` has changed.
+pub(crate) fn compare_in<T: Debug + PartialEq>(
+    with: Way,
+    arrange: impl Fn(&mut Lab),
+    row: impl Fn(&Lab) -> T,
+) {
+    let mut lab = Lab::new(Way::Direct);
+    arrange(&mut lab);
+    let direct = row(&lab);
+    let runs = !with.is_exec();
+    let options: &[&str] = if runs { &["--json", "--grace", "0"] } else { &[] };
     let mut lab = Lab::with(with, options);
+    arrange(&mut lab);
     let proxied = row(&lab);
-    let summary = lab.halfopen.take().filter(|_| with == Way::Proxied).map(Halfopen::finish);
+    let summary = lab.halfopen.take().filter(|_| runs).map(Halfopen::finish);
     assert_eq!(proxied, direct, "left: with halfopen, right: without");
     let flows = summary.map(|s| s["flows"].as_u64().expect("a number"));
     assert!(flows.is_none_or(|n| n > 0), "halfopen only looked on");

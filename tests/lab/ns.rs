@@ -27,6 +27,11 @@ impl Ns {
         Self(made.join().expect("the thread above does not panic otherwise").into())
     }
 
+    /// The same host.
+    pub(crate) fn again(&self) -> Self {
+        Self(self.0.try_clone().expect("a descriptor"))
+    }
+
     /// The host that a process is on.
     pub(crate) fn of(pid: u32) -> Self {
         Self(File::open(format!("/proc/{pid}/ns/net")).expect("the process lives").into())

@@ -149,6 +149,18 @@ impl Halfopen {
         Self::start(ns, &args)
     }
 
+    /// `halfopen run` on the client's own host for [`PORT`]; returns when it says `ready`.
+    pub(crate) fn sidecar(ns: &Ns, options: &[&str]) -> Self {
+        let port = PORT.to_string();
+        Self::start(ns, &[&["run", "--mode", "sidecar", "--ports", &port], options].concat())
+    }
+
+    /// The same on the server's host, for connections from outside.
+    pub(crate) fn inbound(ns: &Ns, options: &[&str]) -> Self {
+        let port = PORT.to_string();
+        Self::start(ns, &[&["run", "--mode", "sidecar", "--inbound-ports", &port], options].concat())
+    }
+
     /// `halfopen exec` with a command that does nothing; returns when that says `ready`, with the host that it is on.
     pub(crate) fn exec(ns: &Ns, user: bool, options: &[&str]) -> (Self, Ns) {
         let myself = myself();
@@ -170,7 +182,7 @@ impl Halfopen {
         Self::start_command(command(ns, args))
     }
 
-    fn start_command(mut command: Command) -> Self {
+    pub(crate) fn start_command(mut command: Command) -> Self {
         let mut child =
             command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the program was built");
         let stderr = child.stderr.take().expect("it is piped");

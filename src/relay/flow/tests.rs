@@ -55,7 +55,7 @@ impl Script {
         let plan =
             rules.plan(FlowId(1), tuple.src, tuple.dst, &Circumstances::default(), &mut Turns::default());
         let now = Instant::from_millis(1000);
-        let flow = Flow::new(&mut Cx::new(now, &mut log), &settings, FlowId(1), tuple, &syn, plan);
+        let flow = Flow::new(&mut Cx::new(now, &mut log), &settings, FlowId(1), tuple, 4000, &syn, plan);
         Self {
             flow,
             now,

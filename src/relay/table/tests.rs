@@ -1,5 +1,5 @@
 use super::*;
-use crate::relay::Limits;
+use crate::relay::{Limits, SourcePorts};
 use crate::trace::Record;
 use crate::wire::{RawWindow, SeqNum};
 
@@ -381,4 +381,101 @@ fn answers_to_connections_that_a_fault_has_begun_are_swallowed_while_the_flow_la
     };
     assert!(begun.iter().all(ended), "{:?}", bench.sent);
     assert!(bench.table.is_empty() && bench.table.strays.is_empty());
+}
+
+/// A table whose server legs come from these ports.
+fn with_ports(first: u16, last: u16) -> Bench {
+    let mut bench = Bench::new(Limits::default());
+    let uplink = Uplink::OtherPort(SourcePorts { first, last });
+    let settings = Settings { uplink, ..Settings::default() };
+    bench.table = Table::new(Arc::new(settings), Arc::default(), FlowIds::default(), 7);
+    bench
+}
+
+/// What leaves by the server leg when it comes from `port`.
+fn from_port(port: u16) -> Tuple {
+    Tuple { src: ([10, 0, 0, 1], port).into(), ..tuple(0) }
+}
+
+/// Opens a flow of this client whose server leg comes from `port`; returns our numbers towards client and server.
+fn open_from(bench: &mut Bench, client: u16, port: u16) -> (SeqNum, SeqNum) {
+    bench.arrive(tuple(client), syn());
+    let up = bench.sent(from_port(port)).seq + 1;
+    bench.arrive(from_port(port).reverse(), segment(Flags::SYN | Flags::ACK, 900, up.0));
+    let down = bench.sent(tuple(client).reverse()).seq + 1;
+    bench.arrive(tuple(client), segment(Flags::ACK, 101, down.0));
+    (down, up)
+}
+
+#[test]
+fn a_server_leg_from_another_port_is_found_by_that_port() {
+    let mut bench = with_ports(61_000, 61_009);
+    let Route::To(key, Leg::Client) = bench.arrive(tuple(1), syn()) else { panic!() };
+    let up = bench.sent(from_port(61_000)).seq + 1;
+    let told =
+        bench.log.iter().any(|r| r.leg == Some(Leg::Server) && r.event == Event::SourcePort { port: 61_000 });
+    assert!(told, "{:?}", bench.log);
+    assert_eq!(
+        bench.arrive(tuple(1).reverse(), segment(Flags::RST, 0, 0)),
+        Route::Foreign,
+        "not the client's port"
+    );
+    let answer = segment(Flags::RST | Flags::ACK, 0, up.0);
+    assert_eq!(bench.arrive(from_port(61_000).reverse(), answer), Route::To(key, Leg::Server));
+    assert!(bench.sent(tuple(1).reverse()).has(Flags::RST), "the client is refused at its own port");
+    assert!(bench.table.is_empty());
+}
+
+#[test]
+fn an_icmp_error_about_the_other_port_reaches_the_client_with_its_own() {
+    let mut bench = with_ports(61_000, 61_009);
+    bench.arrive(tuple(1), syn());
+    let sent = bench.sent(from_port(61_000)).seq;
+    let note = IcmpNote {
+        from: [10, 0, 0, 9].into(),
+        quoted: from_port(61_000),
+        seq: sent,
+        kind: 3,
+        code: 13,
+        mtu: 0,
+    };
+    let cx = &mut Cx::new(bench.now, &mut bench.log);
+    assert!(bench.table.on_icmp(cx, &note));
+    let key = bench.table.next_touched().unwrap();
+    match bench.table.poll_output(cx, key, TxCaps { max_payload: 65_000 }) {
+        Some(Output::Icmp { note, quoted }) => {
+            assert_eq!((note.quoted, note.seq, quoted.seq), (tuple(1), SeqNum(100), SeqNum(100)));
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn source_ports_go_around_and_the_last_one_is_the_limit() {
+    let mut bench = with_ports(61_000, 61_002);
+    open_from(&mut bench, 1, 61_000);
+    let (_, up) = open_from(&mut bench, 2, 61_001);
+    open_from(&mut bench, 3, 61_002);
+    assert_eq!(bench.arrive(tuple(4), syn()), Route::Dropped);
+    assert_eq!(bench.limits_hit(), ["intercept.source_ports"]);
+    let other_server = Tuple { dst: ([10, 0, 0, 3], 80).into(), ..tuple(4) };
+    assert!(matches!(bench.arrive(other_server, syn()), Route::To(..)), "each server has all ports");
+    bench.arrive(from_port(61_001).reverse(), segment(Flags::RST | Flags::ACK, 901, up.0));
+    open_from(&mut bench, 4, 61_001);
+}
+
+#[test]
+fn the_port_of_a_client_is_not_taken_and_one_in_time_wait_gives_way() {
+    let mut bench = with_ports(61_000, 61_001);
+    let (down, up) = open_from(&mut bench, 61_000, 61_001);
+    assert_eq!(bench.arrive(tuple(5), syn()), Route::Dropped, "61000 is a connection of this host already");
+    // The client closes first, so that our end towards the server waits in TIME-WAIT.
+    bench.arrive(tuple(61_000), segment(Flags::FIN | Flags::ACK, 101, down.0));
+    bench.arrive(from_port(61_001).reverse(), segment(Flags::FIN | Flags::ACK, 901, up.0 + 1));
+    bench.arrive(tuple(61_000), segment(Flags::ACK, 102, down.0 + 1));
+    assert_eq!((bench.table.open_flows(), bench.table.is_empty()), (0, false));
+    bench.arrive(tuple(5), syn());
+    assert!(bench.sent(from_port(61_001)).has(Flags::SYN), "the one in TIME-WAIT gives way");
+    bench.arrive(tuple(6), syn());
+    assert!(bench.sent(from_port(61_000)).has(Flags::SYN), "and its client's port with it");
 }

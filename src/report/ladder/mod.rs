@@ -335,6 +335,7 @@ fn describe(event: &Event) -> Option<String> {
         Event::ChallengeAck => "answered by a challenge ACK (RFC 5961)".to_owned(),
         Event::Discarded { reason } => format!("discarded: {reason}"),
         Event::LimitHit { limit } => format!("limit reached: {limit}"),
+        Event::SourcePort { port } => format!("the server sees port {port}"),
         _ => return None,
     })
 }

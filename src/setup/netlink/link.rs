@@ -4,13 +4,14 @@ use std::io;
 use std::net::IpAddr;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
-use super::message::{Message, attribute, text, u32_at};
-use super::{NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE, Netlink};
+use super::message::{Message, attribute, ip, text, u32_at};
+use super::{Family, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE, Netlink};
 
 const RTM_NEWLINK: u16 = 16;
 const RTM_GETLINK: u16 = 18;
 const RTM_SETLINK: u16 = 19;
 const RTM_NEWADDR: u16 = 20;
+const RTM_GETADDR: u16 = 22;
 const IFLA_IFNAME: u16 = 3;
 const IFLA_MTU: u16 = 4;
 const IFLA_TXQLEN: u16 = 13;
@@ -41,6 +42,32 @@ pub struct Link {
     pub mtu: u32,
     flags: u32,
     ipv4: Vec<u32>,
+}
+
+/// An address of this host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Address {
+    /// Number of the interface that has it.
+    pub device: u32,
+    /// The address.
+    pub ip: IpAddr,
+    /// Length of the prefix of its network.
+    pub prefix: u8,
+}
+
+impl Address {
+    /// `struct ifaddrmsg` and the attributes. On a point-to-point link the local end is not the plain address.
+    fn parse(body: &[u8]) -> Option<Self> {
+        let (attrs, fixed) = (body.get(8..)?, body.get(..8)?);
+        let ip = attribute(attrs, IFA_LOCAL).or_else(|| attribute(attrs, IFA_ADDRESS)).and_then(ip)?;
+        Some(Self { device: u32_at(fixed, 4)?, ip, prefix: fixed[1] })
+    }
+
+    /// True if `other` is in the network of this address.
+    #[must_use]
+    pub fn reaches(&self, other: IpAddr) -> bool {
+        ipnet::IpNet::new(self.ip, self.prefix).is_ok_and(|net| net.contains(&other))
+    }
 }
 
 /// An IPv4 setting of one interface (`net.ipv4.conf.DEV.*`), reachable by netlink and so also where `/proc/sys` is
@@ -208,6 +235,17 @@ impl Netlink {
         self.change(NLM_F_CREATE | NLM_F_REPLACE, |flags| {
             Message::new(RTM_NEWADDR, flags, &fixed).with_ip(IFA_LOCAL, address).with_ip(IFA_ADDRESS, address)
         })
+    }
+
+    /// All addresses of a family, in the order in which each interface prefers them.
+    pub fn addresses(&mut self, family: Family) -> io::Result<Vec<Address>> {
+        let mut addresses = Vec::new();
+        let fixed = [family.number(), 0, 0, 0, 0, 0, 0, 0];
+        self.list(
+            |flags| Message::new(RTM_GETADDR, flags, &fixed),
+            |body| addresses.extend(Address::parse(body)),
+        )?;
+        Ok(addresses)
     }
 
     fn set_link(

@@ -11,7 +11,7 @@ use std::io;
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
 
 use super::Error;
-pub use link::{Ipv4Setting, Link};
+pub use link::{Address, Ipv4Setting, Link};
 use message::{Message, Received, attribute, messages, text, u32_at};
 pub use route::{Route, RouteKind};
 pub use rule::{Family, Port, Rule, RuleAction};

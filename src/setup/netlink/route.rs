@@ -4,7 +4,7 @@ use std::fmt;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use super::message::{Message, attribute, u32_at};
+use super::message::{Message, attribute, ip, u32_at};
 use super::{Family, NLM_F_CREATE, NLM_F_REPLACE, Netlink, PROTOCOL};
 
 const RTM_NEWROUTE: u16 = 24;
@@ -38,6 +38,22 @@ pub enum RouteKind {
     Unreachable = 7,
     /// It is answered by administratively prohibited.
     Prohibit = 8,
+    /// The lookup in this table ends, and the next rule is asked.
+    Throw = 9,
+}
+
+impl RouteKind {
+    const fn of(number: u8) -> Option<Self> {
+        Some(match number {
+            1 => Self::Unicast,
+            2 => Self::Local,
+            6 => Self::Blackhole,
+            7 => Self::Unreachable,
+            8 => Self::Prohibit,
+            9 => Self::Throw,
+            _ => return None,
+        })
+    }
 }
 
 /// A route.
@@ -108,16 +124,34 @@ impl Route {
         message
     }
 
-    /// Reads one of our own unicast routes.
+    /// Reads one of our own routes, as far as it takes to name it.
     fn parse_own(body: &[u8], family: Family) -> Option<Self> {
-        let (attrs, fixed) = (body.get(12..)?, body.get(..12)?);
-        if fixed[5] != PROTOCOL || fixed[7] != RTN_UNICAST {
+        if body.get(5) != Some(&PROTOCOL) {
             return None;
         }
-        let table = attribute(attrs, RTA_TABLE).and_then(|v| u32_at(v, 0))?;
-        let to = attribute(attrs, RTA_DST).and_then(ip).map(|ip| (ip, fixed[1]));
-        let device = attribute(attrs, RTA_OIF).and_then(|v| u32_at(v, 0));
-        Some(Self { to, family, device, via: None, source: None, mss: None, table, kind: RouteKind::Unicast })
+        let route = Self::parse(body, family)?;
+        matches!(route.kind, RouteKind::Unicast | RouteKind::Throw).then_some(Self {
+            via: None,
+            source: None,
+            mss: None,
+            ..route
+        })
+    }
+
+    fn parse(body: &[u8], family: Family) -> Option<Self> {
+        let (attrs, fixed) = (body.get(12..)?, body.get(..12)?);
+        let number = |attr| attribute(attrs, attr).and_then(|v| u32_at(v, 0));
+        let metrics = attribute(attrs, RTA_METRICS);
+        Some(Self {
+            to: attribute(attrs, RTA_DST).and_then(ip).map(|ip| (ip, fixed[1])),
+            family,
+            device: number(RTA_OIF),
+            via: attribute(attrs, RTA_GATEWAY).and_then(ip),
+            source: attribute(attrs, RTA_PREFSRC).and_then(ip),
+            mss: metrics.and_then(|m| attribute(m, RTAX_ADVMSS)).and_then(|v| u32_at(v, 0)),
+            table: number(RTA_TABLE)?,
+            kind: RouteKind::of(fixed[7])?,
+        })
     }
 }
 
@@ -138,17 +172,12 @@ fn parse_destination(body: &[u8], family: Family) -> Option<(IpAddr, u8)> {
     (table == Route::MAIN && elsewhere && !local).then_some((to, fixed[1]))
 }
 
-fn ip(bytes: &[u8]) -> Option<IpAddr> {
-    match bytes.len() {
-        4 => <[u8; 4]>::try_from(bytes).ok().map(IpAddr::from),
-        16 => <[u8; 16]>::try_from(bytes).ok().map(IpAddr::from),
-        _ => None,
-    }
-}
-
 impl fmt::Display for Route {
     /// As `ip route` takes it, without the device, whose name a route does not know.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.kind == RouteKind::Throw {
+            f.write_str("throw ")?;
+        }
         match self.to {
             Some((ip, prefix)) => write!(f, "{ip}/{prefix}"),
             None => f.write_str("default"),
@@ -180,7 +209,18 @@ impl Netlink {
         Ok(destinations)
     }
 
-    /// The unicast routes that carry our protocol number, in all tables.
+    /// The routes of the main table; of those to one destination the preferred one comes first.
+    pub fn main_routes(&mut self, family: Family) -> io::Result<Vec<Route>> {
+        let mut routes = Vec::new();
+        let fixed = [family.number(), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+        self.list(
+            |flags| Message::new(RTM_GETROUTE, flags, &fixed),
+            |body| routes.extend(Route::parse(body, family).filter(|route| route.table == Route::MAIN)),
+        )?;
+        Ok(routes)
+    }
+
+    /// The unicast and throw routes that carry our protocol number, in all tables.
     pub fn own_routes(&mut self, family: Family) -> io::Result<Vec<Route>> {
         let mut routes = Vec::new();
         let fixed = [family.number(), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];

@@ -2,14 +2,16 @@
 
 use std::fmt;
 use std::io;
+use std::net::IpAddr;
 use std::ops::RangeInclusive;
 
-use super::message::{Message, attribute, text, u16_at, u32_at};
+use super::message::{Message, attribute, ip, text, u16_at, u32_at};
 use super::{NLM_F_CREATE, NLM_F_EXCL, Netlink, PROTOCOL};
 
 const RTM_NEWRULE: u16 = 32;
 const RTM_DELRULE: u16 = 33;
 const RTM_GETRULE: u16 = 34;
+const FRA_SRC: u16 = 2;
 const FRA_IIFNAME: u16 = 3;
 const FRA_GOTO: u16 = 4;
 const FRA_PRIORITY: u16 = 6;
@@ -22,6 +24,9 @@ const TABLE_LOCAL: u32 = 255;
 const FR_ACT_TO_TBL: u8 = 1;
 const FR_ACT_GOTO: u8 = 2;
 const FR_ACT_NOP: u8 = 3;
+const FR_ACT_BLACKHOLE: u8 = 6;
+/// `RTPROT_KERNEL`, on the kernel's own rules.
+const PROTOCOL_KERNEL: u8 = 2;
 
 /// IPv4 or IPv6.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -71,6 +76,19 @@ pub enum Port {
     Source(RangeInclusive<u16>),
     /// The destination port is in this range.
     Destination(RangeInclusive<u16>),
+    /// The source port is in the first range, and the destination port in the second.
+    Both(RangeInclusive<u16>, RangeInclusive<u16>),
+}
+
+impl Port {
+    /// The ranges of the source and of the destination port.
+    const fn ranges(&self) -> (Option<&RangeInclusive<u16>>, Option<&RangeInclusive<u16>>) {
+        match self {
+            Self::Source(source) => (Some(source), None),
+            Self::Destination(destination) => (None, Some(destination)),
+            Self::Both(source, destination) => (Some(source), Some(destination)),
+        }
+    }
 }
 
 /// What a rule does with a packet that it selects.
@@ -82,6 +100,8 @@ pub enum RuleAction {
     Goto(u32),
     /// Nothing; the target of a [`RuleAction::Goto`].
     Nop,
+    /// Drops the packet.
+    Blackhole,
 }
 
 /// A policy routing rule.
@@ -93,6 +113,8 @@ pub struct Rule {
     pub priority: u32,
     /// The interface that the packet came in by; `lo` stands for packets of this host itself.
     pub from_device: Option<String>,
+    /// The source address.
+    pub from: Option<IpAddr>,
     /// The IP protocol number.
     pub ip_protocol: Option<u8>,
     /// A port; needs `ip_protocol`. The kernel takes ports from 1 to 65534.
@@ -102,10 +124,16 @@ pub struct Rule {
 }
 
 impl Rule {
+    /// True for what [`Netlink::move_local_rule`] has put in the place of the kernel's own rule.
+    #[must_use]
+    pub fn is_local_rule(&self) -> bool {
+        self.action == RuleAction::Table(TABLE_LOCAL)
+    }
+
     /// A rule that selects everything.
     #[must_use]
     pub const fn new(family: Family, priority: u32, action: RuleAction) -> Self {
-        Self { family, priority, from_device: None, ip_protocol: None, port: None, action }
+        Self { family, priority, from_device: None, from: None, ip_protocol: None, port: None, action }
     }
 
     /// `struct fib_rule_hdr` and the attributes.
@@ -114,28 +142,35 @@ impl Rule {
             RuleAction::Table(table) => (FR_ACT_TO_TBL, u8::try_from(table).unwrap_or(0)),
             RuleAction::Goto(_) => (FR_ACT_GOTO, 0),
             RuleAction::Nop => (FR_ACT_NOP, 0),
+            RuleAction::Blackhole => (FR_ACT_BLACKHOLE, 0),
         };
-        let fixed = [self.family.number(), 0, 0, 0, table, 0, 0, action, 0, 0, 0, 0];
+        let prefix = self.from.map_or(0, |ip| if ip.is_ipv4() { 32 } else { 128 });
+        let fixed = [self.family.number(), 0, prefix, 0, table, 0, 0, action, 0, 0, 0, 0];
         let mut message = Message::new(kind, flags, &fixed)
             .with_u32(FRA_PRIORITY, self.priority)
             .with(FRA_PROTOCOL, &[PROTOCOL]);
         match self.action {
             RuleAction::Table(table) => message = message.with_u32(FRA_TABLE, table),
             RuleAction::Goto(target) => message = message.with_u32(FRA_GOTO, target),
-            RuleAction::Nop => {}
+            RuleAction::Nop | RuleAction::Blackhole => {}
         }
         if let Some(device) = &self.from_device {
             message = message.with_text(FRA_IIFNAME, device);
         }
+        if let Some(from) = self.from {
+            message = message.with_ip(FRA_SRC, from);
+        }
         if let Some(protocol) = self.ip_protocol {
             message = message.with(FRA_IP_PROTO, &[protocol]);
         }
-        let (attr, range) = match &self.port {
-            Some(Port::Source(range)) => (FRA_SPORT_RANGE, range),
-            Some(Port::Destination(range)) => (FRA_DPORT_RANGE, range),
-            None => return message,
-        };
-        message.with(attr, &[range.start().to_ne_bytes(), range.end().to_ne_bytes()].concat())
+        let (source, destination) = self.port.as_ref().map_or((None, None), Port::ranges);
+        for (attr, range) in [(FRA_SPORT_RANGE, source), (FRA_DPORT_RANGE, destination)] {
+            if let Some(range) = range {
+                message =
+                    message.with(attr, &[range.start().to_ne_bytes(), range.end().to_ne_bytes()].concat());
+            }
+        }
+        message
     }
 
     /// Reads one of our own rules.
@@ -153,13 +188,18 @@ impl Rule {
             family,
             priority: number(FRA_PRIORITY).unwrap_or(0),
             from_device: attribute(attrs, FRA_IIFNAME).map(text),
+            from: attribute(attrs, FRA_SRC).and_then(ip),
             ip_protocol: attribute(attrs, FRA_IP_PROTO).and_then(|v| v.first().copied()),
-            port: range(FRA_SPORT_RANGE)
-                .map(Port::Source)
-                .or_else(|| range(FRA_DPORT_RANGE).map(Port::Destination)),
+            port: match (range(FRA_SPORT_RANGE), range(FRA_DPORT_RANGE)) {
+                (Some(source), Some(destination)) => Some(Port::Both(source, destination)),
+                (Some(source), None) => Some(Port::Source(source)),
+                (None, Some(destination)) => Some(Port::Destination(destination)),
+                (None, None) => None,
+            },
             action: match fixed[7] {
                 FR_ACT_TO_TBL => RuleAction::Table(number(FRA_TABLE)?),
                 FR_ACT_GOTO => RuleAction::Goto(number(FRA_GOTO)?),
+                FR_ACT_BLACKHOLE => RuleAction::Blackhole,
                 _ => RuleAction::Nop,
             },
         })
@@ -170,6 +210,9 @@ impl fmt::Display for Rule {
     /// As `ip rule add` takes it.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "pref {}", self.priority)?;
+        if let Some(from) = self.from {
+            write!(f, " from {from}")?;
+        }
         if let Some(device) = &self.from_device {
             write!(f, " iif {device}")?;
         }
@@ -180,15 +223,18 @@ impl fmt::Display for Rule {
             Some(other) => write!(f, " ipproto {other}")?,
             None => {}
         }
-        match &self.port {
-            Some(Port::Source(range)) => write!(f, " sport {}", Ports(range))?,
-            Some(Port::Destination(range)) => write!(f, " dport {}", Ports(range))?,
-            None => {}
+        let (source, destination) = self.port.as_ref().map_or((None, None), Port::ranges);
+        for (word, range) in [("sport", source), ("dport", destination)] {
+            if let Some(range) = range {
+                write!(f, " {word} {}", Ports(range))?;
+            }
         }
         match self.action {
+            RuleAction::Table(TABLE_LOCAL) => f.write_str(" lookup local")?,
             RuleAction::Table(table) => write!(f, " lookup {table}")?,
             RuleAction::Goto(target) => write!(f, " goto {target}")?,
             RuleAction::Nop => f.write_str(" nop")?,
+            RuleAction::Blackhole => f.write_str(" blackhole")?,
         }
         write!(f, " protocol {PROTOCOL}")
     }
@@ -222,6 +268,22 @@ impl Netlink {
         self.add_rule(&Rule::new(family, priority, RuleAction::Table(TABLE_LOCAL)))?;
         let fixed = [family.number(), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
         self.change(0, |flags| Message::new(RTM_DELRULE, flags, &fixed).with_u32(FRA_PRIORITY, 0))
+    }
+
+    /// Takes [`Self::move_local_rule`] back: the kernel's own rule first, then the one in its place.
+    pub fn restore_local_rule(&mut self, family: Family, priority: u32) -> io::Result<()> {
+        let fixed = [family.number(), 0, 0, 0, TABLE_LOCAL as u8, 0, 0, FR_ACT_TO_TBL, 0, 0, 0, 0];
+        let first = |flags| {
+            Message::new(RTM_NEWRULE, flags, &fixed)
+                .with_u32(FRA_PRIORITY, 0)
+                .with(FRA_PROTOCOL, &[PROTOCOL_KERNEL])
+                .with_u32(FRA_TABLE, TABLE_LOCAL)
+        };
+        match self.change(NLM_F_CREATE | NLM_F_EXCL, first) {
+            Err(e) if e.raw_os_error() != Some(libc::EEXIST) => return Err(e),
+            _ => {}
+        }
+        self.delete_rule(&Rule::new(family, priority, RuleAction::Table(TABLE_LOCAL)))
     }
 
     /// The rules that carry our protocol number.

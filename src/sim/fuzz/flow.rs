@@ -98,7 +98,7 @@ impl Run {
         let syn = peers[0].honest(Instant::ZERO, Flags::default(), 0, 64_240);
         peers[0].next = syn.end();
         let mut cx = Cx::new(Instant::ZERO, &mut told);
-        let flow = Flow::new(&mut cx, &Arc::new(settings), FlowId(1), tuple, &syn, plan);
+        let flow = Flow::new(&mut cx, &Arc::new(settings), FlowId(1), tuple, tuple.src.port(), &syn, plan);
         let mut run = Self { now: Instant::ZERO, flow, honest, mute, peers, socket, told };
         run.say(Leg::Client, syn);
         run.drain();

@@ -19,7 +19,7 @@ mod teardown;
 mod teardown_race;
 mod window;
 
-pub(crate) use bench::Proof;
+pub(crate) use bench::{Proof, seated};
 
 use crate::Single;
 

@@ -1,16 +1,19 @@
-//! Gateway mode: set up, run until a signal, stop, undo; in this order whatever happens in between.
+//! Gateway and sidecar: set up, run until a signal, stop, undo; in this order whatever happens in between.
 
 use std::io::{self, IsTerminal as _, Write as _};
+use std::ops::RangeInclusive;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::observer::Watch;
 use super::{Ended, Run};
+use crate::config::raw::Mode;
+use crate::config::units::PortRange;
 use crate::config::{Problem, Scaling, Settings};
 use crate::fault::Rules;
 use crate::report::{Style, status_line};
-use crate::setup::gateway::{Gateway, Request};
-use crate::setup::{self, plan::Plan};
+use crate::setup::plan::Plan;
+use crate::setup::{self, Interception, gateway, sidecar};
 use crate::time::Duration;
 
 /// The name of our device.
@@ -35,12 +38,26 @@ impl From<io::Error> for Error {
 
 /// The plan of the set-up, without doing it.
 pub fn dry_run(settings: &Settings) -> Result<Plan, setup::Error> {
-    setup::gateway::dry_run(&request(settings))
+    match settings.mode {
+        Mode::Sidecar => sidecar::dry_run(&sidecar_request(settings)),
+        Mode::Gateway | Mode::Exec => gateway::dry_run(&gateway_request(settings)),
+    }
 }
 
-fn request(settings: &Settings) -> Request {
-    Request {
-        ports: settings.ports.iter().map(|range| range.first..=range.last).collect(),
+fn set_up(settings: &Settings) -> Result<Interception, setup::Error> {
+    match settings.mode {
+        Mode::Sidecar => sidecar::up(&sidecar_request(settings)),
+        Mode::Gateway | Mode::Exec => gateway::up(&gateway_request(settings)),
+    }
+}
+
+fn range(ports: PortRange) -> RangeInclusive<u16> {
+    ports.first..=ports.last
+}
+
+fn gateway_request(settings: &Settings) -> gateway::Request {
+    gateway::Request {
+        ports: settings.ports.iter().copied().map(range).collect(),
         client_interface: settings.client_interface.clone(),
         server_interface: settings.server_interface.clone(),
         device: DEVICE.to_owned(),
@@ -48,8 +65,17 @@ fn request(settings: &Settings) -> Request {
     }
 }
 
+fn sidecar_request(settings: &Settings) -> sidecar::Request {
+    sidecar::Request {
+        ports: settings.ports.iter().copied().map(range).collect(),
+        inbound_ports: settings.inbound_ports.iter().copied().map(range).collect(),
+        source_ports: range(settings.source_ports),
+        device: DEVICE.to_owned(),
+    }
+}
+
 /// Intercepts until SIGTERM or SIGINT. SIGHUP asks `reload` for new rules.
-pub fn gateway(
+pub fn intercept(
     settings: &Settings,
     watch: Watch,
     live: bool,
@@ -59,17 +85,18 @@ pub fn gateway(
     let _guard = runtime.enter();
     // Before anything else: as process 1 of a container there is no default action for SIGTERM.
     let signals = Signals::listen()?;
-    let mut gateway = Gateway::up(&request(settings)).map_err(Error::Setup)?;
-    for note in &gateway.notes {
+    let mut interception = set_up(settings).map_err(Error::Setup)?;
+    for note in &interception.notes {
         tracing::warn!(note, "set-up");
     }
-    // Declared after the gateway, so that a panic ends the engine first and the set-up after it.
-    let run = Run::start(settings, watch, std::mem::take(&mut gateway.devices), None)?;
-    let ports: Vec<String> = settings.ports.iter().map(ToString::to_string).collect();
+    // Declared after the interception, so that a panic ends the engine first and the set-up after it.
+    let run = Run::start(settings, watch, std::mem::take(&mut interception.devices), None)?;
+    let ports: Vec<String> =
+        settings.ports.iter().chain(&settings.inbound_ports).map(ToString::to_string).collect();
     tracing::info!(seed = settings.rules.seed(), ports = ports.join(","), device = DEVICE, "ready");
     runtime.block_on(until_ended(&run, signals, settings.grace, live, reload));
     let ended = run.finish();
-    for error in gateway.down() {
+    for error in interception.down() {
         tracing::error!(error = error.what, "could not be undone");
     }
     Ok(ended)

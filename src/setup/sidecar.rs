@@ -1,0 +1,439 @@
+//! Sidecar mode: in the application's own network namespace, connections of the application to certain server ports take the
+//! way through our device, and leave by the same interfaces as before, with the same address and another source port: the
+//! kernel has the application's own port in use, and drops what it would have to forward for it. No packet filter and no
+//! setting below `/proc/sys` is needed: CAP_NET_ADMIN and `/dev/net/tun` are enough. If we are gone, our rules match a
+//! table that is empty, and connections are direct again.
+//!
+//! | place | packets | go |
+//! |---|---|---|
+//! | 8 | this host's own ICMP errors | into the device |
+//! | 9 | from the device | past the rules |
+//! | 10 | from a server port to a source port of ours | into the device |
+//! | 11 | from an inbound port of this host to a source port of ours | into the device |
+//! | 12 | from this host to a server port | into the device |
+//! | 13 | else from this host | past the rules |
+//! | 14 | ICMP | into the device, which takes errors about segments of ours and gives back all else |
+//! | 15 | of a connection from outside that was there before | past the rules |
+//! | 16 | to this host, to an inbound port | into the device |
+//! | 20 | | to this host: the kernel's own first rule, which has to ask after ours |
+//! | 21 | from an interface that did not forward before | nowhere |
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::ops::RangeInclusive;
+
+use super::connections::{Connection, connections};
+use super::interception::{Interception, TABLE, TABLE_OWN, check_ports, own_icmp, set_ipv4};
+use super::netlink::{Address, Family, Ipv4Setting, Link, Netlink, Port, Route, RouteKind, Rule, RuleAction};
+use super::plan::{Plan, Step};
+use super::{Error, ErrorKind, sysctl};
+
+/// Each connection that exists at the start costs a rule, which every packet is compared with.
+const MOST_BEFORE_US: usize = 256;
+
+const PREF_OWN_ICMP: u32 = 8;
+const PREF_BYPASS: u32 = 9;
+const PREF_TO_LEG: u32 = 10;
+const PREF_FROM_SERVICE: u32 = 11;
+const PREF_TO_SERVER: u32 = 12;
+const PREF_OWN_REST: u32 = 13;
+const PREF_ICMP: u32 = 14;
+const PREF_BEFORE_US: u32 = 15;
+const PREF_TO_SERVICE: u32 = 16;
+const PREF_END: u32 = 19;
+const PREF_LOCAL: u32 = 20;
+const PREF_NO_ROUTER: u32 = 21;
+
+const LOOPBACK_V4: (IpAddr, u8) = (IpAddr::V4(Ipv4Addr::new(127, 0, 0, 0)), 8);
+const LOOPBACK_V6: (IpAddr, u8) = (IpAddr::V6(Ipv6Addr::LOCALHOST), 128);
+const LINK_LOCAL_V6: (IpAddr, u8) = (IpAddr::V6(Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0)), 10);
+
+/// What to intercept.
+#[derive(Clone, Debug)]
+pub struct Request {
+    /// Server ports of the connections that this host opens, 1 to 65534.
+    pub ports: Vec<RangeInclusive<u16>>,
+    /// Ports of services on this host, 1 to 65534, whose connections from other hosts are taken.
+    pub inbound_ports: Vec<RangeInclusive<u16>>,
+    /// Where server legs come from, 1 to 65534; nothing else here may use these ports.
+    pub source_ports: RangeInclusive<u16>,
+    /// Name of our device.
+    pub device: String,
+}
+
+/// What of this network namespace matters for the plan.
+#[derive(Clone, Debug, Default)]
+struct Facts {
+    links: Vec<Link>,
+    addresses: Vec<Address>,
+    /// The main table.
+    routes: Vec<Route>,
+    ipv6: Ipv6,
+    /// Reverse path filtering is on for all interfaces, and so for ours too.
+    rp_filter: bool,
+    /// Ports that the kernel gives to connections, without those that are reserved.
+    given_out: Vec<RangeInclusive<u16>>,
+    connections: Vec<Connection>,
+    /// The kernel finds the socket of an arriving packet before its route (`tcp_early_demux`), and then forwards it nowhere.
+    early_demux: bool,
+}
+
+/// Whether IPv6 connections can take the way through our device.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+enum Ipv6 {
+    /// Nobody has an IPv6 address that leads anywhere.
+    #[default]
+    Off,
+    /// They can.
+    Ready,
+    /// They pass by, until these settings are made from outside.
+    PassesBy(Vec<&'static str>),
+}
+
+/// Puts the interception up: from here on packets wait in the device.
+pub fn up(request: &Request) -> Result<Interception, Error> {
+    let mut up =
+        Interception::up(|netlink| plan(request, netlink), &request.device, 1).map_err(in_compose)?;
+    // Connections from outside that were taken by the application while the rules came up.
+    let facts = Facts::gather(&mut Netlink::open()?)?;
+    let rules = facts.families().flat_map(|family| request.before_us(family, &facts));
+    up.applied.add(&rules.map(Step::Rule).collect::<Vec<_>>())?;
+    Ok(up)
+}
+
+/// What [`up`] would do, for `--dry-run`.
+pub fn dry_run(request: &Request) -> Result<Plan, Error> {
+    plan(request, &mut Netlink::open()?)
+}
+
+fn plan(request: &Request, netlink: &mut Netlink) -> Result<Plan, Error> {
+    request.plan(&Facts::gather(netlink)?)
+}
+
+/// The same failure; a hint that says what is missing here also says where a compose file has it.
+fn in_compose(error: Error) -> Error {
+    let line = match error.kind {
+        ErrorKind::Permission if error.what.contains("/dev/net/tun") => "devices: [\"/dev/net/tun\"]",
+        ErrorKind::Permission => "cap_add: [NET_ADMIN]",
+        ErrorKind::Unavailable if error.what.contains("/dev/net/tun") => "devices: [\"/dev/net/tun\"]",
+        ErrorKind::Unavailable if error.what.contains("already intercepts") => {
+            return error.hint(
+                "one sidecar takes all ports of its application: give the other one's to it in the compose file, such as \
+                 `command: run --mode sidecar --ports 5432,6379`",
+            );
+        }
+        _ => return error,
+    };
+    error.hint(format!("add `{line}` to this service in the compose file; outside of containers run as root"))
+}
+
+impl Facts {
+    fn gather(netlink: &mut Netlink) -> Result<Self, Error> {
+        let listed = |e| Error::from_io("cannot list interfaces, addresses and routes", &e);
+        let links = netlink.links().map_err(listed)?;
+        let (mut addresses, mut routes) = (Vec::new(), Vec::new());
+        for family in Family::ALL {
+            addresses.extend(netlink.addresses(family).map_err(listed)?);
+            routes.extend(netlink.main_routes(family).map_err(listed)?);
+        }
+        let leads_somewhere = |a: &Address| is_global(a.ip) && a.ip.is_ipv6();
+        let ipv6 = if addresses.iter().any(leads_somewhere) { ipv6(&links)? } else { Ipv6::Off };
+        let rp_filter = is("net/ipv4/conf/all/rp_filter", "0")? == Some(false);
+        let connections = connections()
+            .map_err(|e| Error::from_io("cannot list the connections of this network namespace", &e))?;
+        let off = |key| Ok::<_, Error>(is(key, "0")? == Some(true));
+        let early_demux = !off("net/ipv4/ip_early_demux")? && !off("net/ipv4/tcp_early_demux")?;
+        let given_out = given_out()?;
+        Ok(Self { links, addresses, routes, ipv6, rp_filter, given_out, connections, early_demux })
+    }
+}
+
+fn read(key: &str) -> Result<Option<String>, Error> {
+    sysctl::read(key).map_err(|e| Error::from_io(format_args!("cannot read {key}"), &e))
+}
+
+/// Whether a setting has this value; `None`: there is no such setting.
+fn is(key: &str, value: &str) -> Result<Option<bool>, Error> {
+    Ok(read(key)?.map(|found| found == value))
+}
+
+/// What IPv6 needs that only a setting below `/proc/sys` gives.
+fn ipv6(links: &[Link]) -> Result<Ipv6, Error> {
+    let mut missing = Vec::new();
+    // Docker switches IPv6 on for the interfaces that it makes, and for no others.
+    if is("net/ipv6/conf/default/disable_ipv6", "1")? == Some(true) {
+        missing.push("net.ipv6.conf.all.disable_ipv6: 0");
+    }
+    // Since Linux 6.17 each interface may forward by itself, which a new one learns from the default.
+    let mut each = is("net/ipv6/conf/default/force_forwarding", "1")? == Some(true);
+    for link in links.iter().filter(|l| !l.is_loopback() && l.is_up()) {
+        each &= is(&format!("net/ipv6/conf/{}/force_forwarding", link.name), "1")? == Some(true);
+    }
+    if !each && is("net/ipv6/conf/all/forwarding", "0")? != Some(false) {
+        missing.push("net.ipv6.conf.all.forwarding: 1");
+    }
+    Ok(if missing.is_empty() { Ipv6::Ready } else { Ipv6::PassesBy(missing) })
+}
+
+/// The ports that the kernel gives to connections.
+fn given_out() -> Result<Vec<RangeInclusive<u16>>, Error> {
+    let range = read("net/ipv4/ip_local_port_range")?.unwrap_or_default();
+    let mut ends = range.split_whitespace().filter_map(|word| word.parse::<u16>().ok());
+    let (Some(first), Some(last)) = (ends.next(), ends.next()) else { return Ok(Vec::new()) };
+    let reserved = read("net/ipv4/ip_local_reserved_ports")?.unwrap_or_default();
+    Ok(without_reserved(first..=last, &reserved))
+}
+
+/// What `ip_local_reserved_ports`, a list of ports and ranges, leaves of a range.
+fn without_reserved(range: RangeInclusive<u16>, reserved: &str) -> Vec<RangeInclusive<u16>> {
+    let mut left = vec![range];
+    for range in reserved.split(',') {
+        let (from, to) = range.split_once('-').unwrap_or((range, range));
+        let (Ok(from), Ok(to)) = (from.trim().parse::<u16>(), to.trim().parse::<u16>()) else { continue };
+        let cut = |range: RangeInclusive<u16>| {
+            let below = *range.start()..=(*range.end()).min(from.saturating_sub(1));
+            let above = (*range.start()).max(to.saturating_add(1))..=*range.end();
+            // A reserved port 0 or 65535 has no ports below or above it.
+            [(below, from > 0), (above, to < u16::MAX)]
+                .into_iter()
+                .filter(|(_, any)| *any)
+                .map(|(range, _)| range)
+        };
+        left = left.into_iter().flat_map(cut).filter(|range| !range.is_empty()).collect();
+    }
+    left
+}
+
+/// True for an address that is not of this host or this link alone.
+const fn is_global(ip: IpAddr) -> bool {
+    match ip {
+        IpAddr::V4(ip) => !ip.is_loopback() && !ip.is_unspecified(),
+        IpAddr::V6(ip) => {
+            !ip.is_loopback() && !ip.is_unspecified() && !ip.is_unicast_link_local() && !ip.is_multicast()
+        }
+    }
+}
+
+const fn family_of(ip: IpAddr) -> Family {
+    if ip.is_ipv4() { Family::V4 } else { Family::V6 }
+}
+
+impl Request {
+    fn plan(&self, facts: &Facts) -> Result<Plan, Error> {
+        self.check(facts)?;
+        let mut plan =
+            Plan { steps: vec![Step::Device { name: self.device.clone() }], notes: self.notes(facts) };
+        let outside: Vec<&Link> = self.outside(facts).collect();
+        let routers = outside.iter().map(|link| link.name.as_str()).chain([self.device.as_str()]);
+        plan.steps.extend(routers.map(|device| set_ipv4(device, Ipv4Setting::Forwarding, 1)));
+        // Packets of 127.0.0.1 and from this host's own addresses come out of our device.
+        for setting in [Ipv4Setting::RouteLocalnet, Ipv4Setting::AcceptLocal] {
+            plan.steps.push(set_ipv4(&self.device, setting, 1));
+        }
+        plan.steps.push(set_ipv4(&self.device, Ipv4Setting::RpFilter, 0));
+        for family in facts.families() {
+            plan.steps.extend(self.routes(family, facts));
+            plan.steps.push(Step::MoveLocalRule { family, priority: PREF_LOCAL });
+            plan.steps.extend(self.rules(family, facts).into_iter().map(Step::Rule));
+        }
+        Ok(plan)
+    }
+
+    fn check(&self, facts: &Facts) -> Result<(), Error> {
+        let wrong = |what: String, hint: String| Err(Error::new(ErrorKind::Config, what).hint(hint));
+        if self.ports.is_empty() && self.inbound_ports.is_empty() {
+            return wrong("no ports to intercept".to_owned(), "e.g. --ports 5432,8000-8099".to_owned());
+        }
+        check_ports(&self.ports)?;
+        check_ports(&self.inbound_ports)?;
+        check_ports(std::slice::from_ref(&self.source_ports))?;
+        let (first, last) = (*self.source_ports.start(), *self.source_ports.end());
+        let meets = |range: &&RangeInclusive<u16>| *range.start() <= last && *range.end() >= first;
+        if let Some(range) = facts.given_out.iter().find(meets) {
+            let (from, to) = (range.start(), range.end());
+            return wrong(
+                format!(
+                    "the source ports {first}-{last} are among those that connections get here ({from}-{to})"
+                ),
+                format!(
+                    "set intercept.source_ports to others, or add `sysctls: {{net.ipv4.ip_local_reserved_ports: {first}-{last}}}` \
+                     to this service in the compose file"
+                ),
+            );
+        }
+        Ok(())
+    }
+
+    /// The interfaces to the world.
+    fn outside<'a>(&'a self, facts: &'a Facts) -> impl Iterator<Item = &'a Link> {
+        facts.links.iter().filter(|l| !l.is_loopback() && l.is_up() && l.name != self.device)
+    }
+
+    /// The main table once more, but into our device, with the source address that each route would give. What the main table
+    /// does not reach, or refuses, it goes on to refuse.
+    fn routes(&self, family: Family, facts: &Facts) -> Vec<Step> {
+        let into = |to: Option<(IpAddr, u8)>, source, mss| Step::Route {
+            route: Route { to, source, mss, device: None, ..Route::default_by(family, 0, TABLE) },
+            device: Some(self.device.clone()),
+        };
+        let throw = |to: Option<(IpAddr, u8)>| Step::Route {
+            route: Route { to, device: None, kind: RouteKind::Throw, ..Route::default_by(family, 0, TABLE) },
+            device: None,
+        };
+        let mut steps = match family {
+            Family::V4 => vec![into(Some(LOOPBACK_V4), Some(Ipv4Addr::LOCALHOST.into()), None)],
+            // The kernel takes packets from and to ::1 by `lo` alone, and a link-local address belongs to one link.
+            Family::V6 => vec![throw(Some(LOOPBACK_V6)), throw(Some(LINK_LOCAL_V6))],
+        };
+        let whole = if family == Family::V4 { 32 } else { 128 };
+        for own in facts.addresses.iter().filter(|a| family_of(a.ip) == family && is_global(a.ip)) {
+            steps.push(into(Some((own.ip, whole)), Some(own.ip), None));
+            if !self.inbound_ports.is_empty() {
+                let to = Some((own.ip, whole));
+                let route = Route { to, device: None, ..Route::default_by(family, 0, TABLE_OWN) };
+                steps.push(Step::Route { route, device: Some(self.device.clone()) });
+            }
+        }
+        let mut seen = Vec::new();
+        for route in facts.routes.iter().filter(|r| r.family == family) {
+            let elsewhere =
+                route.to.is_none_or(|(to, prefix)| is_global(to) || (to.is_unspecified() && prefix > 0));
+            if !elsewhere || seen.contains(&route.to) {
+                continue;
+            }
+            seen.push(route.to);
+            steps.push(match route.kind {
+                RouteKind::Unicast => into(route.to, facts.source(route), facts.mss(route)),
+                _ => throw(route.to),
+            });
+        }
+        steps
+    }
+
+    /// The rules of one family, in the order in which they are put up: what brings packets to us comes last.
+    fn rules(&self, family: Family, facts: &Facts) -> Vec<Rule> {
+        let tcp = Some(libc::IPPROTO_TCP as u8);
+        let rule = |priority, action| Rule::new(family, priority, action);
+        let from = |device: &str, rule: Rule| Rule { from_device: Some(device.to_owned()), ..rule };
+        let divert = |priority| rule(priority, RuleAction::Table(TABLE));
+        let mut rules = vec![
+            rule(PREF_END, RuleAction::Nop),
+            from(&self.device, rule(PREF_BYPASS, RuleAction::Goto(PREF_END))),
+            from("lo", rule(PREF_OWN_REST, RuleAction::Goto(PREF_END))),
+        ];
+        if family == Family::V4 {
+            let closed = self.outside(facts).filter(|link| link.ipv4(Ipv4Setting::Forwarding) == 0);
+            rules.extend(closed.map(|link| from(&link.name, rule(PREF_NO_ROUTER, RuleAction::Blackhole))));
+        }
+        if family == Family::V6 || !facts.rp_filter {
+            rules.extend(own_icmp(family, PREF_OWN_ICMP));
+        }
+        // Neighbour discovery is ICMP as well, and would not survive the way.
+        if family == Family::V4 && !facts.rp_filter {
+            rules.push(Rule { ip_protocol: Some(family.icmp()), ..divert(PREF_ICMP) });
+        }
+        let answers =
+            |range: &RangeInclusive<u16>| Some(Port::Both(range.clone(), self.source_ports.clone()));
+        for range in &self.ports {
+            rules.push(Rule { ip_protocol: tcp, port: answers(range), ..divert(PREF_TO_LEG) });
+        }
+        for range in &self.inbound_ports {
+            let rule = Rule { ip_protocol: tcp, port: answers(range), ..divert(PREF_FROM_SERVICE) };
+            rules.push(from("lo", rule));
+        }
+        rules.extend(self.before_us(family, facts));
+        for range in &self.inbound_ports {
+            let port = Some(Port::Destination(range.clone()));
+            let own = rule(PREF_TO_SERVICE, RuleAction::Table(TABLE_OWN));
+            rules.push(Rule { ip_protocol: tcp, port, ..own });
+        }
+        for range in &self.ports {
+            let port = Some(Port::Destination(range.clone()));
+            rules.push(from("lo", Rule { ip_protocol: tcp, port, ..divert(PREF_TO_SERVER) }));
+        }
+        rules
+    }
+
+    /// Rules for the connections from outside that are there already: the kernel would drop their packets on the way into our
+    /// device, where it has found their sockets.
+    fn before_us(&self, family: Family, facts: &Facts) -> Vec<Rule> {
+        let tcp = Some(libc::IPPROTO_TCP as u8);
+        let mine = self.existing(facts).filter(|c| family_of(c.local.ip()) == family);
+        let rule = |Connection { local, peer, .. }: &Connection| Rule {
+            from: Some(peer.ip()),
+            ip_protocol: tcp,
+            port: Some(Port::Both(peer.port()..=peer.port(), local.port()..=local.port())),
+            ..Rule::new(family, PREF_BEFORE_US, RuleAction::Goto(PREF_END))
+        };
+        mine.take(MOST_BEFORE_US).map(rule).collect()
+    }
+
+    fn notes(&self, facts: &Facts) -> Vec<String> {
+        let mut notes = notes(facts, !self.ports.is_empty());
+        let existing = self.existing(facts).filter(|c| !c.is_over).count();
+        if existing > MOST_BEFORE_US {
+            notes.push(format!(
+                "of {existing} connections from outside only {MOST_BEFORE_US} will survive the start: add `sysctls: \
+                 {{net.ipv4.tcp_early_demux: 0}}` to this service in the compose file, and all do"
+            ));
+        }
+        notes
+    }
+
+    fn existing<'a>(&'a self, facts: &'a Facts) -> impl Iterator<Item = &'a Connection> {
+        let taken = |c: &&Connection| {
+            self.inbound_ports.iter().any(|range| range.contains(&c.local.port()))
+                && c.local.ip() != c.peer.ip()
+        };
+        facts.connections.iter().filter(|_| facts.early_demux).filter(taken)
+    }
+}
+
+impl Facts {
+    /// The families whose connections can be taken.
+    fn families(&self) -> impl Iterator<Item = Family> {
+        Family::ALL.into_iter().filter(|f| *f == Family::V4 || self.ipv6 == Ipv6::Ready)
+    }
+
+    /// The address that a connection by this route of the main table comes from.
+    fn source(&self, route: &Route) -> Option<IpAddr> {
+        let next = route.via.or_else(|| route.to.map(|(to, _)| to));
+        let mut of_device = self
+            .addresses
+            .iter()
+            .filter(|a| Some(a.device) == route.device && is_global(a.ip) && family_of(a.ip) == route.family);
+        let near = of_device.clone().find(|a| next.is_some_and(|next| a.reaches(next)));
+        route.source.or_else(|| near.or_else(|| of_device.next()).map(|a| a.ip))
+    }
+
+    /// The MSS that a connection by this route offers: our own device has the largest MTU there is.
+    fn mss(&self, route: &Route) -> Option<u32> {
+        let headers = if route.family == Family::V4 { 40 } else { 60 };
+        let link = self.links.iter().find(|l| Some(l.index) == route.device)?;
+        Some(route.mss.unwrap_or_else(|| link.mtu.saturating_sub(headers).min(u32::from(u16::MAX) - headers)))
+    }
+}
+
+/// `outbound`: connections of this host are taken.
+fn notes(facts: &Facts, outbound: bool) -> Vec<String> {
+    let mut notes = Vec::new();
+    if let Ipv6::PassesBy(missing) = &facts.ipv6 {
+        notes.push(format!(
+            "IPv6 connections pass by: add `sysctls: {{{}}}` to this service in the compose file",
+            missing.join(", ")
+        ));
+    }
+    if outbound && facts.addresses.iter().any(|a| a.ip == IpAddr::V6(Ipv6Addr::LOCALHOST)) {
+        notes.push("connections to ::1 pass by: let the application use 127.0.0.1, not localhost".to_owned());
+    }
+    if facts.rp_filter {
+        notes.push(
+            "net.ipv4.conf.all.rp_filter is on: the application does not learn of ICMP errors about its intercepted \
+             connections; set it per interface instead"
+                .to_owned(),
+        );
+    }
+    notes
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,186 @@
+use super::*;
+
+const ETH0: u32 = 2;
+
+fn ip(text: &str) -> IpAddr {
+    text.parse().expect("an address")
+}
+
+/// A container: one interface, a default route, IPv4 and IPv6.
+fn facts(ipv6: Ipv6) -> Facts {
+    let link = |index, name: &str, flags: i32| Link::for_test(index, name, flags as u32);
+    let address = |device, text, prefix| Address { device, ip: ip(text), prefix };
+    let route = |family, to: Option<(&str, u8)>, via: Option<&str>, kind| Route {
+        to: to.map(|(to, prefix)| (ip(to), prefix)),
+        via: via.map(ip),
+        kind,
+        ..Route::default_by(family, ETH0, Route::MAIN)
+    };
+    let unicast = RouteKind::Unicast;
+    Facts {
+        links: vec![
+            link(1, "lo", libc::IFF_UP | libc::IFF_LOOPBACK),
+            link(ETH0, "eth0", libc::IFF_UP),
+            link(4, "down0", 0),
+        ],
+        addresses: vec![
+            address(1, "127.0.0.1", 8),
+            address(ETH0, "172.18.0.3", 16),
+            address(1, "::1", 128),
+            address(ETH0, "fd18::3", 64),
+            address(ETH0, "fe80::3", 64),
+        ],
+        routes: vec![
+            route(Family::V4, None, Some("172.18.0.1"), unicast),
+            route(Family::V4, Some(("10.9.0.0", 16)), None, RouteKind::Unreachable),
+            route(Family::V4, Some(("172.18.0.0", 16)), None, unicast),
+            route(Family::V6, Some(("fd18::", 64)), None, unicast),
+            route(Family::V6, Some(("fe80::", 64)), None, unicast),
+            route(Family::V6, None, Some("fd18::1"), unicast),
+        ],
+        ipv6,
+        rp_filter: false,
+        given_out: vec![32_768..=60_999],
+        connections: Vec::new(),
+        early_demux: true,
+    }
+}
+
+fn request() -> Request {
+    Request {
+        ports: vec![5432..=5432, 8000..=8099],
+        inbound_ports: vec![],
+        source_ports: 61_000..=64_999,
+        device: "halfopen0".to_owned(),
+    }
+}
+
+fn lines(plan: &Plan) -> Vec<String> {
+    plan.to_string().lines().map(str::to_owned).collect()
+}
+
+#[test]
+fn the_plan_reads_as_commands() {
+    let plan = request().plan(&facts(Ipv6::Ready)).expect("a good request");
+    assert_eq!(plan.to_string(), include_str!("plan.txt"));
+}
+
+/// A connection from this peer to port 8080.
+fn from_outside(peer: &str) -> Connection {
+    let peer: std::net::SocketAddr = peer.parse().expect("an address");
+    let own = if peer.is_ipv4() { "172.18.0.3" } else { "fd18::3" };
+    Connection { local: std::net::SocketAddr::new(ip(own), 8080), peer, is_over: false }
+}
+
+#[test]
+fn connections_from_outside_are_taken_but_not_those_from_before() {
+    let request = Request { ports: vec![], inbound_ports: vec![8080..=8080], ..request() };
+    let connections = vec![
+        from_outside("172.18.0.9:50000"),
+        from_outside("[fd18::9]:50001"),
+        Connection { local: "172.18.0.3:9090".parse().expect("an address"), ..from_outside("172.18.0.9:1") },
+        Connection { peer: "172.18.0.3:50000".parse().expect("an address"), ..from_outside("172.18.0.9:1") },
+    ];
+    let facts = Facts { connections, ..facts(Ipv6::Ready) };
+    let told = lines(&request.plan(&facts).expect("a good request"));
+    let of_tcp: Vec<&str> = told.iter().map(String::as_str).filter(|line| line.contains("tcp")).collect();
+    assert_eq!(
+        of_tcp,
+        [
+            "ip -4 rule add pref 11 iif lo ipproto tcp sport 8080 dport 61000-64999 lookup 10400 protocol 104",
+            "ip -4 rule add pref 15 from 172.18.0.9 ipproto tcp sport 50000 dport 8080 goto 19 protocol 104",
+            "ip -4 rule add pref 16 ipproto tcp dport 8080 lookup 10401 protocol 104",
+            "ip -6 rule add pref 11 iif lo ipproto tcp sport 8080 dport 61000-64999 lookup 10400 protocol 104",
+            "ip -6 rule add pref 15 from fd18::9 ipproto tcp sport 50001 dport 8080 goto 19 protocol 104",
+            "ip -6 rule add pref 16 ipproto tcp dport 8080 lookup 10401 protocol 104",
+        ]
+    );
+    let own = told.iter().filter(|line| line.contains("table 10401"));
+    let own: Vec<&str> = own.map(|line| line.split(" protocol").next().unwrap_or_default()).collect();
+    assert_eq!(
+        own,
+        [
+            "ip -4 route replace 172.18.0.3/32 dev halfopen0 table 10401",
+            "ip -6 route replace fd18::3/128 dev halfopen0 table 10401",
+        ]
+    );
+    assert!(!told[0].contains("::1"), "nothing of this host is taken: {}", told[0]);
+    let facts = Facts { early_demux: false, ..facts };
+    let told = lines(&request.plan(&facts).expect("a good request"));
+    assert!(
+        told.iter().all(|line| !line.contains("pref 15")),
+        "they take the way through the device: {told:?}"
+    );
+}
+
+#[test]
+fn more_connections_from_before_than_rules_are_told() {
+    let request = Request { inbound_ports: vec![8080..=8080], ..request() };
+    let connections = (1..=300).map(|n| from_outside(&format!("172.18.0.9:{n}"))).collect();
+    let facts = Facts { connections, ..facts(Ipv6::Off) };
+    let plan = request.plan(&facts).expect("a good request");
+    assert_eq!(lines(&plan).iter().filter(|line| line.contains("pref 15")).count(), 256);
+    assert!(plan.notes.iter().any(|n| n.contains("of 300 connections") && n.contains("tcp_early_demux: 0")));
+}
+
+#[test]
+fn reserved_ports_are_not_given_out() {
+    let left = |reserved: &str| without_reserved(32_768..=60_999, reserved);
+    assert_eq!(left(""), [32_768..=60_999]);
+    assert_eq!(left("40000-40009,50000"), [32_768..=39_999, 40_010..=49_999, 50_001..=60_999]);
+    assert_eq!(left("1-65535"), []);
+    assert_eq!(left("60000-65535,32768"), [32_769..=59_999]);
+}
+
+#[test]
+fn ipv6_that_passes_by_is_told_with_what_to_add() {
+    let missing = vec!["net.ipv6.conf.all.disable_ipv6: 0", "net.ipv6.conf.all.forwarding: 1"];
+    let plan = request().plan(&facts(Ipv6::PassesBy(missing))).expect("a good request");
+    assert_eq!(
+        plan.notes[0],
+        "IPv6 connections pass by: add `sysctls: {net.ipv6.conf.all.disable_ipv6: 0, net.ipv6.conf.all.forwarding: 1}` \
+         to this service in the compose file"
+    );
+    assert!(lines(&plan).iter().all(|line| !line.starts_with("ip -6")), "{plan}");
+}
+
+#[test]
+fn reverse_path_filtering_of_all_interfaces_keeps_ipv4_errors_out_of_the_device() {
+    let facts = Facts { rp_filter: true, ..facts(Ipv6::Off) };
+    let plan = request().plan(&facts).expect("a good request");
+    assert!(!plan.to_string().contains("ipproto icmp"), "{plan}");
+    assert!(plan.notes.iter().any(|note| note.contains("all.rp_filter")), "{:?}", plan.notes);
+}
+
+#[test]
+fn impossible_requests_say_what_to_do() {
+    let fails = |request: Request, facts: &Facts| request.plan(facts).expect_err("impossible").to_string();
+    let container = facts(Ipv6::Off);
+    assert!(
+        fails(Request { ports: vec![], ..request() }, &container)
+            .starts_with("no ports to intercept\nhint: ")
+    );
+    let bad = Request { ports: vec![1..=65_535], ..request() };
+    assert!(fails(bad, &container).contains("cannot be intercepted\nhint: ports go from 1 to 65534"));
+    let greedy = Facts { given_out: vec![1024..=64_000], ..container };
+    assert_eq!(
+        fails(request(), &greedy),
+        "the source ports 61000-64999 are among those that connections get here (1024-64000)\n\
+         hint: set intercept.source_ports to others, or add `sysctls: {net.ipv4.ip_local_reserved_ports: 61000-64999}` \
+         to this service in the compose file"
+    );
+}
+
+#[test]
+fn what_is_missing_in_a_container_is_told_with_its_line_of_the_compose_file() {
+    let told = |kind, what: &str| in_compose(Error::new(kind, what).hint("old")).hint.unwrap_or_default();
+    for (kind, what, line) in [
+        (ErrorKind::Permission, "cannot create the TUN device halfopen0: EPERM", "`cap_add: [NET_ADMIN]`"),
+        (ErrorKind::Permission, "cannot open /dev/net/tun: EPERM", "`devices: [\"/dev/net/tun\"]`"),
+        (ErrorKind::Unavailable, "cannot open /dev/net/tun: ENOENT", "`devices: [\"/dev/net/tun\"]`"),
+        (ErrorKind::Unavailable, "another halfopen already intercepts", "`command: run --mode sidecar"),
+        (ErrorKind::Config, "no ports", "old"),
+    ] {
+        assert!(told(kind, what).contains(line), "{what}: {}", told(kind, what));
+    }
+}
