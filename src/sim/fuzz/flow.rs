@@ -13,7 +13,7 @@ use peer::{Peer, offer};
 use socket::Socket;
 
 use crate::cx::Cx;
-use crate::fault::{Circumstances, Engine, KINDS, Plan, Rule, Rules, Turns};
+use crate::fault::{Circumstances, Engine, Harm, KINDS, Plan, Rule, Rules, Turns};
 use crate::relay::{Caps, Flow, Output, Settings, Uplink};
 use crate::sim::world::client_tuple;
 use crate::tcp::{Config, Knobs, TxCaps};
@@ -82,18 +82,20 @@ impl Run {
     /// Which fault, IPv6 or not and whether the server is reached by a socket, what the SYN offers, what the SYN-ACK offers.
     fn new([fault, mode, client, server]: [u8; 4]) -> Self {
         let tuple = client_tuple(mode & 1 == 1);
-        let socket = (mode & 2 == 2).then(Socket::default);
+        let socket = mode & 2 == 2;
         let settings = Settings {
             tcp: Arc::new(Config { buffer: BUFFER, ..Config::default() }),
-            uplink: if socket.is_some() { Uplink::Socket } else { Uplink::Transparent },
+            uplink: if socket { Uplink::Socket } else { Uplink::Transparent },
             ..Settings::default()
         };
-        let (plan, mute) = plan(usize::from(fault), socket.is_some(), tuple);
+        let (plan, mute, harm) = plan(usize::from(fault), socket, tuple);
+        let intact = harm < Harm::Bytes;
+        let socket = socket.then(|| Socket { corrupted: !intact, ..Socket::default() });
         let mut told = Told::default();
         let honest = plan.is_empty();
         let mut peers = [
-            Peer::new(Leg::Client, offer(client, tuple), SeqNum(u32::MAX - 100)),
-            Peer::new(Leg::Server, offer(server, tuple), SeqNum(1000)),
+            Peer::new(Leg::Client, offer(client, tuple), SeqNum(u32::MAX - 100), intact),
+            Peer::new(Leg::Server, offer(server, tuple), SeqNum(1000), intact),
         ];
         let syn = peers[0].honest(Instant::ZERO, Flags::default(), 0, 64_240);
         peers[0].next = syn.end();
@@ -248,19 +250,21 @@ impl Run {
     }
 }
 
-/// No fault, or the example of one of the catalogue if it can be done there; and whether it may make our TCP mute.
-fn plan(fault: usize, socket: bool, tuple: Tuple) -> (Plan, bool) {
+/// No fault, or the example of one of the catalogue if it can be done there; whether it may make our TCP mute, and the most that it
+/// does to the applications.
+fn plan(fault: usize, socket: bool, tuple: Tuple) -> (Plan, bool, Harm) {
     let Some(kind) = (fault % (KINDS.len() + 1)).checked_sub(1).map(|n| KINDS[n]) else {
-        return (Plan::default(), false);
+        return (Plan::default(), false, Harm::Nothing);
     };
     let rule = kind.example.parse().and_then(Rule::build).expect("examples are right");
     let mut knobs = Knobs::default();
     let mute =
         [Leg::Client, Leg::Server].into_iter().any(|leg| rule.fault.turn(leg, &mut knobs) && knobs.mute);
+    let harm = rule.fault.harm();
     let engine = if socket { Engine::Exec } else { Engine::Tun };
     let plan = Rules::new(1, engine, vec![rule]).map_or_else(
         |_| Plan::default(),
         |r| r.plan(FlowId(1), tuple.src, tuple.dst, &Circumstances::default(), &mut Turns::default()),
     );
-    (plan, mute)
+    (plan, mute, harm)
 }
