@@ -64,6 +64,7 @@ fn every_command_explains_itself() {
         ("exec", &["exec", "--help"]),
         ("run", &["run", "--help"]),
         ("matrix", &["matrix", "--help"]),
+        ("ladder", &["ladder", "--help"]),
         ("faults", &["faults", "--help"]),
         ("presets", &["presets", "--help"]),
         ("config", &["config", "--help"]),

@@ -6,6 +6,7 @@ mod ending;
 mod exec;
 mod failure;
 mod faults;
+mod ladder;
 mod log;
 mod matrix;
 mod options;
@@ -40,6 +41,7 @@ enum Command {
     Exec(exec::Args),
     Run(run::Args),
     Matrix(Box<matrix::Args>),
+    Ladder(ladder::Args),
     Faults(faults::Args),
     Presets(presets::Args),
     #[command(subcommand)]
@@ -54,6 +56,7 @@ pub fn main() -> ExitCode {
         Command::Demo(args) => demo::demo(&args),
         Command::Exec(args) => exec::exec(&args),
         Command::Matrix(args) => matrix::matrix(&args),
+        Command::Ladder(args) => ladder::ladder(&args),
         Command::Run(args) => run::run(&args),
         Command::Faults(args) => faults::faults(&args),
         Command::Presets(args) => presets::presets(&args),
