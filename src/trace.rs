@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::time::{Duration, Instant};
 pub use crate::wire::SegmentNote;
 pub use read::NotAnEvent;
+pub(crate) use read::intern;
 
 mod read;
 

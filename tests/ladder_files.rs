@@ -4,10 +4,11 @@
 use std::path::PathBuf;
 use std::process::Command;
 
-use halfopen::fault::{Engine, Play, Rule, Rules};
+use halfopen::capture::{Capture, Reader};
+use halfopen::fault::{Engine, KINDS, Play, Rule, Rules};
 use halfopen::report::{Ladder, Style};
 use halfopen::sim::scene;
-use halfopen::trace::{FlowId, Record};
+use halfopen::trace::{Did, Event, FlowId, Record, SegmentNote};
 
 /// The events of a scene.
 fn perform(rule: &str, play: Play) -> Vec<Record> {
@@ -137,4 +138,127 @@ fn colour_is_for_terminals_and_the_width_that_is_asked_for_is_kept() {
     };
     assert!(run("CLICOLOR_FORCE", "1").contains('\u{1b}'));
     assert!(run("COLUMNS", "80").lines().all(|line| line.chars().count() <= 80));
+}
+
+/// The capture of these events, and what is read of it.
+fn captured(records: &[Record]) -> (Vec<u8>, Vec<Record>) {
+    let mut capture = Capture::new(1_700_000_000_000_000_000, 256 << 10, "halfopen test");
+    records.iter().for_each(|record| capture.record(record));
+    capture.end(records.last().unwrap().at, 0);
+    let bytes = capture.take();
+    let (mut reader, mut read) = (Reader::default(), Vec::new());
+    reader.feed(&bytes, &mut read).unwrap();
+    assert!(reader.finish(&mut read));
+    (bytes, read)
+}
+
+/// What of these events a capture carries, as far as a ladder shows it: segments, and what faults did to them.
+fn carried(records: &[Record]) -> Vec<Record> {
+    let as_one = |segment: &SegmentNote| SegmentNote { segs: 1, ..segment.clone() };
+    let carry = |event: &Event| {
+        Some(match event {
+            Event::FlowOpened { client, server, .. } => {
+                Event::FlowOpened { client: *client, server: *server, rules: Vec::new() }
+            }
+            Event::SegmentIn { segment } => Event::SegmentIn { segment: as_one(segment) },
+            Event::SegmentOut { segment } => Event::SegmentOut { segment: as_one(segment) },
+            Event::StateChanged { from, to } => Event::StateChanged { from: *from, to: *to },
+            Event::Fired { did: Did::Knob | Did::Release, .. } => return None,
+            Event::Fired { rule, fault, did, direction, segment } => Event::Fired {
+                rule: rule.clone(),
+                fault,
+                did: *did,
+                direction: *direction,
+                segment: segment.as_ref().map(as_one),
+            },
+            _ => return None,
+        })
+    };
+    records
+        .iter()
+        .filter_map(|record| Some(Record { event: carry(&record.event)?, ..record.clone() }))
+        .collect()
+}
+
+/// Faults of which a capture tells less, and why; [`Reader`] has it all.
+const TOLD_LESS: &[(&str, &str)] = &[
+    ("accept-first", "a segment that our TCP was made to send has its comment on the next FIN or RST"),
+    ("ack-storm", "the same"),
+    ("keepalive-swallow", "the same"),
+    ("simultaneous-open", "two things at one moment change places"),
+    ("duplicate", "our FIN moves our state with its packet, and not with the first of its data"),
+    ("fin-overtakes", "the same"),
+    ("rst-instead-of-fin", "our TCP's FIN left as an RST"),
+    ("rst-overtakes-tail", "the same"),
+    ("fin-drop", "what a fault made of a segment on the way in is not there"),
+    ("rst-blind", "an event between two segments has no packet"),
+    ("idle-timeout", "the other leg's end has nothing to send when it closes"),
+    ("keepalive-race", "the same"),
+    ("late-segment-rst", "the same"),
+    ("corrupt", "a checksum cannot be judged without the data"),
+    ("odd-flags", "reserved bits are cut off"),
+    ("reorder", "when a segment was put behind others is not there"),
+];
+
+#[test]
+fn a_capture_gives_the_ladder_of_the_events_as_far_as_it_carries_them() {
+    let mut wrong = String::new();
+    for kind in KINDS {
+        let records = perform(kind.scene.rule, kind.scene.play);
+        let draw = |records: &[Record]| Ladder::of(records).draw(&Style::default()).to_string();
+        let (expected, got) = (draw(&carried(&records)), draw(&captured(&records).1));
+        let less = TOLD_LESS.iter().any(|(name, _)| *name == kind.name);
+        if less == (expected == got) {
+            wrong.push_str(&format!(
+                "{}: {}\n{expected}{got}",
+                kind.name,
+                if less { "tells all" } else { "differs" }
+            ));
+        }
+        // Not less than every segment that came and left.
+        let segments = |records: &[Record]| {
+            let segment = |record: &Record| match &record.event {
+                Event::SegmentIn { segment } | Event::SegmentOut { segment } => {
+                    Some((record.leg, segment.seq, segment.ack, segment.len, segment.window))
+                }
+                _ => None,
+            };
+            records.iter().filter_map(segment).collect::<Vec<_>>()
+        };
+        assert_eq!(segments(&captured(&records).1), segments(&records), "{}", kind.name);
+    }
+    assert!(wrong.is_empty(), "{wrong}");
+}
+
+#[test]
+fn flows_are_drawn_from_a_capture_and_one_that_ends_too_early_is_told() {
+    let records = three_flows();
+    let addresses = |record: &Record| {
+        let mut record = record.clone();
+        if let Event::FlowOpened { client, .. } = &mut record.event {
+            client.set_port(40_000 + record.flow.0 as u16);
+        }
+        record
+    };
+    let records: Vec<Record> = records.iter().map(addresses).collect();
+    let (bytes, _) = captured(&records);
+    let file = File::of(&bytes);
+    let (code, third, stderr) = file.says(&["--flow", "3"]);
+    assert_eq!((code, &*stderr), (0, ""));
+    assert!(third.starts_with("flow 3: 10.0.0.1:40003") && third.contains("fin-drop; resent 3"), "{third}");
+    let (code, svg, _) = file.says(&["--format", "svg"]);
+    assert!(code == 0 && svg.starts_with("<svg ") && svg.contains("fin-drop drops it"), "{svg}");
+
+    let (code, stdout, stderr) = File::of(&bytes[..bytes.len() / 2]).says(&[]);
+    assert!(code == 1 && stdout.contains("flow 1: "), "{stdout}");
+    assert!(stderr.starts_with("halfopen: FILE: the last packet is cut off\n"), "{stderr}");
+    let mut foreign = bytes;
+    let name = foreign.windows(6).position(|w| w == b"client").unwrap();
+    foreign[name..name + 6].copy_from_slice(b"eth0\0\0");
+    let (code, stdout, stderr) = File::of(&foreign).says(&[]);
+    assert_eq!((code, &*stdout), (1, ""));
+    assert!(
+        stderr.contains("FILE: is no capture of halfopen: byte ") && stderr.contains("an interface"),
+        "{stderr}"
+    );
 }

@@ -14,14 +14,16 @@ use super::{Failure, paint};
 use crate::report::Ladders;
 use crate::trace::{FlowId, Record, Sink};
 
-/// Draw the ladders of an earlier run from its events: both legs, every
-/// segment, faults marked
+/// Draw the ladders of an earlier run from its events or its capture: both legs,
+/// every segment, faults marked
 ///
 /// Exit code: 1 if FILE cannot be read or ends too early (what is there is
 /// drawn), 2 if it has no flow N.
 #[derive(Debug, ClapArgs)]
 pub(super) struct Args {
-    /// What --events of the run has written
+    /// What --events or --pcap of the run has written. A capture tells less: no
+    /// outcomes, limits, ICMP errors and knobs, and the states of halfopen's own
+    /// ends are inferred from the segments
     #[arg(value_name = "FILE")]
     file: PathBuf,
 

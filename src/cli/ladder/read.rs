@@ -4,9 +4,12 @@ use std::fmt;
 use std::io::{self, BufRead, BufReader, Read};
 use std::path::Path;
 
+use crate::capture::Reader;
 use crate::cli::Failure;
 use crate::trace::{Record, Sink};
 
+/// Bytes of a capture that are read at a time.
+const PIECE: usize = 64 << 10;
 /// Longest line that is read, in bytes. The longest event is a flow with many rules.
 const LINE: usize = 64 << 10;
 
@@ -51,10 +54,25 @@ pub(super) fn read(mut file: impl Read, sink: &mut impl Sink) -> Result<Option<S
     match head[..] {
         [] => Err(Problem::new("is empty")),
         [0xa1, 0xb2, 0xc3 | 0x3c, 0xd4 | 0x4d] | [0xd4 | 0x4d, 0xc3 | 0x3c, 0xb2, 0xa1] => {
-            Err(Problem::new("is a pcap file, which has no legs and no faults"))
+            Err(Problem::new("is a pcap file, which has no legs and no faults; --pcap writes pcapng"))
         }
+        [0x0a, 0x0d, 0x0d, 0x0a] => capture(io::Cursor::new(head).chain(file), sink),
         _ if is_text => events(BufReader::new(io::Cursor::new(head).chain(file)), sink),
-        _ => Err(Problem::new("is not what --events of a run has written")),
+        _ => Err(Problem::new("is not what --events or --pcap of a run has written")),
+    }
+}
+
+fn capture(mut file: impl Read, sink: &mut impl Sink) -> Result<Option<String>, Problem> {
+    let (mut reader, mut piece) = (Reader::default(), vec![0; PIECE]);
+    loop {
+        match file.read(&mut piece) {
+            Ok(0) => return Ok((!reader.finish(sink)).then(|| "the last packet is cut off".to_owned())),
+            Ok(bytes) => reader
+                .feed(&piece[..bytes], sink)
+                .map_err(|foreign| Problem::new(format_args!("is no capture of halfopen: {foreign}")))?,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error.into()),
+        }
     }
 }
 
@@ -134,9 +152,19 @@ mod tests {
     fn other_files_are_refused() {
         for (bytes, expected) in [
             (&b""[..], "is empty"),
-            (&[0xd4, 0xc3, 0xb2, 0xa1, 2, 0], "is a pcap file, which has no legs and no faults"),
-            (&[0xa1, 0xb2, 0x3c, 0x4d, 0, 2], "is a pcap file, which has no legs and no faults"),
-            (&[0x1f, 0x8b, 8, 0], "is not what --events of a run has written"),
+            (
+                &[0xd4, 0xc3, 0xb2, 0xa1, 2, 0],
+                "is a pcap file, which has no legs and no faults; --pcap writes pcapng",
+            ),
+            (
+                &[0xa1, 0xb2, 0x3c, 0x4d, 0, 2],
+                "is a pcap file, which has no legs and no faults; --pcap writes pcapng",
+            ),
+            (
+                &[0x0a, 0x0d, 0x0d, 0x0a, 12, 0, 0, 0, 1, 2, 3, 4],
+                "is no capture of halfopen: byte 0: no pcapng file: the byte-order magic is missing",
+            ),
+            (&[0x1f, 0x8b, 8, 0], "is not what --events or --pcap of a run has written"),
         ] {
             assert_eq!(reads(bytes).1, expected);
         }
