@@ -90,6 +90,20 @@ impl serde::Serialize for Instant {
     }
 }
 
+impl<'de> serde::Deserialize<'de> for Instant {
+    /// Whole microseconds, of which JSON carries 285 years.
+    fn deserialize<D: serde::Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        let seconds = f64::deserialize(d)?;
+        let micros = (seconds * 1e6).round();
+        if !(0.0..u64::MAX as f64 / 1e3).contains(&micros) {
+            return Err(serde::de::Error::custom(format_args!(
+                "{seconds:?} s is no time since the start of a run"
+            )));
+        }
+        Ok(Self((micros as u64).saturating_mul(1_000)))
+    }
+}
+
 /// The earlier of two deadlines, either of which may be absent.
 #[must_use]
 pub fn earliest(a: Option<Instant>, b: Option<Instant>) -> Option<Instant> {

@@ -5,13 +5,20 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::time::{Duration, Instant};
 pub use crate::wire::SegmentNote;
+pub use read::NotAnEvent;
+pub(crate) use read::intern;
+
+mod read;
+
+/// A name out of a bounded set: one of the program's own, or one that was read ([`Record::from_json`]).
+type Name = &'static str;
 
 /// The number of a flow: 1 for the first, in the order of their first SYN.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct FlowId(pub u64);
 
 impl fmt::Display for FlowId {
@@ -21,7 +28,7 @@ impl fmt::Display for FlowId {
 }
 
 /// One side of a flow.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Leg {
     /// Towards the client.
@@ -60,7 +67,7 @@ impl Leg {
 }
 
 /// Which way bytes or segments travel through the proxy.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Direction {
     /// Client to server.
@@ -115,6 +122,21 @@ pub enum State {
 }
 
 impl State {
+    /// All of them, in the order of the RFC.
+    const ALL: [Self; 11] = [
+        Self::Closed,
+        Self::Listen,
+        Self::SynSent,
+        Self::SynReceived,
+        Self::Established,
+        Self::FinWait1,
+        Self::FinWait2,
+        Self::CloseWait,
+        Self::Closing,
+        Self::LastAck,
+        Self::TimeWait,
+    ];
+
     /// The RFC's spelling, e.g. `SYN-RECEIVED`.
     #[must_use]
     pub const fn name(self) -> &'static str {
@@ -147,7 +169,7 @@ impl Serialize for State {
 }
 
 /// Why bytes or a control bit were sent again.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Resend {
     /// The retransmission timer ran out (RFC 6298).
@@ -165,13 +187,13 @@ pub enum Resend {
 }
 
 /// What a fault did to a segment or a flow.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Did {
     /// Suppressed the segment.
     Drop,
     /// Held the segment for this long.
-    Hold(#[serde(serialize_with = "seconds")] Duration),
+    Hold(#[serde(serialize_with = "seconds", deserialize_with = "read::seconds")] Duration),
     /// Held the segment until this many later ones have passed, or for some time at the most.
     Behind(u8),
     /// Sent this many extra copies.
@@ -191,7 +213,7 @@ fn seconds<S: serde::Serializer>(time: &Duration, s: S) -> Result<S::Ok, S::Erro
 }
 
 /// How a flow ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Outcome {
     /// Connected, and closed in both directions.
@@ -227,7 +249,7 @@ impl Outcome {
 }
 
 /// One thing that happened.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "kebab-case")]
 pub enum Event {
     /// A first SYN arrived; `rules` are the names of the rules that match this flow.
@@ -289,7 +311,8 @@ pub enum Event {
         /// The rule's name.
         rule: Arc<str>,
         /// The fault's name.
-        fault: &'static str,
+        #[serde(deserialize_with = "read::name")]
+        fault: Name,
         /// What it did.
         did: Did,
         /// Direction of the segment or effect.
@@ -310,25 +333,27 @@ pub enum Event {
     /// The kernel's connect for this leg ended (exec mode); `error` is its errno name.
     Dialled {
         /// Errno name, absent on success.
-        #[serde(skip_serializing_if = "Option::is_none")]
-        error: Option<&'static str>,
+        #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "read::optional_name")]
+        error: Option<Name>,
     },
     /// An unacceptable segment was answered with an ACK (RFC 5961).
     ChallengeAck,
     /// A packet or segment was discarded.
     Discarded {
         /// Why.
-        reason: &'static str,
+        #[serde(deserialize_with = "read::name")]
+        reason: Name,
     },
     /// A limit was hit; `limit` is its config key.
     LimitHit {
         /// Config key of the limit.
-        limit: &'static str,
+        #[serde(deserialize_with = "read::name")]
+        limit: Name,
     },
 }
 
 /// An event with its place and time.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Record {
     /// When.
     pub at: Instant,

@@ -65,6 +65,7 @@ fn every_command_explains_itself() {
         ("run", &["run", "--help"]),
         ("matrix", &["matrix", "--help"]),
         ("report", &["report", "--help"]),
+        ("ladder", &["ladder", "--help"]),
         ("faults", &["faults", "--help"]),
         ("presets", &["presets", "--help"]),
         ("config", &["config", "--help"]),

@@ -3,9 +3,12 @@
 
 use std::sync::Arc;
 
+use halfopen::fault::{Engine, Play, Rule, Rules};
 use halfopen::report::{Ladder, Ladders, Style};
+use halfopen::sim::scene;
 use halfopen::time::{Duration, Instant};
 use halfopen::trace::{Did, Direction, Event, FlowId, Leg, Outcome, Record, Resend, Sink as _, State};
+use unicode_width::UnicodeWidthStr as _;
 
 mod golden;
 
@@ -235,4 +238,84 @@ fn only_the_first_flows_of_a_run_have_ladders_and_the_rest_is_counted() {
     assert_eq!(ladders.iter().count(), halfopen::report::ladder::FLOWS);
     let text = ladders.draw(&Style::default()).to_string();
     assert!(text.ends_with("3 more flows have no ladder; only the first 16 are drawn\n"), "{text}");
+}
+
+#[test]
+fn every_line_has_eighty_columns_whatever_rules_are_called() {
+    // Wide characters, a picture of two columns, combining marks, a terminal's orders, and far too much of all.
+    for name in
+        ["遅延".repeat(60), "☺\u{fe0f}".repeat(60), "e\u{301}".repeat(300), "\u{1b}[31m\n\u{202e}".repeat(90)]
+    {
+        let mut script = Script::open(&[&name, "fin-drop"]);
+        script.handshake();
+        let fin = "F. 9001:9001(0) ack 5001 win 509";
+        script.from(SERVER, fin).fired(SERVER, Direction::Downstream, &name, Did::Drop, fin);
+        script.fired(CLIENT, Direction::Upstream, &name, Did::Knob, "");
+        for width in [Style::NARROWEST, 80, 100] {
+            let drawn = script.draw(Style { width, explain: true, ..Style::default() });
+            for line in drawn.lines() {
+                assert!(line.width() <= width && !line.contains(char::is_control), "{width}: {line:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_ladder_stays_small_whatever_the_events_are() {
+    let mut script = Script::open(&[]);
+    script.handshake();
+    for _ in 0..20_000 {
+        script.fired(CLIENT, Direction::Downstream, "rule", Did::Inject, "");
+        script.fired(SERVER, Direction::Upstream, "rule", Did::Rewrite, ". 1:1(0) ack 1 win 1");
+        script.fired(SERVER, Direction::Upstream, "rule", Did::Duplicate(3), ". 1:1(0) ack 1 win 1");
+    }
+    script.to(CLIENT, ". 7001:7001(0) ack 1001 win 1").to(SERVER, "F. 5001:5000(4294967295) ack 1 win 1");
+    let drawn = script.draw(Style::default());
+    assert!(drawn.len() < 20_000, "{} bytes", drawn.len());
+}
+
+/// The flow of each fault below, in both formats that others draw.
+#[test]
+fn flows_are_drawn_for_other_programs_too() {
+    for (name, rule) in [
+        ("none", ""),
+        ("fin-drop", "fin-drop direction=downstream"),
+        ("syn-ack-delay", "syn-ack-delay delay=1.2s"),
+    ] {
+        let rules = (!rule.is_empty()).then(|| Rule::build(rule.parse().unwrap()).unwrap());
+        let rules = Rules::new(42, Engine::Tun, rules.into_iter().collect()).unwrap();
+        let mut ladders = Ladders::default();
+        let records = scene::perform(rules, Play::Talk).unwrap();
+        records.into_iter().for_each(|record| ladders.record(record));
+        golden::check(&format!("ladder/mermaid/{name}.mmd"), &ladders.mermaid());
+        golden::check(&format!("ladder/svg/{name}.svg"), &ladders.svg());
+    }
+}
+
+#[test]
+fn folds_limits_and_foreign_names_are_drawn_for_other_programs() {
+    let mut ladders = Ladders::default();
+    let mut script = Script::open(&["<b>&amp;", "a;b %%{init}%%"]);
+    script.handshake();
+    for n in 0..100 {
+        let (at, end) = (9001 + n * 1000, 9001 + (n + 1) * 1000);
+        script.from(SERVER, &format!(". {at}:{end}(1000) ack 5001 win 509"));
+    }
+    script.fired(CLIENT, Direction::Upstream, "<b>&amp;", Did::Knob, "");
+    let reset = "R. 7001:7001(0) ack 1001 win 0";
+    script.fired(CLIENT, Direction::Downstream, "a;b %%{init}%%", Did::Inject, "").to(CLIENT, reset);
+    script.closed(Outcome::Reset);
+    let open = script.records[0].clone();
+    script.records.iter().for_each(|record| ladders.record(record.clone()));
+    for flow in 2..=halfopen::report::ladder::FLOWS as u64 + 3 {
+        ladders.record(Record { flow: FlowId(flow), ..open.clone() });
+    }
+    let (mermaid, svg) = (ladders.mermaid(), ladders.svg());
+    for drawn in [&mermaid, &svg] {
+        assert!(drawn.contains("…") && drawn.contains("91 segments"), "{drawn}");
+        assert!(drawn.contains("3 more flows have no ladder") && !drawn.contains("<b>"), "{drawn}");
+    }
+    assert!(!mermaid.contains("%%") && !mermaid.contains(';'.to_string().repeat(2).as_str()));
+    golden::check("ladder/mermaid/folded.mmd", &mermaid);
+    golden::check("ladder/svg/folded.svg", &svg);
 }

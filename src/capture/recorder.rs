@@ -6,8 +6,9 @@ use std::net::{IpAddr, SocketAddr};
 
 use bytes::Bytes;
 
+use super::comment::said;
 use super::pcapng::{self, Packet};
-use crate::time::{Duration, Instant};
+use crate::time::Instant;
 use crate::trace::{Did, Event, FlowId, Leg, Record, SegmentNote};
 use crate::wire::{ChecksumMode, Flags, Payload, Segment, Tuple};
 
@@ -186,14 +187,19 @@ impl Capture {
 
     fn comments_for(&mut self, flow: FlowId, leg: Leg, segment: &SegmentNote) -> Vec<String> {
         let Some(addresses) = self.flows.get_mut(&flow) else { return Vec::new() };
+        let mut was_held = false;
         let is_meant = |(of, comment): &mut (Leg, Comment)| {
-            *of == leg
+            let meant = *of == leg
                 && match (&comment.about, comment.did) {
                     // What was rewritten is the next that leaves.
                     (Some(_), Did::Rewrite) => true,
+                    // Of several equal ones that are held, each has a comment of its own.
+                    (Some(about), Did::Hold(_) | Did::Behind(_)) => !was_held && is_same(about, segment),
                     (Some(about), _) => is_same(about, segment),
                     (None, _) => segment.flags.any(Flags::FIN | Flags::RST),
-                }
+                };
+            was_held |= meant && matches!(comment.did, Did::Hold(_) | Did::Behind(_));
+            meant
         };
         addresses.comments.extract_if(.., is_meant).map(|(_, comment)| comment.text).collect()
     }
@@ -254,24 +260,6 @@ fn on_the_wire(tuple: Tuple, note: &SegmentNote) -> (Vec<u8>, u32) {
     let mut bytes = head.to_vec();
     bytes.extend_from_slice(&note.data);
     (bytes, len)
-}
-
-fn said(rule: &str, fault: &str, did: Did) -> String {
-    let deed = match did {
-        Did::Drop => "suppressed".to_owned(),
-        Did::Hold(time) => format!("held for {}", seconds(time)),
-        Did::Behind(segments) => format!("put behind {segments} later ones"),
-        Did::Duplicate(copies) => format!("followed by {copies} more"),
-        Did::Rewrite => "rewritten".to_owned(),
-        Did::Inject => "injected".to_owned(),
-        Did::Knob => "turned a knob".to_owned(),
-        Did::Release => "gave a knob back".to_owned(),
-    };
-    if rule == fault { format!("{fault}: {deed}") } else { format!("{fault}: {deed} (rule {rule})") }
-}
-
-fn seconds(time: Duration) -> String {
-    format!("{:.3} s", time.as_secs_f64())
 }
 
 #[cfg(test)]

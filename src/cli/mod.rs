@@ -6,6 +6,7 @@ mod ending;
 mod exec;
 mod failure;
 mod faults;
+mod ladder;
 mod log;
 mod matrix;
 mod options;
@@ -42,6 +43,7 @@ enum Command {
     Run(run::Args),
     Report(report::Args),
     Matrix(Box<matrix::Args>),
+    Ladder(ladder::Args),
     Faults(faults::Args),
     Presets(presets::Args),
     #[command(subcommand)]
@@ -56,6 +58,7 @@ pub fn main() -> ExitCode {
         Command::Demo(args) => demo::demo(&args),
         Command::Exec(args) => exec::exec(&args),
         Command::Matrix(args) => matrix::matrix(&args),
+        Command::Ladder(args) => ladder::ladder(&args),
         Command::Run(args) => run::run(&args),
         Command::Report(args) => report::report(&args),
         Command::Faults(args) => faults::faults(&args),

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use unicode_width::{UnicodeWidthChar as _, UnicodeWidthStr as _};
+use unicode_width::UnicodeWidthStr as _;
 
 use crate::time::Duration;
 
@@ -61,8 +61,8 @@ impl Default for Style {
 }
 
 impl Style {
-    /// Below this many columns nothing is legible.
-    pub const NARROWEST: usize = 60;
+    /// With fewer columns the states of the two ends of a leg would run into each other.
+    pub const NARROWEST: usize = 68;
 
     /// The columns that are drawn on.
     #[must_use]
@@ -91,14 +91,14 @@ impl Style {
         }
         let ellipsis = self.glyph("…", "~");
         let mut out = String::new();
-        let mut room = columns.saturating_sub(1);
+        let room = columns.saturating_sub(1);
         for c in text.chars() {
-            let width = c.width().unwrap_or(0);
-            if width > room {
+            out.push(c);
+            // Not the sum of the characters: some are wider together.
+            if out.width() > room {
+                out.pop();
                 break;
             }
-            room -= width;
-            out.push(c);
         }
         if columns > 0 {
             out.push_str(ellipsis);
@@ -232,6 +232,8 @@ mod tests {
         assert_eq!(style.cut("規則規則", 8), "規則規則");
         assert_eq!(style.cut("規則規則", 6), "規則…");
         assert_eq!(style.cut("規則規則", 0), "");
+        // A text symbol that a selector makes a picture of two columns.
+        assert_eq!(style.cut("☺\u{fe0f}☺\u{fe0f}☺\u{fe0f}", 4).width(), 4);
     }
 
     #[test]

@@ -9,7 +9,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use bytes::Bytes;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::options::{Options, SackBlock, Timestamps};
 use super::segment::{Flags, IpMeta, Segment};
@@ -64,6 +64,12 @@ impl From<&Segment> for SegmentNote {
 impl Serialize for SegmentNote {
     fn serialize<S: serde::Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
         s.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for SegmentNote {
+    fn deserialize<D: serde::Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        String::deserialize(d)?.parse().map_err(serde::de::Error::custom)
     }
 }
 

@@ -54,6 +54,17 @@ pub(crate) fn wireshark_reads_the_capture() {
         !said("frame.interface_name == \"client\" && tcp.len > 1460").is_empty(),
         "super-segments are whole"
     );
+    its_ladder_is_a_picture_that_others_read(&file);
+}
+
+fn its_ladder_is_a_picture_that_others_read(file: &Path) {
+    let mut ladder = Command::new(env!("CARGO_BIN_EXE_halfopen"));
+    let svg = run(ladder.arg("ladder").arg(file).args(["--flow", "2", "--format", "svg"]));
+    assert!(svg.contains("syn-drop drops it") && svg.contains("fin-drop drops it"), "{svg}");
+    let picture = file.with_extension("svg");
+    std::fs::write(&picture, svg).expect("a temporary file");
+    let parse = "import sys, xml.dom.minidom as x; print(x.parse(sys.argv[1]).documentElement.tagName)";
+    assert_eq!(run(Command::new("python3").args(["-c", parse]).arg(&picture)), "svg\n");
 }
 
 fn run(command: &mut Command) -> String {

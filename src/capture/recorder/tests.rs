@@ -1,6 +1,7 @@
 use std::sync::Arc;
 
 use super::*;
+use crate::time::Duration;
 use crate::trace::Direction;
 use crate::wire::{Packet as Parsed, SeqNum, VnetHdr};
 

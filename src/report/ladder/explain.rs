@@ -1,9 +1,9 @@
 //! A sentence to each step, as a textbook would have it. It says what the segment at hand shows and nothing that the
 //! events do not tell.
 
-use super::draw::brief_seconds;
 use super::rows::{Arrow, Fate, Way};
 use super::track::Meaning;
+use super::words::brief_seconds;
 use crate::trace::{Did, Leg, State};
 
 /// The explanation of this arrow, if it is worth one.

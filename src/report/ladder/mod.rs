@@ -14,8 +14,11 @@
 
 mod draw;
 mod explain;
+mod mermaid;
 mod rows;
+mod svg;
 mod track;
+mod words;
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -33,8 +36,10 @@ use crate::wire::Flags;
 pub const FLOWS: usize = 16;
 /// How long after a change of state its segment may leave.
 const SENDING: Duration = Duration::from_millis(1);
-/// Most held segments that a ladder waits for.
+/// Most held segments that a ladder waits for, and most faults that it names beside an arrow.
 const HELD: usize = 64;
+/// Characters of a name that are drawn, and kept.
+const NAME: usize = 200;
 
 /// The ladder of one flow.
 #[derive(Debug)]
@@ -119,7 +124,7 @@ impl Ladder {
         self.settle(at);
         match (event, leg) {
             (Event::FlowOpened { client, server, rules }, _) => {
-                self.opened = Some((*client, *server, rules.clone()));
+                self.opened = Some((*client, *server, rules.iter().take(HELD).map(printable).collect()));
             }
             (Event::SegmentIn { segment }, Some(leg)) => {
                 self.segment(at, leg, Way::In, segment, Fate::Passed)
@@ -131,7 +136,7 @@ impl Ladder {
             (Event::Resent { why, .. }, Some(leg)) => self.resent[leg as usize] = Some(*why),
             (Event::Fired { rule, did, direction, segment, .. }, _) => {
                 let leg = leg.unwrap_or_else(|| direction.enters());
-                let mark = Mark { rule: rule.clone(), did: *did };
+                let mark = Mark { rule: printable(rule), did: *did };
                 self.fired(at, leg, way(leg, *direction), mark, segment.as_ref());
             }
             (Event::FlowClosed { outcome, upstream_bytes, downstream_bytes }, _) => {
@@ -167,7 +172,7 @@ impl Ladder {
         let (seg, meaning, mut again) = track.observe(at, way == Way::In, note, delivered);
         let peer = track.peer_state();
         if let Some(mark) = self.maker(leg, way, note, again.is_some()) {
-            self.marks[leg as usize].push(mark);
+            self.mark(leg, mark);
             again = None;
         }
         let held = self.held.iter().position(|(l, w, n, _)| (*l, *w) == (leg, way) && n == note);
@@ -233,7 +238,7 @@ impl Ladder {
         let Some(note) = segment else {
             if mark.did == Did::Inject && self.legs[leg as usize].has_begun() {
                 // The segment that it makes comes next. (A kernel socket has none to show.)
-                return self.marks[leg as usize].push(mark);
+                return self.mark(leg, mark);
             }
             let text = format!("{} {}", mark.rule, mark.does());
             return self.note(at, Some(leg), Role::Fault, text);
@@ -254,15 +259,25 @@ impl Ladder {
         if let Some(arrow) = self.rows.recent(at_relative, leg, way, note) {
             // The arrow was drawn before its fate was known.
             arrow.fate = fate;
-            arrow.marks.push(mark);
+            if arrow.marks.len() < HELD {
+                arrow.marks.push(mark);
+            }
         } else {
-            self.marks[leg as usize].push(mark);
+            self.mark(leg, mark);
             if fate != Fate::Passed {
                 self.segment(at, leg, way, note, fate);
             }
         }
         if fate == Fate::Held && self.held.len() < HELD {
             self.held.push_back((leg, way, note.clone(), at));
+        }
+    }
+
+    /// Marks the next segment.
+    fn mark(&mut self, leg: Leg, mark: Mark) {
+        let marks = &mut self.marks[leg as usize];
+        if marks.len() < HELD {
+            marks.push(mark);
         }
     }
 
@@ -331,10 +346,12 @@ fn describe(event: &Event) -> Option<String> {
         Event::Icmp { kind, code, sent: true } => format!("ICMP {kind}/{code} sent to the client"),
         Event::Icmp { kind, code, sent: false } => format!("ICMP {kind}/{code} from the network"),
         Event::Dialled { error: None } => "the kernel's connect() is done".to_owned(),
-        Event::Dialled { error: Some(error) } => format!("the kernel's connect(): {error}"),
+        Event::Dialled { error: Some(error) } => {
+            format!("the kernel's connect(): {}", printable(&Arc::from(*error)))
+        }
         Event::ChallengeAck => "answered by a challenge ACK (RFC 5961)".to_owned(),
-        Event::Discarded { reason } => format!("discarded: {reason}"),
-        Event::LimitHit { limit } => format!("limit reached: {limit}"),
+        Event::Discarded { reason } => format!("discarded: {}", printable(&Arc::from(*reason))),
+        Event::LimitHit { limit } => format!("limit reached: {}", printable(&Arc::from(*limit))),
         Event::SourcePort { port } => format!("the server sees port {port}"),
         _ => return None,
     })
@@ -347,15 +364,32 @@ const fn way(leg: Leg, direction: Direction) -> Way {
     }
 }
 
-/// The ladders of the first flows of a run.
+/// A name as it can stand in a line: whoever wrote the events may have had a line break or a terminal's orders in it.
+fn printable(name: &Arc<str>) -> Arc<str> {
+    let harmless =
+        |c: char| !c.is_control() && !matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    if name.len() <= NAME && name.chars().all(harmless) {
+        return name.clone();
+    }
+    name.chars().take(NAME).map(|c| if harmless(c) { c } else { '\u{fffd}' }).collect::<String>().into()
+}
+
+/// The ladders of the first flows of a run, or that of one flow.
 #[derive(Debug, Default)]
 pub struct Ladders {
     flows: VecDeque<Ladder>,
     /// Flows without a ladder.
     untold: u64,
+    only: Option<FlowId>,
 }
 
 impl Ladders {
+    /// The ladder of this flow and no other, from the first event that is seen of it.
+    #[must_use]
+    pub fn only(flow: FlowId) -> Self {
+        Self { only: Some(flow), ..Self::default() }
+    }
+
     /// The ladders, by flow number.
     pub fn iter(&self) -> impl Iterator<Item = &Ladder> {
         self.flows.iter()
@@ -369,11 +403,27 @@ impl Ladders {
             text.0.extend(ladder.draw(style).0);
             text.0.push(crate::report::Line::default());
         }
-        if self.untold > 0 {
-            let line = format!("{} more flows have no ladder; only the first {FLOWS} are drawn", self.untold);
-            text.0.push(crate::report::Line::of(Role::Dim, line));
+        if let Some(remark) = self.remark() {
+            text.0.push(crate::report::Line::of(Role::Dim, remark));
         }
         text
+    }
+
+    /// All ladders as a Mermaid sequence diagram.
+    #[must_use]
+    pub fn mermaid(&self) -> String {
+        mermaid::draw(self.flows.iter(), self.remark().as_deref())
+    }
+
+    /// All ladders as one SVG, without script and without references.
+    #[must_use]
+    pub fn svg(&self) -> String {
+        svg::draw(self.flows.iter(), self.remark().as_deref())
+    }
+
+    fn remark(&self) -> Option<String> {
+        let untold = self.untold;
+        (untold > 0).then(|| format!("{untold} more flows have no ladder; only the first {FLOWS} are drawn"))
     }
 }
 
@@ -381,7 +431,10 @@ impl Sink for Ladders {
     fn record(&mut self, record: Record) {
         if let Some(ladder) = self.flows.iter_mut().find(|ladder| ladder.flow == record.flow) {
             ladder.record(&record);
-        } else if matches!(record.event, Event::FlowOpened { .. }) {
+        } else if self
+            .only
+            .map_or(matches!(record.event, Event::FlowOpened { .. }), |only| only == record.flow)
+        {
             if self.flows.len() == FLOWS {
                 self.untold += 1;
                 return;

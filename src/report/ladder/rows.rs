@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use super::draw::brief_seconds;
 use super::track::{Again, Meaning, Seg};
+use super::words::brief_seconds;
 use crate::report::text::Role;
 use crate::time::Duration;
 use crate::trace::{Did, Leg, Resend, SegmentNote, State};
@@ -74,6 +74,16 @@ pub(super) struct Arrow {
 }
 
 impl Arrow {
+    /// True if a fault has made it.
+    pub(super) fn is_injected(&self) -> bool {
+        self.marks.iter().any(|mark| mark.did == Did::Inject)
+    }
+
+    /// True if it goes from left to right.
+    pub(super) fn is_rightwards(&self) -> bool {
+        (self.leg == Leg::Client) == (self.way == Way::In)
+    }
+
     /// True if many of these in a row can be folded into one line.
     fn is_bulk(&self) -> bool {
         matches!(self.meaning, Meaning::Data | Meaning::Ack | Meaning::FirstAck)

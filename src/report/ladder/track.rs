@@ -219,7 +219,7 @@ fn meaning(me: &End, other: &End, note: &SegmentNote) -> Meaning {
 fn repeats(me: &mut End, at: Instant, note: &SegmentNote) -> Option<Again> {
     let control = u32::from(note.flags.has(Flags::SYN)) + u32::from(note.flags.has(Flags::FIN));
     let end = note.seq + note.len + control;
-    if note.len + control == 0 || note.flags.has(Flags::RST) {
+    if (note.len, control) == (0, 0) || note.flags.has(Flags::RST) {
         return None;
     }
     let since = at.since(std::mem::replace(&mut me.last_sent, at));

@@ -90,7 +90,7 @@ impl Run {
         };
         let (plan, mute, harm) = plan(usize::from(fault), socket, tuple);
         let intact = harm < Harm::Bytes;
-        let socket = socket.then(|| Socket { corrupted: !intact, ..Socket::default() });
+        let socket = socket.then(|| Socket::new(intact));
         let mut told = Told::default();
         let honest = plan.is_empty();
         let mut peers = [

@@ -28,11 +28,15 @@ pub(super) struct Socket {
     shut: bool,
     /// The flow asked whether the server lives.
     asked: bool,
-    /// A fault may change bytes.
-    pub(super) corrupted: bool,
+    /// No fault changes bytes.
+    intact: bool,
 }
 
 impl Socket {
+    pub(super) fn new(intact: bool) -> Self {
+        Self { intact, ..Self::default() }
+    }
+
     /// A command of the flow.
     pub(super) fn obey(&mut self, command: SocketCommand) {
         assert!(!self.closed, "{command:?} after the end");
@@ -48,7 +52,7 @@ impl Socket {
                 assert!(self.connected && !self.shut, "a write too early or too late");
                 for byte in data {
                     let right = byte == pattern(Leg::Client, self.written);
-                    assert!(right || self.corrupted, "byte {} of the stream is {byte}", self.written);
+                    assert!(right || !self.intact, "byte {} of the stream is {byte}", self.written);
                     self.written += 1;
                     self.waiting += 1;
                 }
