@@ -16,7 +16,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use super::around::Around;
-use super::leg::Link;
+use super::leg::{Legs, Link};
 use super::settings::Settings;
 use super::socket_leg::{SocketCommand, SocketEvent};
 use crate::cx::Cx;
@@ -103,48 +103,6 @@ pub struct Flow {
     pub(super) legs: Legs,
     pub(super) around: Option<Box<Around>>,
     pub(super) out: VecDeque<Output>,
-}
-
-/// Both legs, and what those that are gone have delivered.
-#[derive(Debug, Default)]
-pub(super) struct Legs {
-    links: [Link; 2],
-    delivered: [u64; 2],
-}
-
-impl std::ops::Index<Leg> for Legs {
-    type Output = Link;
-    fn index(&self, leg: Leg) -> &Link {
-        &self.links[leg as usize]
-    }
-}
-
-impl std::ops::IndexMut<Leg> for Legs {
-    fn index_mut(&mut self, leg: Leg) -> &mut Link {
-        &mut self.links[leg as usize]
-    }
-}
-
-impl Legs {
-    /// This leg and the other one.
-    pub(super) fn pair(&mut self, leg: Leg) -> (&mut Link, &mut Link) {
-        let [client, server] = &mut self.links;
-        match leg {
-            Leg::Client => (client, server),
-            Leg::Server => (server, client),
-        }
-    }
-
-    /// Payload bytes delivered to the leg's peer.
-    pub(super) fn delivered(&self, leg: Leg) -> u64 {
-        self.delivered[leg as usize] + self[leg].byte_counts().1
-    }
-
-    /// Frees a leg.
-    pub(super) fn free(&mut self, leg: Leg) {
-        self.delivered[leg as usize] = self.delivered(leg);
-        self[leg] = Link::Gone;
-    }
 }
 
 /// The order in which legs are served.

@@ -6,7 +6,7 @@ use super::socket_leg::SocketLeg;
 use crate::cx::Cx;
 use crate::tcp::{Connection, Event};
 use crate::time::Instant;
-use crate::trace::State;
+use crate::trace::{Leg, State};
 use crate::wire::IpMeta;
 
 /// The far end of one leg, as the seam sees it.
@@ -186,5 +186,47 @@ impl Link {
 
     pub(super) fn poll_timeout(&self) -> Option<Instant> {
         self.conn().and_then(Connection::poll_timeout)
+    }
+}
+
+/// Both legs, and what those that are gone have delivered.
+#[derive(Debug, Default)]
+pub(super) struct Legs {
+    links: [Link; 2],
+    delivered: [u64; 2],
+}
+
+impl std::ops::Index<Leg> for Legs {
+    type Output = Link;
+    fn index(&self, leg: Leg) -> &Link {
+        &self.links[leg as usize]
+    }
+}
+
+impl std::ops::IndexMut<Leg> for Legs {
+    fn index_mut(&mut self, leg: Leg) -> &mut Link {
+        &mut self.links[leg as usize]
+    }
+}
+
+impl Legs {
+    /// This leg and the other one.
+    pub(super) fn pair(&mut self, leg: Leg) -> (&mut Link, &mut Link) {
+        let [client, server] = &mut self.links;
+        match leg {
+            Leg::Client => (client, server),
+            Leg::Server => (server, client),
+        }
+    }
+
+    /// Payload bytes delivered to the leg's peer.
+    pub(super) fn delivered(&self, leg: Leg) -> u64 {
+        self.delivered[leg as usize] + self[leg].byte_counts().1
+    }
+
+    /// Frees a leg.
+    pub(super) fn free(&mut self, leg: Leg) {
+        self.delivered[leg as usize] = self.delivered(leg);
+        self[leg] = Link::Gone;
     }
 }

@@ -132,7 +132,7 @@ mod tests {
     #[test]
     fn a_plot_has_a_line_per_percentile_that_has_values_and_marks_lower_bounds() {
         let mut latency = some();
-        let ascii = Style { ascii: true, width: 60, ..Style::default() };
+        let ascii = Style { ascii: true, width: 68, ..Style::default() };
         let text = |latency: &Latency| {
             plot("connect", latency, &ascii).iter().map(ToString::to_string).collect::<Vec<_>>()
         };
@@ -141,7 +141,7 @@ mod tests {
         let labels: Vec<_> = lines[1..].iter().map(|line| line.split_whitespace().next().unwrap()).collect();
         assert_eq!(labels, ["p0", "p50", "p75", "p90", "p95", "p99", "p99.5", "p99.9", "p99.95", "max"]);
         assert_eq!(lines[1].matches('#').count(), 1);
-        assert_eq!(lines[10].matches('#').count(), 38, "{}", lines[10]);
+        assert_eq!(lines[10].matches('#').count(), 46, "{}", lines[10]);
         latency.unfinished(Duration::from_secs(3));
         assert!(text(&latency).last().unwrap().contains(">=3.00 s  ---"));
         assert_eq!(text(&Latency::default()), [""; 0]);
