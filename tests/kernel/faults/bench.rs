@@ -30,9 +30,19 @@ thread_local! {
     static SEAT: Cell<Way> = const { Cell::new(Way::Proxied) };
 }
 
+/// Puts halfopen back into the gateway: the thread has other proofs to run, also if this one fails.
+struct Seated;
+
+impl Drop for Seated {
+    fn drop(&mut self) {
+        SEAT.set(Way::Proxied);
+    }
+}
+
 /// Runs a proof with halfopen at another place than in the gateway.
 pub(crate) fn seated(way: Way, proof: fn() -> String) {
     SEAT.set(way);
+    let _seated = Seated;
     proof();
 }
 
