@@ -38,12 +38,13 @@ const OCCASIONS: &[Occasion] = &[
         time: "0",
         workload: "requests",
     },
-    // 3 s after the first MiB has come down, there must be something left to transfer.
+    // 3 s after the first MiB has come down, there must be something left to transfer. The second block brings it, 2 s after the
+    // first; so its end comes at 5 s, in the middle of the pause before the fourth, which then hears of it.
     Occasion {
         presets: &["conntrack-invalid-rst"],
         matching: FIRST,
         options: &[],
-        time: "1500",
+        time: "2000",
         workload: "bulk",
     },
     // Its server is not up yet when the port is open.
