@@ -297,7 +297,9 @@ impl<S: Sink> Shard<S> {
             cx.emit(Event::LimitHit { limit });
         }
         while outside.poll_packet(&mut self.buf) {
-            if self.device.send(&VnetHdr::default(), &self.buf, &[]).is_err() {
+            let sent = self.device.send(&VnetHdr::default(), &self.buf, &[]);
+            self.passed.sent += u64::from(sent.is_ok());
+            if sent.is_err() {
                 cx.emit(Event::Discarded { reason: "the device is full" });
             }
         }
