@@ -3,7 +3,7 @@
 use serde::Serialize;
 use unicode_width::UnicodeWidthStr as _;
 
-use super::text::{Line, Role, Style, Text, duration, grouped};
+use super::text::{Line, Role, Style, Text, duration, grouped, xml};
 use crate::time::Duration;
 
 /// All runs of a command.
@@ -158,7 +158,7 @@ impl Matrix {
         for run in rows.clone() {
             let seconds = run.seconds.unwrap_or(0.0);
             total += seconds;
-            let name = escaped(&run.name);
+            let name = xml(&run.name);
             cases.push_str(&format!(
                 "    <testcase classname=\"halfopen.matrix\" name=\"{name}\" time=\"{seconds:.3}\">\n"
             ));
@@ -172,11 +172,11 @@ impl Matrix {
             if let Some((element, count)) = element {
                 *count += 1;
                 let why = run.why.as_ref().map_or_else(String::new, |why| format!(": {why}"));
-                let message = escaped(&format!("{}{why}", run.outcome.name()));
+                let message = xml(&format!("{}{why}", run.outcome.name()));
                 cases.push_str(&format!("      <{element} message=\"{message}\"/>\n"));
             }
             if let Some(directory) = &run.directory {
-                let place = escaped(&format!("{}/{directory}", self.output));
+                let place = xml(&format!("{}/{directory}", self.output));
                 cases.push_str(&format!("      <system-out>{place}</system-out>\n"));
             }
             cases.push_str("    </testcase>\n");
@@ -216,23 +216,6 @@ impl Run {
             line.push(Role::Dim, format!("  {why}"));
         }
     }
-}
-
-/// A text as XML: marks escaped, and U+FFFD for what XML cannot hold.
-fn escaped(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for c in text.chars() {
-        match c {
-            '&' => out.push_str("&amp;"),
-            '<' => out.push_str("&lt;"),
-            '>' => out.push_str("&gt;"),
-            '"' => out.push_str("&quot;"),
-            '\n' | '\r' | '\t' => out.push(' '),
-            '\u{0}'..='\u{1f}' | '\u{fffe}' | '\u{ffff}' => out.push('\u{fffd}'),
-            c => out.push(c),
-        }
-    }
-    out
 }
 
 #[cfg(test)]

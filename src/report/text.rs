@@ -220,6 +220,23 @@ pub fn duration(time: Duration) -> String {
     }
 }
 
+/// A text as XML 1.0 has it: marks escaped, white space as blanks, and U+FFFD for what it cannot hold.
+pub(super) fn xml(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            '&' => out.push_str("&amp;"),
+            '<' => out.push_str("&lt;"),
+            '>' => out.push_str("&gt;"),
+            '"' => out.push_str("&quot;"),
+            '\n' | '\r' | '\t' => out.push(' '),
+            c if c.is_control() || matches!(c, '\u{fffe}' | '\u{ffff}') => out.push('\u{fffd}'),
+            c => out.push(c),
+        }
+    }
+    out
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -259,5 +276,11 @@ mod tests {
     fn wrapping_never_breaks_a_word() {
         assert_eq!(wrap("one two three", 7), ["one two", "three"]);
         assert_eq!(wrap("incomprehensible word", 5), ["incomprehensible", "word"]);
+    }
+
+    #[test]
+    fn no_text_is_markup() {
+        assert_eq!(xml("<mss 1460> & \"x\""), "&lt;mss 1460&gt; &amp; &quot;x&quot;");
+        assert_eq!(xml("a\u{0}\u{1b}[31m\n規則"), "a\u{fffd}\u{fffd}[31m 規則");
     }
 }

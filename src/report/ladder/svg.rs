@@ -3,7 +3,7 @@
 use super::Ladder;
 use super::rows::{Arrow, Fate, Fold, States, Way};
 use super::words::{self, Canvas, walk};
-use crate::report::text::{Role, Style};
+use crate::report::text::{Role, Style, xml};
 use crate::time::Duration;
 use crate::trace::{Leg, State};
 
@@ -81,7 +81,7 @@ impl Pen {
         };
         self.body.push_str(&format!("<text x=\"{x}\" y=\"{y}\"{anchor}>"));
         for (role, text) in parts {
-            self.body.push_str(&format!("<tspan class=\"{}\">{}</tspan>", class(*role), escaped(text)));
+            self.body.push_str(&format!("<tspan class=\"{}\">{}</tspan>", class(*role), xml(text)));
         }
         self.body.push_str("</text>\n");
     }
@@ -231,32 +231,5 @@ const fn class(role: Role) -> &'static str {
         Role::State => "state",
         Role::Fault => "fault",
         Role::Again => "again",
-    }
-}
-
-/// As XML 1.0 has it, which cannot have some characters at all.
-fn escaped(text: &str) -> String {
-    let mut out = String::new();
-    for c in text.chars() {
-        match c {
-            '&' => out.push_str("&amp;"),
-            '<' => out.push_str("&lt;"),
-            '>' => out.push_str("&gt;"),
-            '"' => out.push_str("&quot;"),
-            c if c.is_control() || matches!(c, '\u{fffe}' | '\u{ffff}') => out.push('\u{fffd}'),
-            c => out.push(c),
-        }
-    }
-    out
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn no_text_is_markup() {
-        assert_eq!(escaped("<mss 1460> & \"x\""), "&lt;mss 1460&gt; &amp; &quot;x&quot;");
-        assert_eq!(escaped("a\u{0}\u{1b}[31m\n規則"), "a\u{fffd}\u{fffd}[31m\u{fffd}規則");
     }
 }
