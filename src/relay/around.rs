@@ -251,7 +251,9 @@ impl Flow {
             self.perform(cx, deed, event);
         }
         // A segment that goes no further settles nothing, but it has asked the plan, which must tell anew when to be woken.
-        self.unsettled |= matches!(verdict, Verdict::Drop | Verdict::Hold(_));
+        if matches!(verdict, Verdict::Drop | Verdict::Hold(_)) {
+            self.marks.unsettle();
+        }
         verdict
     }
 
@@ -295,7 +297,7 @@ impl Flow {
                 if let Some(around) = &mut self.around {
                     around.acts.push_back(action);
                 }
-                self.unsettled = true;
+                self.marks.unsettle();
             }
             Deed::Begin { syns } => self.begin_strays(syns),
         }
@@ -317,7 +319,7 @@ impl Flow {
             let segment = Segment { seq: iss + 1, flags: Flags::RST, ..Segment::default() };
             self.out.push_back(Output::Segment { tuple, segment });
             // It may be the end of a service that has looked for output already.
-            self.unsettled = true;
+            self.marks.unsettle();
         }
     }
 
@@ -334,7 +336,7 @@ impl Flow {
                     around.held.clear();
                 }
                 // For the knobs.
-                self.unsettled = true;
+                self.marks.unsettle();
             }
             Action::Reset { client, server } => self.reset(cx, client, server),
             Action::Refuse { icmp } => self.refuse(cx, icmp),
@@ -344,7 +346,7 @@ impl Flow {
                     // What the far peer still sends it vanishes: a leg that is shut takes no more bytes.
                     self.legs[leg].shutdown(&mut cx.for_leg(leg));
                 }
-                self.unsettled = true;
+                self.marks.unsettle();
             }
         }
     }

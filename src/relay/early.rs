@@ -129,6 +129,6 @@ impl Flow {
         if self.legs[Leg::Client].has_finished() {
             self.pass_end(cx, Leg::Client);
         }
-        self.unsettled = true;
+        self.marks.unsettle();
     }
 }

@@ -75,6 +75,37 @@ pub(super) enum Phase {
     Ended,
 }
 
+/// What is true of a flow, in one byte: there may be very many that only wait for their servers.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Marks(u8);
+
+impl Marks {
+    /// After an input, until the legs have been coupled.
+    const UNSETTLED: u8 = 1 << 2;
+
+    pub(super) const fn unsettle(&mut self) {
+        self.0 |= Self::UNSETTLED;
+    }
+
+    pub(super) const fn is_unsettled(self) -> bool {
+        self.0 & Self::UNSETTLED != 0
+    }
+
+    const fn take_unsettled(&mut self) -> bool {
+        let was = self.is_unsettled();
+        self.0 &= !Self::UNSETTLED;
+        was
+    }
+
+    /// The first payload of a direction is told once; true if it is to be told now.
+    const fn tell(&mut self, direction: Direction) -> bool {
+        let told = 1 << direction as u8;
+        let is_first = self.0 & told == 0;
+        self.0 |= told;
+        is_first
+    }
+}
+
 /// One intercepted connection.
 #[derive(Debug)]
 pub struct Flow {
@@ -86,8 +117,7 @@ pub struct Flow {
     pub(super) settings: Arc<Settings>,
     pub(super) syn: SynInfo,
     pub(super) phase: Phase,
-    /// True after an input, until the legs have been coupled.
-    pub(super) unsettled: bool,
+    pub(super) marks: Marks,
     /// The leg whose peer must hear of a reset once it has what was sent before it.
     pub(super) reset_passes_to: Option<Leg>,
     pub(super) outcome: Option<Outcome>,
@@ -98,8 +128,6 @@ pub struct Flow {
     /// When a flow is given up whose client has stopped to send its SYN, or that only waits to answer with a RST.
     pub(super) expires: Instant,
     pub(super) established: Option<Instant>,
-    /// The first payload of this direction has been told, by [`Direction`].
-    told: [bool; 2],
     pub(super) legs: Legs,
     pub(super) around: Option<Box<Around>>,
     pub(super) out: VecDeque<Output>,
@@ -135,7 +163,7 @@ impl Flow {
             settings: Arc::clone(settings),
             syn: SynInfo::of(syn),
             phase: Phase::Waiting,
-            unsettled: false,
+            marks: Marks::default(),
             reset_passes_to: None,
             outcome: None,
             opened: cx.now,
@@ -143,7 +171,6 @@ impl Flow {
             syn_interval: 0,
             expires: cx.now + super::opening::PATIENCE,
             established: None,
-            told: [false; 2],
             legs: Legs::default(),
             around: Around::new(plan, &settings.limits, syn.seq),
             out: VecDeque::new(),
@@ -176,7 +203,7 @@ impl Flow {
         if self.phase == Phase::Dialling {
             self.serve_events(cx, leg, note.from);
         }
-        self.unsettled = true;
+        self.marks.unsettle();
     }
 
     /// Something happened to the socket of the server leg.
@@ -189,7 +216,7 @@ impl Flow {
             socket.on_event(&mut cx.for_leg(Leg::Server), event);
             self.relay_from(cx, Leg::Server);
         }
-        self.unsettled = true;
+        self.marks.unsettle();
     }
 
     /// Runs what is due at `cx.now`.
@@ -206,7 +233,7 @@ impl Flow {
         if self.expires <= cx.now {
             self.expire(cx);
         }
-        self.unsettled = true;
+        self.marks.unsettle();
     }
 
     /// When [`Self::on_timeout`] wants to be called. Ask after [`Self::poll_output`] has returned `None`.
@@ -222,7 +249,7 @@ impl Flow {
     pub fn poll_output(&mut self, cx: &mut Cx<'_>, caps: Caps) -> Option<Output> {
         let cx = &mut cx.for_flow(self.id);
         loop {
-            if std::mem::take(&mut self.unsettled) {
+            if self.marks.take_unsettled() {
                 self.settle(cx, caps.buffer);
             }
             if let Some(output) = self.out.pop_front() {
@@ -231,7 +258,7 @@ impl Flow {
             if let Some(output) = self.transmit(cx, caps.tx) {
                 return Some(output);
             }
-            if !self.unsettled {
+            if !self.marks.is_unsettled() {
                 return None;
             }
         }
@@ -325,7 +352,7 @@ impl Flow {
 
     /// A segment that the plan lets through.
     pub(super) fn take_in(&mut self, cx: &mut Cx<'_>, leg: Leg, segment: Segment) {
-        self.unsettled = true;
+        self.marks.unsettle();
         if leg == Leg::Client && matches!(self.phase, Phase::Waiting | Phase::Dialling | Phase::Silent) {
             return self.on_opening_segment(cx, &segment);
         }
@@ -418,9 +445,7 @@ impl Flow {
 
     /// Tells of the first payload of a direction. What a SYN carries may never be accepted, and counts as nothing.
     fn tell_payload(&mut self, cx: &mut Cx<'_>, direction: Direction, segment: &Segment) {
-        let told = &mut self.told[direction as usize];
-        if !*told && !segment.payload.is_empty() && !segment.has(Flags::SYN) {
-            *told = true;
+        if !segment.payload.is_empty() && !segment.has(Flags::SYN) && self.marks.tell(direction) {
             cx.emit(Event::FirstPayload { direction });
         }
     }

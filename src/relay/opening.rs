@@ -156,7 +156,7 @@ impl Flow {
             Some((kind, code)) => self.refuse_by_icmp(cx, kind, code, self.server.ip()),
             None => self.refuse_by_rst(cx),
         }
-        self.unsettled = true;
+        self.marks.unsettle();
     }
 
     /// The server refused with a RST.

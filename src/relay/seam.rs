@@ -185,7 +185,7 @@ impl Flow {
         {
             self.reset_passes_to = None;
             self.legs[leg].abort(&mut cx.for_leg(leg));
-            self.unsettled = true;
+            self.marks.unsettle();
         }
     }
 
@@ -193,11 +193,11 @@ impl Flow {
     pub(super) fn after_transmit(&mut self, cx: &mut Cx<'_>) {
         for leg in BOTH {
             if self.serve_events(cx, leg, self.server.ip()) > 0 {
-                self.unsettled = true;
+                self.marks.unsettle();
             }
         }
         self.pass_reset(cx);
-        if self.unsettled {
+        if self.marks.is_unsettled() {
             return;
         }
         for leg in BOTH {
@@ -242,7 +242,7 @@ impl Flow {
             }
         }
         self.tell_closed(cx, Outcome::Timeout);
-        self.unsettled = true;
+        self.marks.unsettle();
     }
 
     /// These legs end without a word. A RST that their peers have got, or that they will get once they speak, ends the flow
@@ -258,7 +258,7 @@ impl Flow {
         }
         self.outcome.get_or_insert(Outcome::Reset);
         self.expires = cx.now + REMEMBERED;
-        self.unsettled = true;
+        self.marks.unsettle();
     }
 
     /// A reset of our own: `client` and `server` say who hears of it. The other one sees silence, and a RST once it speaks.
@@ -272,6 +272,6 @@ impl Flow {
         }
         self.expires = if client && server { Instant::FAR } else { cx.now + REMEMBERED };
         self.tell_closed(cx, Outcome::Reset);
-        self.unsettled = true;
+        self.marks.unsettle();
     }
 }

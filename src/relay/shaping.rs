@@ -91,7 +91,7 @@ impl Flow {
                     self.act(cx, Action::Finish { client: true, server: true });
                 }
             }
-            self.unsettled = true;
+            self.marks.unsettle();
         }
     }
 }

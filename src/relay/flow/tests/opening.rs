@@ -218,7 +218,7 @@ fn ttl_and_dscp_cross_and_ecn_does_not() {
 
 #[test]
 fn a_flow_that_only_waits_for_its_server_is_small() {
-    assert!(size_of::<Flow>() <= 248, "{}", size_of::<Flow>());
+    assert!(size_of::<Flow>() <= 240, "{}", size_of::<Flow>());
 }
 
 /// The client's host has sent its first SYN twice, and one copy comes when the flow is over.
