@@ -12,6 +12,7 @@ pub use crate::wire::SegmentNote;
 pub use read::NotAnEvent;
 pub(crate) use read::intern;
 
+mod deed;
 mod read;
 
 /// A name out of a bounded set: one of the program's own, or one that was read ([`Record::from_json`]).
@@ -350,6 +351,17 @@ pub enum Event {
         #[serde(deserialize_with = "read::name")]
         limit: Name,
     },
+}
+
+impl Event {
+    /// Its segment, if it has one.
+    pub const fn segment_mut(&mut self) -> Option<&mut SegmentNote> {
+        match self {
+            Self::SegmentIn { segment } | Self::SegmentOut { segment } => Some(segment),
+            Self::Fired { segment, .. } => segment.as_mut(),
+            _ => None,
+        }
+    }
 }
 
 /// An event with its place and time.

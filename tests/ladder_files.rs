@@ -182,9 +182,7 @@ fn carried(records: &[Record]) -> Vec<Record> {
 
 /// Faults of which a capture tells less, and why; [`Reader`] has it all.
 const TOLD_LESS: &[(&str, &str)] = &[
-    ("accept-first", "a segment that our TCP was made to send has its comment on the next FIN or RST"),
-    ("ack-storm", "the same"),
-    ("keepalive-swallow", "the same"),
+    ("accept-first", "a SYN-ACK that a fault has made does not move the state of our end"),
     ("simultaneous-open", "two things at one moment change places"),
     ("duplicate", "our FIN moves our state with its packet, and not with the first of its data"),
     ("fin-overtakes", "the same"),

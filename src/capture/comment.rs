@@ -2,29 +2,14 @@
 
 use std::sync::Arc;
 
-use crate::time::Duration;
 use crate::trace::{Did, intern};
 
 /// Longest comment that is read, in bytes; anybody may have put his own into a file.
 const LONGEST: usize = 1000;
 
-/// `loss: suppressed (rule one in ten)`; a rule that is called like its fault is not named.
+/// `loss: drops it (rule one in ten)`; a rule that is called like its fault is not named.
 pub(super) fn said(rule: &str, fault: &str, did: Did) -> String {
-    let deed = match did {
-        Did::Drop => "suppressed".to_owned(),
-        Did::Hold(time) => format!("held for {}", seconds(time)),
-        Did::Behind(segments) => format!("put behind {segments} later ones"),
-        Did::Duplicate(copies) => format!("followed by {copies} more"),
-        Did::Rewrite => "rewritten".to_owned(),
-        Did::Inject => "injected".to_owned(),
-        Did::Knob => "turned a knob".to_owned(),
-        Did::Release => "gave a knob back".to_owned(),
-    };
-    if rule == fault { format!("{fault}: {deed}") } else { format!("{fault}: {deed} (rule {rule})") }
-}
-
-fn seconds(time: Duration) -> String {
-    format!("{:.3} s", time.as_secs_f64())
+    if rule == fault { format!("{fault}: {did}") } else { format!("{fault}: {did} (rule {rule})") }
 }
 
 /// What a comment tells.
@@ -43,7 +28,7 @@ pub(super) fn told(comment: &str) -> Result<Option<Told>, String> {
     let Some((fault, deed, rule)) = parts(comment).filter(|_| comment.len() <= LONGEST) else {
         return Ok(None);
     };
-    let Some(did) = did(deed) else { return Ok(None) };
+    let Ok(did) = deed.parse() else { return Ok(None) };
     Ok(Some(Told { rule: rule.into(), fault: intern(fault)?, did }))
 }
 
@@ -55,22 +40,10 @@ fn parts(comment: &str) -> Option<(&str, &str, &str)> {
     Some((fault, deed, rule))
 }
 
-fn did(deed: &str) -> Option<Did> {
-    let words: Vec<&str> = deed.split(' ').collect();
-    Some(match words[..] {
-        ["suppressed"] => Did::Drop,
-        ["held", "for", time, "s"] => Did::Hold(Duration::try_from_secs_f64(time.parse().ok()?).ok()?),
-        ["put", "behind", segments, "later", "ones"] => Did::Behind(segments.parse().ok()?),
-        ["followed", "by", copies, "more"] => Did::Duplicate(copies.parse().ok()?),
-        ["rewritten"] => Did::Rewrite,
-        ["injected"] => Did::Inject,
-        _ => return None,
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::time::Duration;
 
     #[test]
     fn what_is_said_can_be_read() {
@@ -82,7 +55,7 @@ mod tests {
             Did::Rewrite,
             Did::Inject,
         ] {
-            for rule in ["loss", "one in ten", "strange: suppressed (rule x)", ""] {
+            for rule in ["loss", "one in ten", "strange: drops it (rule x)", ""] {
                 let expected = Told { rule: rule.into(), fault: "loss", did };
                 assert_eq!(told(&said(rule, "loss", did)), Ok(Some(expected)));
             }
@@ -91,10 +64,15 @@ mod tests {
 
     #[test]
     fn the_comments_of_others_are_left_alone() {
-        let long = format!("loss: suppressed (rule {})", "x".repeat(1000));
-        for text in
-            ["", "look here", "note: look here", "loss: held for ever s", "loss: held for -1 s", &long]
-        {
+        let long = format!("loss: drops it (rule {})", "x".repeat(1000));
+        for text in [
+            "",
+            "look here",
+            "note: look here",
+            "loss: holds it for ever s",
+            "loss: holds it for -1 s",
+            &long,
+        ] {
             assert_eq!(told(text), Ok(None), "{text}");
         }
     }

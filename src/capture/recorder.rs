@@ -46,8 +46,10 @@ struct Addresses {
 
 #[derive(Debug)]
 struct Comment {
-    /// The segment that it is about, as the fault met it; `None` for the next FIN or RST.
+    /// The segment that it is about, as the fault met it; `None` for one that our own TCP makes.
     about: Option<SegmentNote>,
+    /// When the fault acted.
+    at: Instant,
     did: Did,
     text: String,
 }
@@ -105,7 +107,7 @@ impl Capture {
                 self.segment(at, flow, leg, true, segment, Vec::new())
             }
             (Event::SegmentOut { segment }, Some(leg)) => {
-                let comments = self.comments_for(flow, leg, segment);
+                let comments = self.comments_for(at, flow, leg, segment);
                 self.segment(at, flow, leg, false, segment, comments);
             }
             (Event::Fired { rule, fault, did, direction, segment }, Some(leg)) => {
@@ -115,9 +117,14 @@ impl Capture {
                     (Did::Knob | Did::Release, _) => {}
                     (_, Some(segment)) if inbound => self.comment_inbound(flow, leg, segment, text),
                     (Did::Drop, Some(segment)) => self.segment(at, flow, leg, false, segment, vec![text]),
-                    _ => self.comment_later(flow, leg, Comment { about: segment.clone(), did: *did, text }),
+                    _ => {
+                        let comment = Comment { about: segment.clone(), at, did: *did, text };
+                        self.comment_later(flow, leg, comment);
+                    }
                 }
             }
+            // It is what the fault has made, and no segment.
+            (Event::Icmp { sent: true, .. }, Some(leg)) => self.forget_comment(at, flow, leg),
             _ => {}
         }
         while self.waiting.len() > WINDOW {
@@ -185,7 +192,17 @@ impl Capture {
         }
     }
 
-    fn comments_for(&mut self, flow: FlowId, leg: Leg, segment: &SegmentNote) -> Vec<String> {
+    /// The last comment of this moment is not about a segment.
+    fn forget_comment(&mut self, now: Instant, flow: FlowId, leg: Leg) {
+        if let Some(addresses) = self.flows.get_mut(&flow)
+            && let Some((of, Comment { about: None, at, .. })) = addresses.comments.last()
+            && (*of, *at) == (leg, now)
+        {
+            addresses.comments.pop();
+        }
+    }
+
+    fn comments_for(&mut self, now: Instant, flow: FlowId, leg: Leg, segment: &SegmentNote) -> Vec<String> {
         let Some(addresses) = self.flows.get_mut(&flow) else { return Vec::new() };
         let mut was_held = false;
         let is_meant = |(of, comment): &mut (Leg, Comment)| {
@@ -196,7 +213,11 @@ impl Capture {
                     // Of several equal ones that are held, each has a comment of its own.
                     (Some(about), Did::Hold(_) | Did::Behind(_)) => !was_held && is_same(about, segment),
                     (Some(about), _) => is_same(about, segment),
-                    (None, _) => segment.flags.any(Flags::FIN | Flags::RST),
+                    // An ACK leaves at once; a FIN waits for the data before it.
+                    (None, _) => {
+                        segment.flags.any(Flags::SYN | Flags::FIN | Flags::RST)
+                            || (comment.at == now && segment.len == 0)
+                    }
                 };
             was_held |= meant && matches!(comment.did, Did::Hold(_) | Did::Behind(_));
             meant

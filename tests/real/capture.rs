@@ -45,7 +45,7 @@ pub(crate) fn wireshark_reads_the_capture() {
     assert_eq!(said("_ws.malformed || _ws.short || _ws.expert.severity >= 8388608"), "");
     assert_eq!(said("tcp.checksum.status == \"Bad\" || ip.checksum.status == \"Bad\""), "");
     assert_eq!(
-        said("tcp.flags.syn == 1 && frame.comment contains \"syn-drop: suppressed\"").lines().count(),
+        said("tcp.flags.syn == 1 && frame.comment contains \"syn-drop: drops it\"").lines().count(),
         2
     );
     let fins = said("frame.comment contains \"fin-drop\"");

@@ -119,9 +119,6 @@ fn what_faults_did_is_a_comment_of_the_segment_that_they_met() {
         record(4, client, Event::SegmentOut { segment: segment(4) }),
         record(5, client, fired(Did::Rewrite, downstream, Some(segment(5)))),
         record(5, client, Event::SegmentOut { segment: segment(50) }),
-        record(6, client, fired(Did::Inject, downstream, None)),
-        record(6, client, Event::SegmentOut { segment: segment(6) }),
-        record(7, client, Event::SegmentOut { segment: SegmentNote { flags: Flags::RST, ..segment(7) } }),
         record(1003, client, Event::SegmentOut { segment: segment(3) }),
     ] {
         capture.record(&event);
@@ -136,15 +133,56 @@ fn what_faults_did_is_a_comment_of_the_segment_that_they_met() {
     assert_eq!(
         told,
         [
-            (1, "loss: suppressed (rule my rule)"),
-            (2, "loss: suppressed (rule my rule)"),
+            (1, "loss: drops it (rule my rule)"),
+            (2, "loss: drops it (rule my rule)"),
             (4, ""),
-            (5, "loss: rewritten (rule my rule)"),
-            (6, ""),
-            (7, "loss: injected (rule my rule)"),
-            (1003, "loss: held for 1.000 s (rule my rule)"),
+            (5, "loss: rewrites it (rule my rule)"),
+            (1003, "loss: holds it for 1.000 s (rule my rule)"),
         ]
     );
+}
+
+/// The milliseconds of the packets that are commented.
+fn commented(events: impl IntoIterator<Item = Record>) -> Vec<u64> {
+    let mut capture = Capture::new(0, 65_536, "test");
+    capture.record(&opened());
+    events.into_iter().for_each(|event| capture.record(&event));
+    capture.end(Instant::from_millis(2000), 0);
+    let packets = packets(&capture.take());
+    packets.into_iter().filter(|(.., told)| !told.is_empty()).map(|(_, millis, ..)| millis).collect()
+}
+
+#[test]
+fn what_our_own_tcp_sends_for_a_fault_has_the_comment_of_the_fault() {
+    let client = Some(Leg::Client);
+    let inject = |millis| record(millis, client, fired(Did::Inject, Direction::Downstream, None));
+    let sends = |millis, flags, len| {
+        let segment = SegmentNote { flags: flags | Flags::ACK, ..note(6, b"", len) };
+        record(millis, client, Event::SegmentOut { segment })
+    };
+    let (none, data) = (Flags::default(), 100);
+    for (sentence, events, expected) in [
+        ("an ACK leaves at once", vec![inject(6), sends(6, none, 0), sends(9, Flags::FIN, 0)], &[6][..]),
+        (
+            "a FIN waits for data",
+            vec![inject(6), sends(6, none, data), sends(7, none, 0), sends(9, Flags::FIN, 0)],
+            &[9],
+        ),
+        ("a RST does not", vec![inject(6), sends(6, Flags::RST, 0), sends(7, Flags::RST, 0)], &[6]),
+        ("nor does a SYN-ACK", vec![inject(6), sends(6, Flags::SYN, 0), sends(7, none, 0)], &[6]),
+        (
+            "an ICMP error is no segment",
+            vec![
+                inject(6),
+                record(6, client, Event::Icmp { kind: 3, code: 1, sent: true }),
+                sends(6, none, 0),
+                sends(7, Flags::RST, 0),
+            ],
+            &[],
+        ),
+    ] {
+        assert_eq!(commented(events), expected, "{sentence}");
+    }
 }
 
 #[test]

@@ -152,7 +152,7 @@ fn fate(arrow: &Arrow) -> Option<String> {
             format!("{} swallows it: halfopen's TCP never sees it, so nobody answers.", mark.rule)
         }
         (Fate::Dropped, _, Way::Out) => format!("{} swallows it: {to} never sees it.", mark.rule),
-        (Fate::Held, Did::Hold(_) | Did::Behind(_), _) => format!("{} {}.", mark.rule, mark.does()),
+        (Fate::Held, Did::Hold(_) | Did::Behind(_), _) => format!("{} {}.", mark.rule, mark.did),
         (_, Did::Inject, _) => format!("{} made this segment; neither end has sent it.", mark.rule),
         _ => return None,
     })

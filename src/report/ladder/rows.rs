@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use super::track::{Again, Meaning, Seg};
-use super::words::brief_seconds;
 use crate::report::text::Role;
 use crate::time::Duration;
 use crate::trace::{Did, Leg, Resend, SegmentNote, State};
@@ -13,8 +12,8 @@ const HEAD: usize = 6;
 const TAIL: usize = 3;
 /// A fold stands for at least this many rows.
 const WORTH_FOLDING: usize = 4;
-/// Most rows of a ladder; what comes later is only counted.
-const ROWS: usize = 1000;
+/// Most rows of a ladder.
+pub(super) const ROWS: usize = 1000;
 
 /// Whether a segment comes from the peer of its leg.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,22 +35,6 @@ pub(super) enum Fate {
 pub(super) struct Mark {
     pub(super) rule: Arc<str>,
     pub(super) did: Did,
-}
-
-impl Mark {
-    /// The predicate to the rule as subject.
-    pub(super) fn does(&self) -> String {
-        match self.did {
-            Did::Drop => "drops it".to_owned(),
-            Did::Hold(time) => format!("holds it for {} s", brief_seconds(time)),
-            Did::Behind(segments) => format!("puts it behind {segments} later ones"),
-            Did::Duplicate(copies) => format!("sends it {copies} times more"),
-            Did::Rewrite => "rewrites it".to_owned(),
-            Did::Inject => "injects it".to_owned(),
-            Did::Knob => "begins".to_owned(),
-            Did::Release => "ends".to_owned(),
-        }
-    }
 }
 
 /// A segment.
@@ -146,17 +129,23 @@ pub(super) enum Item {
 }
 
 /// All rows of a ladder.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Rows {
     items: Vec<Item>,
+    most: usize,
     /// Where the current run of foldable rows begins.
     run: usize,
     omitted: u64,
 }
 
 impl Rows {
+    /// At most so many; later ones are only counted.
+    pub(super) const fn new(most: usize) -> Self {
+        Self { items: Vec::new(), most, run: 0, omitted: 0 }
+    }
+
     pub(super) fn push(&mut self, item: Item) {
-        if self.items.len() >= ROWS {
+        if self.items.len() >= self.most {
             self.omitted += 1;
             return;
         }

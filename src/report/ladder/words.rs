@@ -112,7 +112,7 @@ pub(super) fn beside(style: &Style, arrow: &Arrow, long: bool) -> Vec<(Role, Str
         say(
             Role::Fault,
             match mark.did {
-                _ if long => format!("{rule} {}", mark.does()),
+                _ if long => format!("{rule} {}", mark.did),
                 Did::Hold(time) => format!("{rule}, {} s", brief_seconds(time)),
                 Did::Behind(segments) => format!("{rule}, behind {segments}"),
                 _ => rule.to_string(),
