@@ -137,6 +137,11 @@ impl Snapshot {
         out.gauge("flows_opening", "Open flows whose client has not completed its handshake", c.opening)?;
         let outcomes = c.outcomes.all().map(|(name, count)| (vec![("outcome", name.to_owned())], count));
         out.counters("flows_closed", "Flows that have ended, by how", None, outcomes)?;
+        let owners = c.time_wait.all().map(|(leg, owner, count)| {
+            (vec![("leg", leg.name().to_owned()), ("owner", owner.to_owned())], count)
+        });
+        let help = "Legs that were closed in order, by who closed first and keeps them in TIME-WAIT";
+        out.counters("time_wait", help, None, owners)?;
         let bytes = [("upstream", c.upstream_bytes), ("downstream", c.downstream_bytes)];
         let bytes = bytes.map(|(way, count)| (vec![("direction", way.to_owned())], count));
         let help = "Payload bytes delivered by the flows that have ended";

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
-use crate::trace::Outcome;
+use crate::trace::{Leg, Outcome, State};
 
 /// The totals of a run, small enough to copy for a status line.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
@@ -17,6 +17,8 @@ pub struct Counters {
     pub opening: u64,
     /// Flows that have ended in each way.
     pub outcomes: Outcomes,
+    /// Legs that were closed in order, by who keeps them in TIME-WAIT.
+    pub time_wait: TimeWait,
     /// Payload bytes delivered to servers by the flows that have ended.
     pub upstream_bytes: u64,
     /// Payload bytes delivered to clients by the flows that have ended.
@@ -75,6 +77,68 @@ impl Outcomes {
     /// Those that happened.
     pub fn iter(&self) -> impl Iterator<Item = (&'static str, u64)> {
         self.all().filter(|(_, count)| *count > 0)
+    }
+}
+
+/// Who has closed first, and so keeps the leg in TIME-WAIT: each leg by itself. How long halfopen does is `tcp.time_wait`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct TimeWait {
+    /// Towards the clients.
+    pub client: Owners,
+    /// Towards the servers; nothing in exec mode, where it is the kernel's.
+    pub server: Owners,
+}
+
+/// How many legs each side keeps in TIME-WAIT.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Owners {
+    /// The peer of the leg: its FIN came first.
+    pub peer: u64,
+    /// Our own end: its FIN left first.
+    pub halfopen: u64,
+    /// Both: their FINs have crossed.
+    pub both: u64,
+}
+
+/// One of [`Owners`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Owner {
+    Peer,
+    Halfopen,
+    Both,
+}
+
+impl Owner {
+    /// Who owns it after this change of our state; `None` if that does not tell.
+    pub(super) const fn after(from: State, to: State) -> Option<Self> {
+        match (from, to) {
+            (State::LastAck, State::Closed) => Some(Self::Peer),
+            (State::FinWait1 | State::FinWait2, State::TimeWait) => Some(Self::Halfopen),
+            (State::Closing, State::TimeWait) => Some(Self::Both),
+            _ => None,
+        }
+    }
+}
+
+impl TimeWait {
+    pub(super) const fn count(&mut self, leg: Leg, owner: Owner) {
+        let owners = match leg {
+            Leg::Client => &mut self.client,
+            Leg::Server => &mut self.server,
+        };
+        *match owner {
+            Owner::Peer => &mut owners.peer,
+            Owner::Halfopen => &mut owners.halfopen,
+            Owner::Both => &mut owners.both,
+        } += 1;
+    }
+
+    /// Leg, owner and how many, in a fixed order.
+    pub fn all(&self) -> impl Iterator<Item = (Leg, &'static str, u64)> {
+        [(Leg::Client, self.client), (Leg::Server, self.server)].into_iter().flat_map(|(leg, owners)| {
+            let Owners { peer, halfopen, both } = owners;
+            [(leg, "peer", peer), (leg, "halfopen", halfopen), (leg, "both", both)]
+        })
     }
 }
 

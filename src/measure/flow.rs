@@ -3,6 +3,7 @@
 //! What is kept must be small, because there may be very many idle flows: 56 bytes, and a piece more while a handshake or
 //! an end is under way.
 
+use super::counters::Owner;
 use super::latencies::Step;
 use crate::time::{Duration, Instant};
 use crate::trace::{Direction, Leg, Outcome};
@@ -81,6 +82,8 @@ struct End {
     peer_fin: Instant,
     acked: Instant,
     reset: Instant,
+    /// Who keeps it in TIME-WAIT, as far as the state of our end tells.
+    owner: Option<Owner>,
 }
 
 /// What a completed connect amounts to.
@@ -118,6 +121,8 @@ pub(super) struct Ended {
     pub(super) leg: Leg,
     pub(super) fin_ack: Option<Step>,
     pub(super) fin_fin: Option<Step>,
+    /// Who keeps the leg in TIME-WAIT, if it was closed in order.
+    pub(super) owner: Option<Owner>,
 }
 
 const fn time(micros: Micros) -> Duration {
@@ -309,7 +314,7 @@ impl Flow {
 
     fn end(&mut self, leg: Leg) -> &mut End {
         let never = Instant::FAR;
-        let end = End { our_fin: never, peer_fin: never, acked: never, reset: never };
+        let end = End { our_fin: never, peer_fin: never, acked: never, reset: never, owner: None };
         &mut self.ends.get_or_insert_with(|| Box::new([end; 2]))[leg as usize]
     }
 
@@ -318,6 +323,11 @@ impl Flow {
         let end = self.end(leg);
         let first = if ours { &mut end.our_fin } else { &mut end.peer_fin };
         *first = at.min(*first);
+    }
+
+    /// Our end has gone through its last states.
+    pub(super) fn owned(&mut self, leg: Leg, owner: Owner) {
+        self.end(leg).owner = Some(owner);
     }
 
     /// The peer has acknowledged our FIN, as far as the state of the leg tells.
@@ -402,7 +412,7 @@ impl Handshake {
 
 impl End {
     fn amounts_to(&self, leg: Leg, at: Instant, outcome: Outcome) -> Ended {
-        let Self { our_fin, peer_fin, acked, reset } = *self;
+        let Self { our_fin, peer_fin, acked, reset, owner } = *self;
         let sent = our_fin <= at;
         // A leg that is reset or given up changes its state as one does whose last FIN is acknowledged.
         let cut = acked == reset || (acked == at && matches!(outcome, Outcome::Timeout | Outcome::Reset));
@@ -417,7 +427,8 @@ impl End {
             () if last <= at => Some(Step::Took(last.since(first))),
             () => Some(Step::Unfinished(reset.min(at).since(first))),
         };
-        Ended { leg, fin_ack, fin_fin }
+        let in_order = matches!((fin_ack, fin_fin), (Some(Step::Took(_)), Some(Step::Took(_))));
+        Ended { leg, fin_ack, fin_fin, owner: owner.filter(|_| in_order) }
     }
 }
 

@@ -54,7 +54,8 @@ use hashbrown::HashMap;
 
 pub use assertion::{Assertion, Judgement, Mistake, Observed, Reading};
 pub use compare::{Difference, compare};
-pub use counters::{Counters, NameCount, Outcomes, RuleCount};
+use counters::Owner;
+pub use counters::{Counters, NameCount, Outcomes, Owners, RuleCount, TimeWait};
 pub use latencies::{By, Group, Kind, Latencies, MOST_GROUPS};
 pub use latency::{Bound, Detail, Latency, PERCENTILES};
 pub use syn_loss::{Suspect, SynLoss, syn_loss};
@@ -213,6 +214,9 @@ impl Measure {
             };
             self.step(fin_ack, ended.fin_ack);
             self.step(fin_fin, ended.fin_fin);
+            if let Some(owner) = ended.owner {
+                self.counters.time_wait.count(ended.leg, owner);
+            }
         }
         let step = match flow.connect() {
             Some(connect) => Step::Took(connect),
@@ -372,9 +376,13 @@ impl Sink for Measure {
             (Some(Leg::Server), Event::Established | Event::Dialled { error: None }) => {
                 self.server_answered(at, flow);
             }
-            (Some(leg), Event::StateChanged { from, to }) if acknowledges_fin(from, to) => {
-                if let Some(flow) = self.flows.get_mut(&flow) {
+            (Some(leg), Event::StateChanged { from, to }) => {
+                let Some(flow) = self.flows.get_mut(&flow) else { return };
+                if acknowledges_fin(from, to) {
                     flow.fin_acked(at, leg);
+                }
+                if let Some(owner) = Owner::after(from, to) {
+                    flow.owned(leg, owner);
                 }
             }
             (_, Event::FirstPayload { direction }) => {

@@ -146,3 +146,40 @@ fn limits_discards_retransmissions_and_bytes_add_up() {
     let counters = run.0.counters();
     assert_eq!((counters.retransmissions, counters.upstream_bytes, counters.downstream_bytes), (3, 10, 20));
 }
+
+/// A FIN on the client leg, ours or the client's, and the states that our end goes through.
+fn ends(ours_first: bool, states: &[(State, State)], outcome: Outcome) -> TimeWait {
+    let mut run = Run::new();
+    run.open(0, 1, &[]);
+    let fin = || SegmentNote { flags: Flags::FIN, segs: 1, ..SegmentNote::default() };
+    let mut events = vec![Event::SegmentIn { segment: fin() }, Event::SegmentOut { segment: fin() }];
+    if ours_first {
+        events.reverse();
+    }
+    for (millis, event) in (1..).zip(events) {
+        run.at(millis, 1, Some(Leg::Client), event);
+    }
+    for (from, to) in states {
+        run.at(5, 1, Some(Leg::Client), Event::StateChanged { from: *from, to: *to });
+    }
+    run.close(if outcome == Outcome::Ok { 9 } else { 5 }, 1, outcome);
+    run.0.counters().time_wait
+}
+
+#[test]
+fn who_closes_first_keeps_the_leg_in_time_wait() {
+    use State::{CloseWait, Closed, Closing, Established, FinWait1, FinWait2, LastAck, TimeWait as Waits};
+    let (active, passive) = (
+        [(Established, FinWait1), (FinWait1, FinWait2), (FinWait2, Waits)],
+        [(Established, CloseWait), (CloseWait, LastAck), (LastAck, Closed)],
+    );
+    let crossed = [(Established, FinWait1), (FinWait1, Closing), (Closing, Waits)];
+    for (sentence, told, expected) in [
+        ("the client", ends(false, &passive, Outcome::Ok), Owners { peer: 1, ..Owners::default() }),
+        ("halfopen", ends(true, &active, Outcome::Ok), Owners { halfopen: 1, ..Owners::default() }),
+        ("both", ends(true, &crossed, Outcome::Ok), Owners { both: 1, ..Owners::default() }),
+        ("nobody, because it was reset", ends(false, &passive, Outcome::Reset), Owners::default()),
+    ] {
+        assert_eq!(told, TimeWait { client: expected, server: Owners::default() }, "{sentence}");
+    }
+}
