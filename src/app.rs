@@ -45,6 +45,8 @@ pub struct Ended {
     pub scaling: Scaling,
     /// When it ended.
     pub at: Instant,
+    /// Nanoseconds since 1970 when it started.
+    pub epoch: u64,
     /// Why the engine stopped by itself, if it did.
     pub engine_error: Option<io::Error>,
 }
@@ -128,7 +130,8 @@ impl Run {
         // Nobody is told totals of a run that is over.
         drop(metrics);
         let at = clock.now();
-        Ended { report: observer.finish(at), seed, scaling: scaling.into_inner(), at, engine_error }
+        let (report, scaling) = (observer.finish(at), scaling.into_inner());
+        Ended { report, seed, scaling, at, epoch: clock.epoch(), engine_error }
     }
 }
 

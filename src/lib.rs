@@ -12,7 +12,7 @@
 //! | [`tcp`] | an honest TCP (RFC 9293) without I/O, one connection per leg; knows nothing of faults |
 //! | [`fault`] | rules, plans and the catalogue: misbehaviour around a connection |
 //! | [`relay`] | the seam between the two legs of a flow |
-//! | [`measure`], [`report`], [`capture`] | counts and latencies, ladders and summaries, pcapng: all made from events |
+//! | [`measure`], [`report`], [`capture`] | counts and latencies; ladders, summaries and pages; pcapng: all made from events |
 //! | `sim` | two hosts, lossy links and scripted peers in virtual time; for tests, and the ladders of `halfopen faults` (feature `sim`) |
 //! | `engine` | how packets reach the relay: the device, the loop, the clock, the kernel sockets of `exec` |
 //! | `setup` | links, routes, rules, namespaces: plan, apply, undo |
@@ -43,6 +43,7 @@
 //! | mode | where halfopen stands: `gateway` (between two networks), `sidecar` (in an application's network namespace), `exec` (around a command) |
 //! | source port | the port that a sidecar's server leg comes from |
 //! | event | one entry of the only trace vocabulary; logs, counters, histograms and ladders are made from events |
+//! | page | a report as one file of HTML, without script |
 //! | ladder | the sequence diagram of a flow: both legs, every segment, faults marked |
 #![cfg_attr(not(feature = "host"), forbid(unsafe_code))]
 

@@ -124,7 +124,7 @@ fn unknown_keys_name_the_line_and_the_nearest_key() {
             r#"halfopen: halfopen.toml:4: limits.flow = 3: unknown key
   hint: did you mean "flows"?
 halfopen: halfopen.toml:5: web: unknown key
-  hint: allowed here: seed, time_scale, preset, intercept, tcp, limits, engine, capture, metrics, rule
+  hint: allowed here: seed, time_scale, preset, intercept, tcp, limits, engine, capture, measure, metrics, rule
 "#,
         );
     Halfopen::new().file("halfopen.yml", "tcp:\n  bufer: 1MiB\n").complains(

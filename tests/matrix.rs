@@ -44,6 +44,7 @@ const ROWS: &[Row] = &[
     ("the same seed chooses the same flows", seeds),
     ("faults that no run of a command can have are told and not run", impossible),
     ("JUnit has a case for each run, and a strict matrix fails for what was not exercised", junit),
+    ("the page of a matrix leads to those of its runs", page),
     ("an interrupted matrix leaves nothing running", interrupted),
     ("a run that takes too long is ended with all that it started", timed_out),
     ("an assertion that does not hold is exit code 3 and tells what was observed", assertions),
@@ -354,6 +355,29 @@ fn junit() {
     assert!(xml.contains("tests=\"3\" failures=\"2\" errors=\"0\" skipped=\"0\""), "{xml}");
     let failure = "<failure message=\"fail: exit code 1; assertion failed: count(ok) == 1\"/>";
     assert!(xml.contains(failure), "{xml}");
+}
+
+fn page() {
+    let mut call = Call::matrix(&["--preset", "dpi-reset", "--fault", "syn-drop first=1"]);
+    let file = |name: &str| call.output.path().join(name);
+    let (page, json) = (file("matrix.html"), file("matrix.json"));
+    call.push(&["--report", page.to_str().unwrap(), "--report", json.to_str().unwrap()]);
+    let output = call.run(&["naive", &server(), "0"]);
+    assert_eq!(output.status.code(), Some(1), "{}", said(&output));
+    let page = std::fs::read_to_string(page).unwrap();
+    for (index, directory) in ["clean", "01-dpi-reset", "02-syn-drop-first-1"].into_iter().enumerate() {
+        assert!(page.contains(&format!("<h2 id=\"run-{index}\">")), "{page}");
+        // Beside the page, so that both can be moved.
+        assert!(page.contains(&format!("<a href=\"{directory}/report.html\">")), "{page}");
+        let of_run = std::fs::read_to_string(call.output.path().join(directory).join("report.html")).unwrap();
+        assert!(
+            of_run.contains("<svg class=\"ladder\"") && of_run.contains("<circle class=\"c1\""),
+            "{directory}"
+        );
+    }
+    assert!(page.contains("<circle class=\"c2\"") && page.contains("exit code 1"), "{page}");
+    let json: Value = serde_json::from_slice(&std::fs::read(json).unwrap()).unwrap();
+    assert_eq!((&json["runs"][0]["outcome"], &json["seed"]), (&"fail".into(), &7.into()));
 }
 
 /// The numbers that [`linger`] leaves.

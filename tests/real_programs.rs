@@ -7,6 +7,8 @@ mod capture;
 mod lab;
 #[path = "real/metrics.rs"]
 mod metrics;
+#[path = "real/page.rs"]
+mod page;
 
 use std::fs;
 use std::io::{Read, Write};
@@ -382,5 +384,9 @@ fn main() -> ExitCode {
         metrics::prometheus_reads_the_metrics();
         Ok::<(), Failed>(())
     });
-    libtest_mimic::run(&args, trials.chain([capture, metrics]).collect()).exit_code()
+    let page = Trial::test("gateway: Chromium shows a report", || {
+        page::chromium_shows_a_report();
+        Ok::<(), Failed>(())
+    });
+    libtest_mimic::run(&args, trials.chain([capture, metrics, page]).collect()).exit_code()
 }

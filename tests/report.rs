@@ -143,6 +143,24 @@ fn a_difference_is_how_much_larger_the_second_run_is() {
 }
 
 #[test]
+fn a_report_is_a_page_too() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("page");
+    let path = file.to_str().unwrap();
+    let text = stdout(&[RECORDED, "--html", path]);
+    assert_eq!(text, stdout(&[RECORDED]), "it is printed all the same");
+    let page = std::fs::read_to_string(&file).unwrap();
+    assert!(page.contains("<figcaption>connect</figcaption>") && page.contains("curve c1 bound"), "{page}");
+    stdout(&[RECORDED, "--against", RECORDED, "--html", path]);
+    let page = std::fs::read_to_string(&file).unwrap();
+    assert!(page.contains("second less first") && page.contains("curve c2"), "{page}");
+    let output = report(&[RECORDED, "--html", "no/such/page.html"]);
+    assert_eq!(output.status.code(), Some(1));
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(said.starts_with("halfopen: --html no/such/page.html: cannot be written: "), "{said}");
+}
+
+#[test]
 fn bad_files_are_refused_with_what_where_and_what_to_do() {
     let directory = tempfile::tempdir().unwrap();
     let good = recorded();

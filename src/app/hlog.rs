@@ -15,9 +15,6 @@ use crate::engine::Clock;
 use crate::measure::{Latencies, Measure, hlog};
 use crate::time::{Duration, Instant};
 
-/// How long an interval is.
-pub const INTERVAL: Duration = Duration::from_secs(10);
-
 /// Writes what a [`Measure`] measures.
 #[derive(Debug)]
 pub(super) struct Keeper {

@@ -4,7 +4,7 @@
 //!  data path ── Tap ──┬─▶ Measure (always, at once) ◀── taken by the thread of --hlog FILE, see `hlog`
 //!   (a Sink)          └─▶ Mailbox (bounded) ─▶ the observer's thread ─┬─▶ --events FILE
 //!                                                                     ├─▶ --pcap FILE
-//!                                                                     ├─▶ ladders
+//!                                                                     ├─▶ ladders, of the first flows or the worst
 //!                                                                     └─▶ log lines
 //! ```
 //!
@@ -27,9 +27,9 @@ use super::totals::Totals;
 use crate::control::Listener;
 use crate::engine::{Clock, Gauges};
 use crate::measure::{Counters, Latencies, Measure, NameCount};
-use crate::report::Ladders;
+use crate::report::{Ladders, Worst};
 use crate::time::{Duration, Instant};
-use crate::trace::{Event, Record, SegmentNote, Sink};
+use crate::trace::{Event, Record, Sink};
 
 /// What to watch besides the totals.
 #[derive(Debug)]
@@ -40,7 +40,7 @@ pub struct Watch {
     pub pcap: Option<Pcap>,
     /// Write the latencies here, as an interval log.
     pub hlog: Option<File>,
-    /// How long its intervals are.
+    /// How long its intervals are (`measure.interval`).
     pub interval: Duration,
     /// Tell metrics here.
     pub metrics: Option<Listener>,
@@ -50,6 +50,8 @@ pub struct Watch {
     pub waiting_bytes: usize,
     /// Keep ladders.
     pub ladders: bool,
+    /// Keep those of the worst flows, too; this many open ones are followed at most (`limits.ladders`).
+    pub worst: Option<usize>,
     /// Log each flow at debug level, each segment at trace level, if these levels are enabled.
     pub log: bool,
     /// Most events that wait for the observer's thread (`limits.events`).
@@ -62,11 +64,12 @@ impl Default for Watch {
             events: None,
             pcap: None,
             hlog: None,
-            interval: super::hlog::INTERVAL,
+            interval: Duration::from_secs(10),
             metrics: None,
             clock: Clock::start(),
             waiting_bytes: 64 << 20,
             ladders: false,
+            worst: None,
             log: false,
             waiting: 1 << 16,
         }
@@ -92,6 +95,8 @@ pub struct Report {
     pub measure: Measure,
     /// The ladders, if they were asked for.
     pub ladders: Ladders,
+    /// Those of the worst flows, if they were asked for.
+    pub worst: Worst,
     /// Why the event file is not complete.
     pub events_error: Option<io::Error>,
     /// Why the capture is not complete.
@@ -103,11 +108,16 @@ pub struct Report {
 impl Observer {
     /// Watches from here on; `measure` knows the rules.
     pub fn start(measure: Measure, watch: Watch) -> io::Result<Self> {
-        let Watch { events, pcap, hlog, interval, clock, waiting_bytes, ladders, log, waiting, .. } = watch;
+        let Watch {
+            events, pcap, hlog, interval, clock, waiting_bytes, ladders, worst, log, waiting, ..
+        } = watch;
         let log = log && tracing::enabled!(Level::DEBUG);
         let snaplen = pcap.as_ref().map_or(0, |pcap| pcap.snaplen);
-        let segments =
-            events.is_some() || pcap.is_some() || ladders || (log && tracing::enabled!(Level::TRACE));
+        let segments = events.is_some()
+            || pcap.is_some()
+            || ladders
+            || worst.is_some()
+            || (log && tracing::enabled!(Level::TRACE));
         let thread = if segments || log {
             let mailbox = Arc::new(Mailbox::new(waiting, waiting_bytes));
             let reader = Arc::clone(&mailbox);
@@ -116,9 +126,9 @@ impl Observer {
                 error: None,
                 pcap: pcap.map(|pcap| Writer::new(pcap, clock.epoch())),
                 pcap_error: None,
-                ladders,
                 log,
-                kept: Ladders::default(),
+                ladders: ladders.then(Ladders::default),
+                worst: worst.map(Worst::new),
             };
             let tell = move || {
                 let end = reader.read(|records| teller.tell(records));
@@ -171,18 +181,18 @@ impl Observer {
         measure.finish(now);
         let hlog_error = kept.and_then(|kept| kept.finish(&mut measure, now));
         let Some((mailbox, thread)) = self.thread else {
-            let ladders = Ladders::default();
-            return Report { measure, ladders, events_error: None, pcap_error: None, hlog_error };
+            let (ladders, worst) = (Ladders::default(), Worst::default());
+            return Report { measure, ladders, worst, events_error: None, pcap_error: None, hlog_error };
         };
         let End { lost, cut, .. } = mailbox.close(now);
-        for (limit, times) in [("limits.events", lost), ("limits.capture", cut)] {
-            if times > 0 {
-                measure.limit_hit(limit, times);
-            }
-        }
         let told = thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-        let Told { ladders, error: events_error, pcap_error } = told;
-        Report { measure, ladders, events_error, pcap_error, hlog_error }
+        let Told { ladders, worst, error: events_error, pcap_error } = told;
+        let limits =
+            [("limits.events", lost), ("limits.capture", cut), ("limits.ladders", worst.unfollowed())];
+        for (limit, times) in limits.into_iter().filter(|(_, times)| *times > 0) {
+            measure.limit_hit(limit, times);
+        }
+        Report { measure, ladders, worst, events_error, pcap_error, hlog_error }
     }
 }
 
@@ -239,15 +249,6 @@ struct End {
     at: Instant,
 }
 
-/// The segment of an event.
-fn segment_of(event: &mut Event) -> Option<&mut SegmentNote> {
-    match event {
-        Event::SegmentIn { segment } | Event::SegmentOut { segment } => Some(segment),
-        Event::Fired { segment, .. } => segment.as_mut(),
-        _ => None,
-    }
-}
-
 impl Mailbox {
     fn new(most: usize, most_bytes: usize) -> Self {
         Self { most, most_bytes, state: Mutex::default(), filled: Condvar::new() }
@@ -259,7 +260,7 @@ impl Mailbox {
             state.end.lost += 1;
             return;
         }
-        if let Some(segment) = segment_of(&mut record.event) {
+        if let Some(segment) = record.event.segment_mut() {
             if state.bytes + segment.data.len() > self.most_bytes {
                 segment.data = Bytes::new();
                 state.end.cut += 1;
@@ -308,15 +309,16 @@ struct Teller {
     error: Option<io::Error>,
     pcap: Option<Writer>,
     pcap_error: Option<io::Error>,
-    ladders: bool,
     log: bool,
-    kept: Ladders,
+    ladders: Option<Ladders>,
+    worst: Option<Worst>,
 }
 
 /// What the teller leaves.
 #[derive(Debug)]
 struct Told {
     ladders: Ladders,
+    worst: Worst,
     error: Option<io::Error>,
     pcap_error: Option<io::Error>,
 }
@@ -343,18 +345,22 @@ impl Teller {
             if self.log {
                 log(record);
             }
-            if self.ladders {
-                self.kept.record(record.clone());
+            if let Some(ladders) = &mut self.ladders {
+                ladders.record(record.clone());
+            }
+            if let Some(worst) = &mut self.worst {
+                worst.record(record.clone());
             }
         }
     }
 
     fn finish(self, end: End) -> Told {
-        let Self { kept: ladders, error, pcap, mut pcap_error, .. } = self;
+        let Self { ladders, worst, error, pcap, mut pcap_error, .. } = self;
         if let Some(Err(error)) = pcap.map(|pcap| pcap.end(end.at, end.lost)) {
             pcap_error = Some(error);
         }
-        Told { ladders, error, pcap_error }
+        let (ladders, worst) = (ladders.unwrap_or_default(), worst.unwrap_or_default());
+        Told { ladders, worst, error, pcap_error }
     }
 }
 

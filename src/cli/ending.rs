@@ -8,6 +8,7 @@ use std::process::ExitCode;
 
 use anstream::stream::RawStream;
 
+use super::page::{self, About};
 use super::{Failure, Shared, paint};
 use crate::app::Ended;
 use crate::app::observer::Watch;
@@ -28,20 +29,22 @@ const METRICS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 847
 #[derive(Debug)]
 pub(super) struct Ending {
     assertions: Vec<Assertion>,
-    report: Option<(PathBuf, File)>,
+    reports: Vec<(PathBuf, File)>,
     hgrm: Vec<(Kind, PathBuf, File)>,
+    about: About,
 }
 
 /// Prepares the end and what is to be watched. Creates the files.
-pub(super) fn prepare(shared: &Shared, settings: &Settings) -> Result<(Watch, Ending), Failure> {
+pub(super) fn prepare(
+    shared: &Shared,
+    settings: &Settings,
+    about: About,
+) -> Result<(Watch, Ending), Failure> {
     let assertions = assertions(&shared.assertions)?;
     known_rules(&assertions, &settings.rules)?;
     let events = shared.events.as_ref().map(|path| create("--events", path)).transpose()?;
-    let report = shared
-        .report
-        .as_ref()
-        .map(|path| create("--report", path).map(|file| (path.clone(), file)))
-        .transpose()?;
+    let reports = shared.reports.iter().map(|path| Ok((path.clone(), create("--report", path)?)));
+    let reports = reports.collect::<Result<Vec<_>, Failure>>()?;
     let pcap = shared.pcap.as_ref().map(|path| {
         let file = create("--pcap", path)?;
         Ok::<_, Failure>(Pcap {
@@ -57,15 +60,17 @@ pub(super) fn prepare(shared: &Shared, settings: &Settings) -> Result<(Watch, En
         events,
         metrics: metrics(settings)?,
         hlog,
+        interval: settings.interval,
         pcap: pcap.transpose()?,
         ladders: shared.ladder,
+        worst: reports.iter().any(|(path, _)| page::is_page(path)).then_some(settings.ladders),
         log: true,
         waiting: settings.events,
         waiting_bytes: settings.capture,
         ..Watch::default()
     };
     tell_scaling(&settings.scaling);
-    Ok((watch, Ending { assertions, report, hgrm }))
+    Ok((watch, Ending { assertions, reports, hgrm, about }))
 }
 
 /// The listener of metrics. A port that was not asked for may be taken: by another instance, perhaps.
@@ -88,7 +93,7 @@ fn metrics(settings: &Settings) -> Result<Option<Listener>, Failure> {
     }
 }
 
-fn create(option: &str, path: &Path) -> Result<File, Failure> {
+pub(super) fn create(option: &str, path: &Path) -> Result<File, Failure> {
     File::create(path).map_err(|e| {
         Failure::new(Failure::FAILED, format_args!("{option} {}: cannot be created: {e}", path.display()))
     })
@@ -171,7 +176,7 @@ pub(super) fn tell(
     };
     write(shared, ended, &summary, stream)
         .map_err(|e| Failure::new(Failure::FAILED, format_args!("cannot print the summary: {e}")))?;
-    write_files(ending.report, ending.hgrm, &summary)?;
+    write_files(ending, ended, &summary)?;
     if let Some(error) = &ended.engine_error {
         return Err(Failure::new(Failure::FAILED, format_args!("the device failed: {error}")));
     }
@@ -200,17 +205,18 @@ pub(super) fn tell(
 }
 
 /// Writes what is written at the end only.
-fn write_files(
-    report: Option<(PathBuf, File)>,
-    hgrm: Vec<(Kind, PathBuf, File)>,
-    summary: &Summary<'_>,
-) -> Result<(), Failure> {
+fn write_files(ending: Ending, ended: &Ended, summary: &Summary<'_>) -> Result<(), Failure> {
     let wrong = |option: &str, path: &Path, e: io::Error| {
         Failure::new(Failure::FAILED, format_args!("{option} {}: cannot be written: {e}", path.display()))
             .hint("the summary on the terminal has all; make room or choose another place")
     };
-    if let Some((path, file)) = report {
-        write_json(file, summary).map_err(|e| wrong("--report", &path, e))?;
+    let Ending { reports, hgrm, about, .. } = ending;
+    for (path, mut file) in reports {
+        let written = match page::is_page(&path) {
+            true => file.write_all(about.page(ended, summary).as_bytes()),
+            false => write_json(file, summary),
+        };
+        written.map_err(|e| wrong("--report", &path, e))?;
     }
     for (kind, path, mut file) in hgrm {
         let text = percentiles::hgrm(summary.latencies.get(kind));

@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use clap::Args as ClapArgs;
 use tracing::Level;
 
+use super::page::About;
 use super::{Failure, Shared, ending, log};
 use crate::app::Run;
 use crate::config::{Loopback, Machine, Settings, load};
@@ -51,10 +52,10 @@ pub(super) struct Args {
 }
 
 pub(super) fn exec(args: &Args) -> Result<ExitCode, Failure> {
-    let settings = settings(args).map_err(|failure| failure.code(SETUP_FAILED))?;
+    let (settings, about) = settings(args).map_err(|failure| failure.code(SETUP_FAILED))?;
     log::start(&args.shared, Level::WARN);
     let (watch, end) =
-        ending::prepare(&args.shared, &settings).map_err(|failure| failure.code(SETUP_FAILED))?;
+        ending::prepare(&args.shared, &settings, about).map_err(|failure| failure.code(SETUP_FAILED))?;
     let resolv = Resolv::read().map_err(|e| setup_failed("read /etc/resolv.conf", &e))?;
     let host_loopback = host_loopback(&settings.host_loopback);
     let inside = Inside {
@@ -101,14 +102,17 @@ fn deliver(run: &Run, running: &Running, grace: Duration) {
     run.stop(Duration::ZERO);
 }
 
-fn settings(args: &Args) -> Result<Settings, Failure> {
+fn settings(args: &Args) -> Result<(Settings, About), Failure> {
     let request = args.shared.sources.request([
         ("exec", "intercept.mode", Some("exec".to_owned())),
         ("--host-loopback", "intercept.host_loopback", args.host_loopback.clone()),
         ("--grace", "engine.grace", args.grace.clone()),
         ("--metrics-addr", "metrics.addr", args.shared.metrics_addr.clone()),
     ]);
-    Ok(Settings::resolve(&load(&request)?, Machine::here())?)
+    let layers = load(&request)?;
+    let program = args.command.first().map_or_else(String::new, |word| word.to_string_lossy().into_owned());
+    let about = About::new(&format!("exec: {program}"), &layers);
+    Ok((Settings::resolve(&layers, Machine::here())?, about))
 }
 
 fn host_loopback(config: &Loopback) -> HostLoopback {

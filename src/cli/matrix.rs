@@ -4,7 +4,7 @@ mod plan;
 mod result;
 
 use std::ffi::OsString;
-use std::fs::{self, File};
+use std::fs;
 use std::io::{self, IsTerminal as _, Write as _};
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
@@ -12,7 +12,7 @@ use std::process::ExitCode;
 
 use clap::Args as ClapArgs;
 
-use super::{Failure, ending, paint};
+use super::{Failure, ending, page, paint};
 use crate::app::matrix::{Done, Error, Job, News, Runner};
 use crate::config::Machine;
 use crate::config::units::Time;
@@ -79,6 +79,12 @@ pub(super) struct Args {
     #[arg(long, value_name = "FILE")]
     junit: Option<PathBuf>,
 
+    /// Write the result to FILE, as JSON; to a FILE that ends in .html as a page
+    /// with a part for each run, and links to their own reports in DIR. May be
+    /// repeated
+    #[arg(long = "report", value_name = "FILE")]
+    reports: Vec<PathBuf>,
+
     /// Keep the output of each run in DIR. Default: a new directory for
     /// temporary files
     #[arg(long, value_name = "DIR")]
@@ -108,10 +114,9 @@ pub(super) fn matrix(args: &Args) -> Result<ExitCode, Failure> {
     let plan = Plan::new(args)?;
     let failed =
         |what: String| move |e: io::Error| Failure::new(Failure::FAILED, format_args!("{what}: {e}"));
-    let junit = args.junit.as_ref().map(|path| {
-        File::create(path).map_err(failed(format!("--junit {}: cannot be created", path.display())))
-    });
-    let junit = junit.transpose()?;
+    let junit = args.junit.as_ref().map(|path| ending::create("--junit", path)).transpose()?;
+    let reports = args.reports.iter().map(|path| ending::create("--report", path));
+    let reports = reports.collect::<Result<Vec<_>, _>>()?;
     let output = output(args.output.as_deref())?;
     let halfopen = std::env::current_exe().map_err(failed("cannot find this program".to_owned()))?;
     let job = |run: &Planned| {
@@ -143,6 +148,13 @@ pub(super) fn matrix(args: &Args) -> Result<ExitCode, Failure> {
     if let Some(mut file) = junit {
         file.write_all(matrix.junit(args.strict).as_bytes()).map_err(failed("--junit".to_owned()))?;
     }
+    for (mut file, path) in reports.into_iter().zip(&args.reports) {
+        let written = match page::is_page(path) {
+            true => file.write_all(plan.about.matrix(&matrix, &output, path).as_bytes()),
+            false => write_json(file, &matrix),
+        };
+        written.map_err(failed(format!("--report {}: cannot be written", path.display())))?;
+    }
     if !passed {
         return Err(result::clean_failed(&matrix.clean, &output));
     }
@@ -157,12 +169,16 @@ fn unknown() -> Failure {
 fn print(matrix: &Matrix, json: bool) -> io::Result<()> {
     let mut out = anstream::stdout().lock();
     if json {
-        serde_json::to_writer(&mut out, matrix)?;
-        writeln!(out)?;
+        write_json(&mut out, matrix)?;
     } else {
         paint::write(&mut out, &matrix.draw(&paint::style(&io::stdout())))?;
     }
     out.flush()
+}
+
+fn write_json(mut out: impl io::Write, matrix: &Matrix) -> io::Result<()> {
+    serde_json::to_writer(&mut out, matrix)?;
+    writeln!(out)
 }
 
 /// Runs the jobs and shows on a terminal how far they are.

@@ -10,6 +10,7 @@ mod ladder;
 mod log;
 mod matrix;
 mod options;
+mod page;
 mod paint;
 mod presets;
 mod report;

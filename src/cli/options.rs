@@ -76,9 +76,11 @@ pub struct Shared {
     #[arg(long)]
     pub json: bool,
 
-    /// Write the summary at the end as JSON to FILE
-    #[arg(long, value_name = "FILE")]
-    pub report: Option<PathBuf>,
+    /// Write the summary at the end to FILE, as JSON; to a FILE that ends in .html
+    /// as a page with curves and the ladders of the slowest and of failed flows.
+    /// May be repeated
+    #[arg(long = "report", value_name = "FILE")]
+    pub reports: Vec<PathBuf>,
 
     /// Serve /metrics (Prometheus), /healthz and /readyz over HTTP at ADDR, or
     /// nowhere with "off". Default: 127.0.0.1:8474 for run, off for exec

@@ -7,10 +7,11 @@ use std::process::ExitCode;
 
 use clap::Args as ClapArgs;
 
+use super::page::VERSION;
 use super::{Failure, paint};
 use crate::measure::Latencies;
 use crate::measure::hlog::Reader;
-use crate::report::{Comparison, LoggedRun};
+use crate::report::{Comparison, LoggedRun, html};
 
 /// Longest line of a log: several times that of a histogram with all its values different.
 const LONGEST: u64 = 1 << 20;
@@ -42,18 +43,32 @@ pub(super) struct Args {
     /// Print the result as CSV, a line per quantile
     #[arg(long)]
     csv: bool,
+
+    /// Write the result to FILE, too, as a page with the curves of all latencies
+    #[arg(long, value_name = "FILE")]
+    html: Option<PathBuf>,
 }
 
 pub(super) fn report(args: &Args) -> Result<ExitCode, Failure> {
     let latencies = read(&args.files)?;
     let run = LoggedRun::new(names(&args.files), &latencies);
     if args.against.is_empty() {
+        write_page(args, || html::log(&run, VERSION))?;
         return print(args, &run, || run.csv(), |style| run.draw(style));
     }
     let before = read(&args.against)?;
     let before = LoggedRun::new(names(&args.against), &before);
     let both = Comparison::new(before, run, args.seed);
+    write_page(args, || html::comparison(&both, VERSION))?;
     print(args, &both, || both.csv(), |style| both.draw(style))
+}
+
+fn write_page(args: &Args, page: impl FnOnce() -> String) -> Result<(), Failure> {
+    let Some(path) = &args.html else { return Ok(()) };
+    let failed = |e: io::Error| {
+        Failure::new(Failure::FAILED, format_args!("--html {}: cannot be written: {e}", path.display()))
+    };
+    std::fs::write(path, page()).map_err(failed)
 }
 
 fn print(
@@ -81,7 +96,7 @@ fn names(files: &[PathBuf]) -> Vec<String> {
 }
 
 /// Reads the logs of one run.
-fn read(files: &[PathBuf]) -> Result<Latencies, Failure> {
+pub(super) fn read(files: &[PathBuf]) -> Result<Latencies, Failure> {
     let mut reader = Reader::default();
     files.iter().try_for_each(|path| read_file(path, &mut reader))?;
     Ok(reader.finish())

@@ -6,6 +6,7 @@ use clap::Args as ClapArgs;
 
 use tracing::Level;
 
+use super::page::About;
 use super::{Failure, LogFormat, Shared, ending, log};
 use crate::app::intercept;
 use crate::config::raw::Mode;
@@ -67,7 +68,8 @@ pub(super) fn run(args: &Args) -> Result<ExitCode, Failure> {
         ("--metrics-addr", "metrics.addr", shared.metrics_addr.clone()),
     ]);
     let machine = Machine::here();
-    let settings = Settings::resolve(&load(&request)?, machine)?;
+    let layers = load(&request)?;
+    let settings = Settings::resolve(&layers, machine)?;
     if settings.mode == Mode::Exec {
         return Err(Failure::new(Failure::BAD_CONFIG, "intercept.mode = \"exec\": that is another command")
             .hint("use: halfopen exec -- COMMAND"));
@@ -77,7 +79,7 @@ pub(super) fn run(args: &Args) -> Result<ExitCode, Failure> {
         return Ok(ExitCode::SUCCESS);
     }
     log::start(shared, Level::INFO);
-    let (watch, end) = ending::prepare(shared, &settings)?;
+    let (watch, end) = ending::prepare(shared, &settings, About::new("run", &layers))?;
     // The dice go on as they were, also where the seed was drawn at the start.
     let machine = Machine { random: settings.rules.seed(), ..machine };
     let reload = || {

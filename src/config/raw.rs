@@ -31,6 +31,8 @@ pub struct Raw {
     pub engine: Engine,
     /// What `--pcap` writes.
     pub capture: Capture,
+    /// What `--hlog` writes.
+    pub measure: Measure,
     /// What Prometheus is told.
     pub metrics: Metrics,
     /// The rules, first to last; all that match a flow act on it.
@@ -127,6 +129,9 @@ pub struct Limits {
     pub udp_flows: usize,
     /// Payload bytes waiting to be captured; further packets are captured without. At least 1 MiB, default 64 MiB.
     pub capture: Size,
+    /// Open flows whose ladders are kept for a report in HTML, which shows those of the worst; others are not followed.
+    /// 1 - 65536, default 256.
+    pub ladders: usize,
 }
 
 /// `[capture]`: what `--pcap` writes.
@@ -137,6 +142,14 @@ pub struct Capture {
     pub snaplen: Size,
     /// Bytes of a file after which the next one begins (FILE.1, FILE.2, ...). At least 1 MiB; default 0: never.
     pub rotate: Size,
+}
+
+/// `[measure]`: what `--hlog` writes.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Measure {
+    /// How long an interval of the log is. 100 ms - 1 day, default 10 s.
+    pub interval: Time,
 }
 
 /// `[metrics]`: a small HTTP listener with `/metrics` for Prometheus, `/healthz` and `/readyz`.
@@ -182,6 +195,7 @@ impl Default for Raw {
             limits: Limits::default(),
             engine: Engine::default(),
             capture: Capture::default(),
+            measure: Measure::default(),
             metrics: Metrics::default(),
             rule: Vec::new(),
         }
@@ -234,6 +248,7 @@ impl Default for Limits {
             events: 65_536,
             udp_flows: 1_024,
             capture: Size(64 << 20),
+            ladders: 256,
         }
     }
 }
@@ -241,6 +256,12 @@ impl Default for Limits {
 impl Default for Capture {
     fn default() -> Self {
         Self { snaplen: Size(256 << 10), rotate: Size(0) }
+    }
+}
+
+impl Default for Measure {
+    fn default() -> Self {
+        Self { interval: Time(Duration::from_secs(10)) }
     }
 }
 

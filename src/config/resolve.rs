@@ -45,10 +45,14 @@ pub struct Settings {
     pub events: usize,
     /// Payload bytes that may wait to be captured.
     pub capture: usize,
+    /// Open flows that are followed for a report in HTML.
+    pub ladders: usize,
     /// Bytes of a captured packet that are kept.
     pub snaplen: u32,
     /// Bytes of a capture file after which the next one begins; 0: never.
     pub rotate: u64,
+    /// How long an interval of the log of latencies is.
+    pub interval: Duration,
     /// UDP flows relayed at once.
     pub udp_flows: usize,
     /// Threads that carry packets, at least 1.
@@ -110,8 +114,10 @@ impl Settings {
             hash_seed: random(),
             events: raw.limits.events,
             capture: usize::try_from(raw.limits.capture.0).unwrap_or(usize::MAX),
+            ladders: raw.limits.ladders,
             snaplen: raw.capture.snaplen.0 as u32,
             rotate: raw.capture.rotate.0,
+            interval: raw.measure.interval.0,
             udp_flows: raw.limits.udp_flows,
             shards: match raw.engine.shards {
                 0 if machine.cores <= 2 || raw.intercept.mode == Mode::Sidecar => 1,
@@ -141,6 +147,7 @@ fn relay_settings(raw: &raw::Raw) -> relay::Settings {
         events: _,
         udp_flows: _,
         capture: _,
+        ladders: _,
     } = raw.limits;
     let tcp = tcp::Config {
         rto_min: raw.tcp.rto_min.0,
@@ -210,6 +217,7 @@ impl Check<'_> {
             limits,
             engine,
             capture,
+            measure,
             time_scale,
             seed: _,
             preset: _,
@@ -241,7 +249,10 @@ impl Check<'_> {
         self.range("limits.events", limits.events, (1024, usize::MAX), "1024 or more");
         self.range("limits.udp_flows", limits.udp_flows, some, "1 or more");
         self.range("limits.capture", limits.capture.0, (1 << 20, u64::MAX), "1MiB or more");
+        self.range("limits.ladders", limits.ladders, (1, 65_536), "1 to 65536");
         self.range("engine.shards", engine.shards, (0, 64), "0 to 64");
+        let intervals = (Duration::from_millis(100), Duration::from_secs(86_400));
+        self.range("measure.interval", measure.interval.0, intervals, "100ms to 1day");
         self.range("capture.snaplen", capture.snaplen.0, (64, 256 << 10), "64B to 256KiB");
         if capture.rotate.0 != 0 {
             self.range("capture.rotate", capture.rotate.0, (1 << 20, u64::MAX), "0, or 1MiB or more");

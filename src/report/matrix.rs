@@ -201,20 +201,23 @@ impl Run {
             _ => Role::Fault,
         };
         line.push(role, format!("{:13}", self.outcome.name()));
-        let time =
-            |seconds: f64| style.words(&duration(Duration::try_from_secs_f64(seconds).unwrap_or_default()));
-        let took = self.seconds.map(time).unwrap_or_default();
+        let [took, slower, flows, fired] = self.told(clean).map(|text| style.words(&text));
+        line.push(Role::Plain, format!("  {took:>8}  {slower:>8}  {flows:>7}  {fired:>7}"));
+        if let Some(why) = &self.why {
+            line.push(Role::Dim, format!("  {why}"));
+        }
+    }
+
+    /// Its time, how much longer that is than the run without a fault, its flows, and how often faults acted.
+    pub(super) fn told(&self, clean: Option<f64>) -> [String; 4] {
+        let time = |seconds: f64| duration(Duration::try_from_secs_f64(seconds).unwrap_or_default());
         let slower = match (self.seconds, clean) {
             (Some(took), Some(clean)) if took < clean => format!("-{}", time(clean - took)),
             (Some(took), Some(clean)) => format!("+{}", time(took - clean)),
             _ => String::new(),
         };
         let number = |number: Option<u64>| number.map_or_else(String::new, grouped);
-        let (flows, fired) = (number(self.flows), number(self.fired));
-        line.push(Role::Plain, format!("  {took:>8}  {slower:>8}  {flows:>7}  {fired:>7}"));
-        if let Some(why) = &self.why {
-            line.push(Role::Dim, format!("  {why}"));
-        }
+        [self.seconds.map(time).unwrap_or_default(), slower, number(self.flows), number(self.fired)]
     }
 }
 

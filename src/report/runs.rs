@@ -3,11 +3,11 @@
 use serde::Serialize;
 use unicode_width::UnicodeWidthStr as _;
 
-use super::percentiles::{plot, table};
+use super::percentiles::{plot, quantile, table};
 use super::summary::loss_line;
 use super::text::{Line, Role, Style, Text, duration};
 use crate::measure::{
-    By, Difference, Group, Kind, Latencies, Latency, PERCENTILES, SynLoss, compare, syn_loss,
+    Bound, By, Difference, Group, Kind, Latencies, Latency, PERCENTILES, SynLoss, compare, syn_loss,
 };
 use crate::time::Duration;
 
@@ -138,21 +138,13 @@ impl<'a> Comparison<'a> {
         text.0.push(Line::of(Role::Title, head));
         let mut last = "";
         for row in &self.differences {
-            let value = |us, at_least| {
-                format!("{}{}", if at_least { "≥" } else { "" }, duration(Duration::from_micros(us)))
-            };
             let name = if row.latency == last { "" } else { row.latency };
             last = row.latency;
-            let line = format!(
-                "{name:<21}  {:>8}  {:>9}  {:>9}  {:>10}  ",
-                row.quantile,
-                value(row.first_us, row.first_at_least),
-                value(row.second_us, row.second_at_least),
-                row.difference_us.map_or_else(|| "?".to_owned(), signed),
+            let [first, second, difference, interval] = told(row).map(|text| style.words(&text));
+            let mut line = Line::of(
+                Role::Plain,
+                format!("{name:<21}  {:>8}  {first:>9}  {second:>9}  {difference:>10}  ", row.quantile),
             );
-            let mut line = Line::of(Role::Plain, style.words(&line));
-            let end = |us: Option<i64>| us.map_or_else(|| "?".to_owned(), signed);
-            let interval = style.words(&format!("{} … {}", end(row.low_us), end(row.high_us)));
             let (role, clear) = if row.is_clear() { (Role::Again, "  differs") } else { (Role::Dim, "") };
             line.push(role, format!("{interval}{clear}"));
             text.0.push(line);
@@ -183,7 +175,19 @@ impl<'a> Comparison<'a> {
     }
 }
 
-fn quantiles(latency: &Latency) -> impl Iterator<Item = (&'static str, crate::measure::Bound)> + '_ {
+/// Of the first run, of the second, the difference, and its interval.
+pub(super) fn told(row: &Difference) -> [String; 4] {
+    let value = |us, at_least| quantile(Bound { value: Duration::from_micros(us), at_least });
+    let end = |us: Option<i64>| us.map_or_else(|| "?".to_owned(), signed);
+    [
+        value(row.first_us, row.first_at_least),
+        value(row.second_us, row.second_at_least),
+        end(row.difference_us),
+        format!("{} … {}", end(row.low_us), end(row.high_us)),
+    ]
+}
+
+fn quantiles(latency: &Latency) -> impl Iterator<Item = (&'static str, Bound)> + '_ {
     let all =
         PERCENTILES.iter().map(|(name, p)| (*name, latency.percentile(*p))).chain([("max", latency.max())]);
     all.filter_map(|(name, bound)| Some((name, bound?)))

@@ -198,7 +198,7 @@ impl<'a> Summary<'a> {
 }
 
 impl TimeScale {
-    fn draw(&self) -> Vec<Line> {
+    pub(super) fn draw(&self) -> Vec<Line> {
         let Self { factor, scaled, unscaled } = self;
         let mut lines = vec![Line::of(Role::Again, format!("time scale {factor}"))];
         for ScaledTime { rule, attribute, from_seconds, seconds } in scaled {

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use super::Args;
 use crate::cli::options::Sources;
+use crate::cli::page::{self, About};
 use crate::cli::{Failure, ending};
 use crate::config::presets::{Asked, PRESETS};
 use crate::config::{Machine, Problem, Request, Settings, load};
@@ -29,6 +30,8 @@ pub(super) struct Plan {
     pub(super) runs: Vec<Planned>,
     /// What belongs to "all" and cannot be done around a command.
     pub(super) impossible: Vec<Run>,
+    /// What a page tells of it.
+    pub(super) about: About,
 }
 
 /// One run.
@@ -45,7 +48,11 @@ pub(super) struct Planned {
 
 impl Plan {
     pub(super) fn new(args: &Args) -> Result<Self, Failure> {
-        let clean = resolve(&request(args, None, args.seed.clone()))?;
+        let layers = load(&request(args, None, args.seed.clone()))?;
+        let clean = Settings::resolve(&layers, Machine::here())?;
+        let program =
+            args.command.first().map_or_else(String::new, |word| word.to_string_lossy().into_owned());
+        let about = About::new(&format!("matrix: {program}"), &layers);
         let (seed, time_scale) = (clean.rules.seed(), clean.scaling.factor);
         if !clean.rules.rules().is_empty() {
             return Err(Failure::new(
@@ -56,7 +63,7 @@ impl Plan {
         }
         let clean =
             Planned { name: "clean".to_owned(), directory: "clean".to_owned(), option: None, scaled: false };
-        let mut plan = Self { seed, time_scale, clean, runs: Vec::new(), impossible: Vec::new() };
+        let mut plan = Self { seed, time_scale, clean, runs: Vec::new(), impossible: Vec::new(), about };
         for (option, text, expanded) in wanted(args) {
             if expanded && let Some(why) = impossible(option, &text) {
                 plan.impossible.push(not_run(text, why));
@@ -95,6 +102,9 @@ impl Planned {
         let mut words: Vec<OsString> = vec![halfopen.into(), "exec".into(), "--seed".into()];
         words.push(plan.seed.to_string().into());
         words.extend(["--report".into(), directory.join("report.json").into()]);
+        if args.reports.iter().any(|path| page::is_page(path)) {
+            words.extend(["--report".into(), directory.join(page::REPORT).into()]);
+        }
         words.extend(["--hlog".into(), directory.join("latencies.hlog").into()]);
         words.extend(["--grace".into(), GRACE.into()]);
         let scale = if self.scaled { plan.time_scale } else { 1.0 };

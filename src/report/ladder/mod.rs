@@ -19,13 +19,16 @@ mod rows;
 mod svg;
 mod track;
 mod words;
+mod worst;
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use rows::{Arrow, Fate, Item, Mark, Rows, States, Way};
+use rows::{Arrow, Fate, Item, Mark, ROWS, Rows, States, Way};
+pub(in crate::report) use svg::{PALETTE, part, style};
 use track::Track;
+pub use worst::Worst;
 
 use crate::report::text::{Role, Style, Text, bytes};
 use crate::time::{Duration, Instant};
@@ -79,13 +82,18 @@ impl Ladder {
     /// An empty ladder for this flow.
     #[must_use]
     pub fn new(flow: FlowId) -> Self {
+        Self::with_rows(flow, ROWS)
+    }
+
+    /// With at most so many rows; what comes later is only counted.
+    fn with_rows(flow: FlowId, most: usize) -> Self {
         Self {
             flow,
             opened: None,
             start: None,
             legs: [Track::new(true), Track::new(false)],
             peers: [State::Closed, State::Listen],
-            rows: Rows::default(),
+            rows: Rows::new(most),
             states: States::default(),
             sending: [None; 2],
             marks: [Vec::new(), Vec::new()],
@@ -162,6 +170,12 @@ impl Ladder {
         draw::draw(self, style)
     }
 
+    /// `flow 3: 10.0.0.1:4000 → 10.0.0.2:80, rules: fin-drop`, as far as its beginning was seen.
+    #[must_use]
+    pub fn title(&self) -> String {
+        words::title(&Style::default(), self).unwrap_or_else(|| format!("flow {}", self.flow))
+    }
+
     fn segment(&mut self, at: Instant, leg: Leg, way: Way, note: &SegmentNote, fate: Fate) {
         if way == Way::Out && note.flags.has(Flags::RST) {
             self.closed_by_reset(at);
@@ -230,8 +244,7 @@ impl Ladder {
             Did::Drop => Fate::Dropped,
             Did::Hold(_) | Did::Behind(_) => Fate::Held,
             Did::Knob | Did::Release => {
-                let does = if mark.did == Did::Knob { "begins" } else { "ends" };
-                return self.note(at, Some(leg), Role::Fault, format!("{} {does}", mark.rule));
+                return self.note(at, Some(leg), Role::Fault, format!("{} {}", mark.rule, mark.did));
             }
             Did::Duplicate(_) | Did::Rewrite | Did::Inject => Fate::Passed,
         };
@@ -240,7 +253,7 @@ impl Ladder {
                 // The segment that it makes comes next. (A kernel socket has none to show.)
                 return self.mark(leg, mark);
             }
-            let text = format!("{} {}", mark.rule, mark.does());
+            let text = format!("{} {}", mark.rule, mark.did);
             return self.note(at, Some(leg), Role::Fault, text);
         };
         let copies = match mark.did {

@@ -18,15 +18,74 @@ const SHORT_OF: u32 = 50;
 /// A column is a little wider than in any common monospaced font at 12 pixels, so that nothing overlaps.
 const COLUMN: f64 = 7.4;
 
-const STYLE: &str = "\
-text{font:12px ui-monospace,Menlo,Consolas,'DejaVu Sans Mono','Noto Sans Mono CJK SC',monospace;fill:#222}\
-.title{font-weight:bold;fill:#000}.dim{fill:#666}.state{fill:#00558b}.fault{fill:#b00020;font-weight:bold}\
-.again{fill:#8a5300}.life{stroke:#999}.fold{stroke:#999;stroke-dasharray:2 4}\
-line.plain,path.plain{stroke:#222;fill:#222}line.again,path.again{stroke:#8a5300;fill:#8a5300}\
-line.fault,path.fault{stroke:#b00020;fill:#b00020}.held{stroke-dasharray:6 4}.injected{stroke-width:3}";
+/// Colours by name: on white, and on a dark ground. A picture of its own is white, whoever looks at it.
+pub(in crate::report) const PALETTE: [(&str, &str, &str); 8] = [
+    ("paper", "#fff", "#171b21"),
+    ("ink", "#222", "#d5dae1"),
+    ("title", "#000", "#f4f6f8"),
+    ("dim", "#666", "#98a2ad"),
+    ("state", "#00558b", "#6cb6ef"),
+    ("fault", "#b00020", "#ff7b89"),
+    ("again", "#8a5300", "#e3ab55"),
+    ("life", "#999", "#596470"),
+];
+
+/// Who is drawn how; `@` stands before a colour.
+const STYLE: [(&str, &str); 14] = [
+    (
+        "text",
+        "font:12px ui-monospace,Menlo,Consolas,'DejaVu Sans Mono','Noto Sans Mono CJK SC',monospace;fill:@ink",
+    ),
+    (".title", "font-weight:bold;fill:@title"),
+    (".dim", "fill:@dim"),
+    (".state", "fill:@state"),
+    (".fault", "fill:@fault;font-weight:bold"),
+    (".again", "fill:@again"),
+    (".life", "stroke:@life"),
+    (".fold", "stroke:@life;stroke-dasharray:2 4"),
+    ("line.plain,path.plain", "stroke:@ink;fill:@ink"),
+    ("line.again,path.again", "stroke:@again;fill:@again"),
+    ("line.fault,path.fault", "stroke:@fault;fill:@fault"),
+    (".held", "stroke-dasharray:6 4"),
+    (".injected", "stroke-width:3"),
+    (".paper", "fill:@paper"),
+];
+
+/// The rules of CSS for what is `within`, a selector or nothing; `colour` tells a colour by its name.
+pub(in crate::report) fn style(within: &str, colour: impl Fn(&'static str) -> String) -> String {
+    let rule = |(selectors, declarations): (&str, &str)| {
+        let selectors: Vec<String> = selectors.split(',').map(|one| format!("{within}{one}")).collect();
+        let coloured = PALETTE.iter().fold(declarations.to_owned(), |text, (name, ..)| {
+            text.replace(&format!("@{name}"), &colour(name))
+        });
+        format!("{}{{{coloured}}}", selectors.join(","))
+    };
+    STYLE.into_iter().map(rule).collect()
+}
 
 /// The ladders below each other; `remark` stands at the end.
 pub(super) fn draw<'a>(ladders: impl Iterator<Item = &'a Ladder>, remark: Option<&str>) -> String {
+    let (height, drawn) = picture(ladders, remark);
+    let light = |name| PALETTE.iter().find(|(known, ..)| *known == name).map_or("", |(_, light, _)| light);
+    let style = style("", |name| light(name).to_owned());
+    format!(
+        "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{WIDTH}\" height=\"{height}\" viewBox=\"0 0 {WIDTH} {height}\" \
+         role=\"img\">\n<title>TCP ladder: client, halfopen, server</title>\n<style>{style}</style>\n{drawn}</svg>\n"
+    )
+}
+
+/// One ladder as a part of a page that has the [`style`] within `.ladder`.
+pub(in crate::report) fn part(ladder: &Ladder) -> String {
+    let (height, drawn) = picture(std::iter::once(ladder), None);
+    let title = xml(&ladder.title());
+    format!(
+        "<svg class=\"ladder\" viewBox=\"0 0 {WIDTH} {height}\" role=\"img\">\n<title>TCP ladder of {title}</title>\n\
+         {drawn}</svg>\n"
+    )
+}
+
+/// Its height, and what is in it.
+fn picture<'a>(ladders: impl Iterator<Item = &'a Ladder>, remark: Option<&str>) -> (u32, String) {
     let mut pen = Pen { style: Style::default(), y: 10, lives: String::new(), body: String::new() };
     for ladder in ladders {
         walk(ladder, &mut pen);
@@ -36,11 +95,7 @@ pub(super) fn draw<'a>(ladders: impl Iterator<Item = &'a Ladder>, remark: Option
         pen.remark(remark);
     }
     let (height, Pen { lives, body, .. }) = (pen.y + 6, pen);
-    format!(
-        "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{WIDTH}\" height=\"{height}\" viewBox=\"0 0 {WIDTH} {height}\" \
-         role=\"img\">\n<title>TCP ladder: client, halfopen, server</title>\n<style>{STYLE}</style>\n\
-         <rect width=\"{WIDTH}\" height=\"{height}\" fill=\"#fff\"/>\n{lives}{body}</svg>\n"
-    )
+    (height, format!("<rect class=\"paper\" width=\"{WIDTH}\" height=\"{height}\"/>\n{lives}{body}"))
 }
 
 struct Pen {
@@ -95,7 +150,7 @@ impl Pen {
     fn wide(&mut self, y: u32, role: Role, text: &str) {
         let (x, width) = (LIVES[0] + 1, 2 * LEG - 2);
         self.body.push_str(&format!(
-            "<rect x=\"{x}\" y=\"{}\" width=\"{width}\" height=\"22\" fill=\"#fff\"/>\n",
+            "<rect class=\"paper\" x=\"{x}\" y=\"{}\" width=\"{width}\" height=\"22\"/>\n",
             y - 15
         ));
         let text = self.style.cut(text, columns(width - 2 * GAP));
@@ -127,8 +182,7 @@ impl Pen {
 
 impl Canvas for Pen {
     fn heading(&mut self, ladder: &Ladder) {
-        let title = words::title(&self.style, ladder).unwrap_or_else(|| format!("flow {}", ladder.flow));
-        let title = self.style.cut(&title, columns(WIDTH - 20));
+        let title = self.style.cut(&ladder.title(), columns(WIDTH - 20));
         self.text((10, self.y + 14), Anchor::Start, &[(Role::Title, title)]);
         self.y += 28;
         let places = LIVES.into_iter().zip([Anchor::Start, Anchor::Middle, Anchor::End]);
