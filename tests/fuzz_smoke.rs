@@ -26,3 +26,8 @@ fn the_seeds_of_wire_are_read_and_written() {
 fn the_seeds_of_flow_keep_what_must_hold() {
     run("flow", halfopen::sim::fuzz::flow);
 }
+
+#[test]
+fn the_seeds_of_read_are_read_and_drawn() {
+    run("read", halfopen::sim::fuzz::read);
+}

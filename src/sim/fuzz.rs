@@ -1,8 +1,10 @@
 //! What the fuzz targets run, and `cargo test` over their seed corpus: bytes in, a panic if something is wrong.
 
 mod flow;
+mod read;
 
 pub use flow::flow;
+pub use read::read;
 
 use crate::wire::{self, ChecksumMode, IpMeta, Packet, Segment, SegmentNote, VnetHdr};
 
