@@ -181,6 +181,25 @@ mod tests {
         drop(silent);
     }
 
+    /// Each asks for more than the sockets can hold, and reads none of it.
+    #[test]
+    fn scrapers_that_do_not_read_hold_up_no_other_and_not_the_end() {
+        let listener = Listener::bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let address = listener.address().unwrap();
+        let server = listener.serve(Arc::new(Fixed(AtomicBool::new(true)))).unwrap();
+        let slow = [(); 8].map(|()| {
+            let mut stream = TcpStream::connect(address).unwrap();
+            stream.set_nonblocking(true).unwrap();
+            // Until no more is taken: the server has stopped to read, because nobody reads what it writes.
+            while stream.write(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n").is_ok() {}
+            stream
+        });
+        assert_eq!(ask(address, "/metrics", "").0, "HTTP/1.1 200 OK");
+        drop(server);
+        assert!(TcpStream::connect(address).is_err());
+        drop(slow);
+    }
+
     #[test]
     fn an_address_in_use_is_told() {
         let listener = Listener::bind("127.0.0.1:0".parse().unwrap()).unwrap();

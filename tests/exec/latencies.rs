@@ -1,6 +1,13 @@
 //! The latencies of a run, in its summary and in its files.
 
+use std::fs::File;
+use std::io::{BufRead as _, BufReader, Read as _};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::process::Stdio;
+
 use halfopen::setup::netlink::Family;
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::sys::stat::Mode;
 use serde_json::Value;
 
 use crate::Single;
@@ -13,6 +20,7 @@ pub(crate) const SINGLES: &[Single] = &[
     ("what a fault adds to a connect is told apart, and the log says the same as the report", delays),
     ("a lost SYN is named by the step at which its connect sits", lost_syn),
     ("a full disk ends the files of the latencies, and neither the traffic nor the summary", full_disk),
+    ("a disk that is slow holds up the files, and not the traffic", slow_disk),
 ];
 
 fn json(text: &[u8]) -> Value {
@@ -99,4 +107,49 @@ fn full_disk() {
         said.starts_with("halfopen: --hgrm tfb=x: no latency \"tfb\"\n  hint: there are: connect, "),
         "{said}"
     );
+}
+
+/// All files are pipes that nobody reads until the command has done its work.
+fn slow_disk() {
+    const FLOWS: usize = 100;
+    let (lab, _greeter, server) = greeting_lab(Family::V4);
+    let directory = tempfile::tempdir().expect("a directory");
+    let options = ["--events", "--pcap", "--hlog"];
+    let paths = options.map(|option| directory.path().join(&option[2..]));
+    let pipes = paths.clone().map(|path| {
+        nix::unistd::mkfifo(&path, Mode::S_IRUSR | Mode::S_IWUSR).expect("a directory of ours");
+        let flags = OFlag::O_NONBLOCK.bits();
+        let pipe = File::options().read(true).custom_flags(flags).open(&path).expect("a pipe of ours");
+        fcntl(&pipe, FcntlArg::F_SETPIPE_SZ(4096)).expect("as small as a pipe can be");
+        pipe
+    });
+    let files = options.into_iter().zip(paths.iter().map(|path| path.to_str().expect("text")));
+    let myself = process::myself();
+    let mut args = vec!["exec"];
+    args.extend(files.flat_map(|(option, path)| [option, path]).chain(["--", &*myself, "inside", "dial"]));
+    args.extend(std::iter::repeat_n(&*server, FLOWS));
+    let mut command = process::command(&lab.client, &args);
+    command.env("HALFOPEN_MEASURE__INTERVAL", "100ms").stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut halfopen = command.spawn().expect("the program was built with the test");
+    let printed = BufReader::new(halfopen.stdout.take().expect("it is piped"));
+    let greeted =
+        printed.lines().take(FLOWS).filter(|line| line.as_ref().is_ok_and(|line| line.ends_with(" hello")));
+    assert_eq!(greeted.count(), FLOWS, "all connections go on");
+
+    let readers = pipes.map(|mut pipe| {
+        fcntl(&pipe, FcntlArg::F_SETFL(OFlag::empty())).expect("an open file");
+        std::thread::spawn(move || {
+            let mut bytes = Vec::new();
+            pipe.read_to_end(&mut bytes).map(|_| bytes)
+        })
+    });
+    let [events, pcap, hlog] = readers.map(|reader| reader.join().expect("it reads").expect("an open pipe"));
+    let output = halfopen.wait_with_output().expect("our child");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && said.contains(&format!("{FLOWS} flows: {FLOWS} ok")), "{said}");
+    assert!(!said.contains("limit reached"), "{said}");
+    let closed = String::from_utf8_lossy(&events).matches("\"event\":\"flow-closed\"").count();
+    assert_eq!(closed, FLOWS, "nothing is lost");
+    assert!(pcap.len() > 65_536 && pcap.starts_with(&[0x0a, 0x0d, 0x0d, 0x0a]), "{} bytes", pcap.len());
+    assert!(String::from_utf8_lossy(&hlog).contains("\nTag=connect,"));
 }

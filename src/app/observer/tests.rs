@@ -1,5 +1,5 @@
 use super::*;
-use crate::trace::{FlowId, Outcome};
+use crate::trace::{FlowId, Outcome, SegmentNote};
 
 fn opened(flow: u64) -> Record {
     let (client, server) = ("10.0.0.1:4000".parse().unwrap(), "10.0.0.2:80".parse().unwrap());
@@ -79,6 +79,56 @@ fn segment(bytes: usize) -> Record {
     Record { leg, event: Event::SegmentIn { segment }, ..opened(1) }
 }
 
+/// A pipe that is full: whoever writes to it waits until somebody reads.
+fn slow_disk() -> (io::PipeReader, File) {
+    let (reader, mut writer) = io::pipe().unwrap();
+    writer.write_all(&[b'\n'; 65_536]).unwrap();
+    (reader, File::from(std::os::fd::OwnedFd::from(writer)))
+}
+
+/// Flows are recorded while nobody reads; then all is read, so that the observer can end.
+fn goes_on_beside(mut reader: io::PipeReader, watch: Watch) -> Report {
+    const FLOWS: u64 = 5000;
+    let observer = Observer::start(Measure::default(), Watch { waiting: 1024, ..watch }).unwrap();
+    let mut tap = observer.tap();
+    (1..=FLOWS).for_each(|flow| tap.record(opened(flow)));
+    assert_eq!(observer.counters().flows, FLOWS);
+    let drain = std::thread::spawn(move || io::copy(&mut reader, &mut io::sink()));
+    let report = observer.finish(Instant::from_millis(9));
+    drain.join().unwrap().unwrap();
+    report
+}
+
+#[test]
+fn a_disk_that_is_slow_holds_up_the_event_file_and_not_the_data_path() {
+    let (reader, file) = slow_disk();
+    let report = goes_on_beside(reader, Watch { events: Some(file), ..Watch::default() });
+    assert!(report.events_error.is_none());
+    let [NameCount { name: "limits.events", count }] = report.measure.limits() else {
+        panic!("{:?}", report.measure.limits())
+    };
+    assert!(*count > 0);
+}
+
+#[test]
+fn a_disk_that_is_slow_holds_up_the_capture_and_not_the_data_path() {
+    let (reader, file) = slow_disk();
+    let report = goes_on_beside(reader, capture("slow".as_ref(), file, 0));
+    assert!(report.pcap_error.is_none());
+    assert!(report.measure.limits().iter().any(|limit| limit.name == "limits.events"));
+}
+
+#[test]
+fn flows_that_are_not_followed_are_told_as_a_limit_that_was_hit() {
+    let watch = Watch { worst: Some(2), ..Watch::default() };
+    let observer = Observer::start(Measure::default(), watch).unwrap();
+    let mut tap = observer.tap();
+    assert!(tap.wants_segments());
+    (1..=5).for_each(|flow| tap.record(opened(flow)));
+    let report = observer.finish(Instant::from_millis(9));
+    assert_eq!(report.measure.limits(), [NameCount { name: "limits.ladders", count: 3 }]);
+}
+
 fn capture(path: &std::path::Path, file: File, rotate: u64) -> Watch {
     let pcap = Pcap { file, path: path.to_owned(), snaplen: 65_536, rotate };
     Watch { pcap: Some(pcap), waiting_bytes: 10_000, ..Watch::default() }
@@ -105,9 +155,11 @@ fn captured_bytes_that_wait_have_a_limit_and_lose_only_their_payload() {
     let end = mailbox.close(Instant::ZERO);
     let mut kept = Vec::new();
     mailbox.read(|records| {
-        kept.extend(records.iter().cloned().map(|mut record| {
-            segment_of(&mut record.event).map(|segment| (segment.len, segment.data.len()))
-        }));
+        kept.extend(
+            records.iter().cloned().map(|mut record| {
+                record.event.segment_mut().map(|segment| (segment.len, segment.data.len()))
+            }),
+        );
     });
     assert_eq!((end.lost, end.cut), (0, 2));
     assert_eq!(kept, [Some((60, 60)), Some((60, 0)), Some((60, 0))]);
