@@ -68,6 +68,7 @@ fn every_command_explains_itself() {
         ("ladder", &["ladder", "--help"]),
         ("faults", &["faults", "--help"]),
         ("presets", &["presets", "--help"]),
+        ("healthcheck", &["healthcheck", "--help"]),
         ("config", &["config", "--help"]),
         ("config-check", &["config", "check", "--help"]),
         ("config-show", &["config", "show", "--help"]),

@@ -23,7 +23,7 @@ use crate::report::summary::{ScaledTime, TimeScale, observed};
 use crate::report::{Summary, percentiles};
 
 /// Where `run` tells its metrics.
-const METRICS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8474);
+pub(super) const METRICS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8474);
 
 /// What a run is judged and told by at its end, prepared at its start so that nothing of it can be wrong then.
 #[derive(Debug)]

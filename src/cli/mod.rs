@@ -6,6 +6,7 @@ mod ending;
 mod exec;
 mod failure;
 mod faults;
+mod healthcheck;
 mod ladder;
 mod log;
 mod matrix;
@@ -47,6 +48,7 @@ enum Command {
     Ladder(ladder::Args),
     Faults(faults::Args),
     Presets(presets::Args),
+    Healthcheck(healthcheck::Args),
     #[command(subcommand)]
     Config(config::Command),
 }
@@ -64,6 +66,7 @@ pub fn main() -> ExitCode {
         Command::Report(args) => report::report(&args),
         Command::Faults(args) => faults::faults(&args),
         Command::Presets(args) => presets::presets(&args),
+        Command::Healthcheck(args) => healthcheck::healthcheck(&args),
         Command::Config(command) => config::config(&command),
     };
     outcome.unwrap_or_else(|failure| failure.report())
