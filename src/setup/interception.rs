@@ -3,7 +3,7 @@
 use std::ops::RangeInclusive;
 
 use super::lock::Lock;
-use super::netlink::{Family, Ipv4Setting, Netlink, Port, Rule, RuleAction};
+use super::netlink::{Family, Ipv4Setting, Link, LocalRule, Netlink, Port, Rule, RuleAction};
 use super::plan::{Applied, Plan, Step};
 use super::{Error, ErrorKind};
 use crate::engine::tun::Device;
@@ -17,6 +17,8 @@ pub(super) const TABLE_OWN: u32 = 10_401;
 #[derive(Debug)]
 pub struct Interception {
     pub(super) applied: Applied,
+    /// Numbers of the interfaces that led out of the network namespace at the start, if that is somebody else's.
+    pub(super) outside: Vec<u32>,
     /// What the user should know.
     pub notes: Vec<String>,
     /// Our device, one entry per shard.
@@ -37,7 +39,14 @@ impl Interception {
         remove_leftovers(&mut netlink)?;
         let (devices, _) = Device::open_tun(device, shards)?;
         let applied = plan.apply(netlink)?;
-        Ok(Self { applied, notes: plan.notes, devices, _lock: lock })
+        Ok(Self { applied, outside: Vec::new(), notes: plan.notes, devices, _lock: lock })
+    }
+
+    /// True while all interfaces are gone that led out of somebody else's network namespace: its owner, such as the
+    /// application's container, has ended, and only this process keeps it.
+    pub fn is_abandoned(&mut self) -> bool {
+        let is_there = |links: Vec<Link>| links.iter().any(|link| self.outside.contains(&link.index));
+        !self.outside.is_empty() && self.applied.links().is_ok_and(|links| !is_there(links))
     }
 
     /// Takes the interception down and returns what could not be undone.
@@ -83,6 +92,35 @@ pub(super) fn check_ports(ports: &[RangeInclusive<u16>]) -> Result<(), Error> {
     }
 }
 
+/// What makes room for our rules, so that the kernel's own for local addresses is asked after them, at `priority`. `None`: it
+/// is already, because another program has moved it.
+///
+/// # Errors
+/// It has been moved to a place among ours.
+pub(super) fn move_local_rule(
+    rules: &[LocalRule],
+    family: Family,
+    priority: u32,
+) -> Result<Option<Step>, Error> {
+    let places = || rules.iter().filter(|rule| rule.family == family);
+    // One of ours is left from a run that was killed, and goes back to 0 before we start.
+    let is_moved = |rule: &&LocalRule| !rule.is_own && rule.priority > 0;
+    if let Some(rule) = places().filter(is_moved).find(|rule| rule.priority < priority) {
+        let what = format!(
+            "another program has moved the rule for local addresses to place {} (`ip {} rule`), before which there is no room \
+             for ours",
+            rule.priority,
+            family.flag()
+        );
+        return Err(Error::new(ErrorKind::Unavailable, what).hint(format!(
+            "have it use a place from {priority}, or leave its service out of those that share this network in the compose \
+             file (`network_mode`)"
+        )));
+    }
+    let is_behind = places().next().is_some() && places().all(|rule| is_moved(&rule));
+    Ok((!is_behind).then_some(Step::MoveLocalRule { family, priority }))
+}
+
 /// Sets an IPv4 setting of one interface.
 pub(super) fn set_ipv4(device: &str, setting: Ipv4Setting, value: u32) -> Step {
     Step::Ipv4 { device: device.to_owned(), setting, value }
@@ -105,4 +143,30 @@ pub(super) fn own_icmp(family: Family, priority: u32) -> impl Iterator<Item = Ru
         port: Some(Port::Destination(types)),
         ..Rule::new(family, priority, RuleAction::Table(TABLE))
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_rule_for_local_addresses_is_moved_only_where_it_is_in_the_way() {
+        let rule = |priority, is_own| LocalRule { family: Family::V4, priority, is_own };
+        let other = LocalRule { family: Family::V6, priority: 5, is_own: false };
+        let moved = Some(Step::MoveLocalRule { family: Family::V4, priority: 20 });
+        for (rules, expected) in [
+            (vec![other, rule(0, false)], moved.clone()),
+            (vec![rule(0, false), rule(100, false)], moved.clone()),
+            (vec![rule(20, true)], moved),
+            (vec![rule(20, false)], None),
+            (vec![rule(100, false)], None),
+        ] {
+            let step = move_local_rule(&rules, Family::V4, 20).expect("there is room");
+            assert_eq!(step, expected, "{rules:?}");
+        }
+        let rules = [rule(0, false), rule(5, false)];
+        let error = move_local_rule(&rules, Family::V4, 20).expect_err("one stands before ours");
+        assert_eq!(error.kind, ErrorKind::Unavailable);
+        assert!(error.to_string().contains("to place 5 (`ip -4 rule`)"), "{error}");
+    }
 }

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::io;
 
-use super::netlink::{Family, Ipv4Setting, Netlink, PROTOCOL, Route, Rule};
+use super::netlink::{Family, Ipv4Setting, Link, Netlink, PROTOCOL, Route, Rule};
 use super::{Error, sysctl};
 use crate::engine::tun::{MAX_PACKET, QUEUE_PACKETS};
 
@@ -147,6 +147,19 @@ impl Step {
     }
 }
 
+impl Step {
+    /// The line of a compose file that has a container start with this setting. It cannot name a device of ours, which is
+    /// not there yet.
+    fn in_compose(&self) -> Option<&'static str> {
+        let Self::Sysctl { key, .. } = self else { return None };
+        Some(if key.ends_with("/disable_ipv6") {
+            "sysctls: {net.ipv6.conf.all.disable_ipv6: 0}"
+        } else {
+            "sysctls: {net.ipv6.conf.all.forwarding: 1}"
+        })
+    }
+}
+
 /// A device has no IPv6 settings where IPv6 is off.
 fn without_ipv6(e: io::Error) -> io::Result<()> {
     match e.raw_os_error() {
@@ -219,11 +232,23 @@ impl Applied {
     pub(super) fn add(&mut self, steps: &[Step]) -> Result<(), Error> {
         for step in steps {
             let undo = step.apply(&mut self.netlink).map_err(|e| {
-                Error::from_io(format_args!("cannot do `{}`", step.to_string().replace('\n', "; ")), &e)
+                let what = format!("cannot do `{}`", step.to_string().replace('\n', "; "));
+                let error = Error::from_io(what, &e);
+                match step.in_compose().filter(|_| e.raw_os_error() == Some(libc::EROFS)) {
+                    Some(line) => error.hint(format!(
+                        "/proc/sys is read-only here: add `{line}` to this service in the compose file"
+                    )),
+                    None => error,
+                }
             })?;
             self.undo.extend(undo);
         }
         Ok(())
+    }
+
+    /// The interfaces that there are now.
+    pub(super) fn links(&mut self) -> io::Result<Vec<Link>> {
+        self.netlink.links()
     }
 
     /// Takes everything back, in reverse; returns what could not be.

@@ -22,8 +22,10 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::ops::RangeInclusive;
 
 use super::connections::{Connection, connections};
-use super::interception::{Interception, TABLE, TABLE_OWN, check_ports, own_icmp, set_ipv4};
-use super::netlink::{Address, Family, Ipv4Setting, Link, Netlink, Port, Route, RouteKind, Rule, RuleAction};
+use super::interception::{Interception, TABLE, TABLE_OWN, check_ports, move_local_rule, own_icmp, set_ipv4};
+use super::netlink::{
+    Address, Family, Ipv4Setting, Link, LocalRule, Netlink, Port, Route, RouteKind, Rule, RuleAction,
+};
 use super::plan::{Plan, Step};
 use super::{Error, ErrorKind, sysctl};
 
@@ -67,6 +69,7 @@ struct Facts {
     addresses: Vec<Address>,
     /// The main table.
     routes: Vec<Route>,
+    local_rules: Vec<LocalRule>,
     ipv6: Ipv6,
     /// Reverse path filtering is on for all interfaces, and so for ours too.
     rp_filter: bool,
@@ -97,6 +100,7 @@ pub fn up(request: &Request) -> Result<Interception, Error> {
     let facts = Facts::gather(&mut Netlink::open()?)?;
     let rules = facts.families().flat_map(|family| request.before_us(family, &facts));
     up.applied.add(&rules.map(Step::Rule).collect::<Vec<_>>())?;
+    up.outside = request.outside(&facts).map(|link| link.index).collect();
     Ok(up)
 }
 
@@ -130,10 +134,11 @@ impl Facts {
     fn gather(netlink: &mut Netlink) -> Result<Self, Error> {
         let listed = |e| Error::from_io("cannot list interfaces, addresses and routes", &e);
         let links = netlink.links().map_err(listed)?;
-        let (mut addresses, mut routes) = (Vec::new(), Vec::new());
+        let (mut addresses, mut routes, mut local_rules) = (Vec::new(), Vec::new(), Vec::new());
         for family in Family::ALL {
             addresses.extend(netlink.addresses(family).map_err(listed)?);
             routes.extend(netlink.main_routes(family).map_err(listed)?);
+            local_rules.extend(netlink.local_rules(family).map_err(listed)?);
         }
         let leads_somewhere = |a: &Address| is_global(a.ip) && a.ip.is_ipv6();
         let ipv6 = if addresses.iter().any(leads_somewhere) { ipv6(&links)? } else { Ipv6::Off };
@@ -143,7 +148,17 @@ impl Facts {
         let off = |key| Ok::<_, Error>(is(key, "0")? == Some(true));
         let early_demux = !off("net/ipv4/ip_early_demux")? && !off("net/ipv4/tcp_early_demux")?;
         let given_out = given_out()?;
-        Ok(Self { links, addresses, routes, ipv6, rp_filter, given_out, connections, early_demux })
+        Ok(Self {
+            links,
+            addresses,
+            routes,
+            local_rules,
+            ipv6,
+            rp_filter,
+            given_out,
+            connections,
+            early_demux,
+        })
     }
 }
 
@@ -232,7 +247,7 @@ impl Request {
         plan.steps.push(set_ipv4(&self.device, Ipv4Setting::RpFilter, 0));
         for family in facts.families() {
             plan.steps.extend(self.routes(family, facts));
-            plan.steps.push(Step::MoveLocalRule { family, priority: PREF_LOCAL });
+            plan.steps.extend(move_local_rule(&facts.local_rules, family, PREF_LOCAL)?);
             plan.steps.extend(self.rules(family, facts).into_iter().map(Step::Rule));
         }
         Ok(plan)

@@ -454,7 +454,12 @@ fn half_way() {
         mount(NONE, "/proc/sys", NONE, bind | MsFlags::MS_REMOUNT | MsFlags::MS_RDONLY, NONE)
     };
     let mut command = with_mounts(command(&lab.gateway, &[RUN, SIDES].concat()), freeze);
-    fails(&lab.gateway, &mut command, 77, &["sysctl -w net/ipv6", "read-only"]);
+    fails(
+        &lab.gateway,
+        &mut command,
+        77,
+        &["sysctl -w net/ipv6", "add `sysctls: {net.ipv6.conf.all.forwarding: 1}`"],
+    );
 }
 
 fn ipv4_only() {

@@ -240,6 +240,33 @@ impl fmt::Display for Rule {
     }
 }
 
+/// A rule that asks the kernel's table of local addresses about every packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LocalRule {
+    /// IPv4 or IPv6.
+    pub family: Family,
+    /// Its place; the kernel's own is at 0.
+    pub priority: u32,
+    /// It carries our protocol number.
+    pub is_own: bool,
+}
+
+impl LocalRule {
+    fn parse(body: &[u8], family: Family) -> Option<Self> {
+        let (attrs, fixed) = (body.get(12..)?, body.get(..12)?);
+        let number = |attr| attribute(attrs, attr).and_then(|v| u32_at(v, 0));
+        let selects = [FRA_IIFNAME, FRA_IP_PROTO].iter().any(|attr| attribute(attrs, *attr).is_some());
+        // The lengths of the prefixes that the destination and the source must have.
+        let about_all = !selects && fixed[1] == 0 && fixed[2] == 0;
+        let local = fixed[7] == FR_ACT_TO_TBL && number(FRA_TABLE) == Some(TABLE_LOCAL);
+        (about_all && local).then(|| Self {
+            family,
+            priority: number(FRA_PRIORITY).unwrap_or(0),
+            is_own: attribute(attrs, FRA_PROTOCOL) == Some(&[PROTOCOL]),
+        })
+    }
+}
+
 struct Ports<'a>(&'a RangeInclusive<u16>);
 
 impl fmt::Display for Ports<'_> {
@@ -266,8 +293,14 @@ impl Netlink {
     /// rules can stand in front of it.
     pub fn move_local_rule(&mut self, family: Family, priority: u32) -> io::Result<()> {
         self.add_rule(&Rule::new(family, priority, RuleAction::Table(TABLE_LOCAL)))?;
-        let fixed = [family.number(), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
-        self.change(0, |flags| Message::new(RTM_DELRULE, flags, &fixed).with_u32(FRA_PRIORITY, 0))
+        // Nothing else that somebody may have put there.
+        let fixed = [family.number(), 0, 0, 0, TABLE_LOCAL as u8, 0, 0, FR_ACT_TO_TBL, 0, 0, 0, 0];
+        let first = |flags| {
+            Message::new(RTM_DELRULE, flags, &fixed)
+                .with_u32(FRA_PRIORITY, 0)
+                .with_u32(FRA_TABLE, TABLE_LOCAL)
+        };
+        self.change(0, first)
     }
 
     /// Takes [`Self::move_local_rule`] back: the kernel's own rule first, then the one in its place.
@@ -288,11 +321,23 @@ impl Netlink {
 
     /// The rules that carry our protocol number.
     pub fn own_rules(&mut self, family: Family) -> io::Result<Vec<Rule>> {
+        self.rules(family, Rule::parse_own)
+    }
+
+    /// The rules for local addresses. None where the kernel has no such family.
+    pub fn local_rules(&mut self, family: Family) -> io::Result<Vec<LocalRule>> {
+        match self.rules(family, LocalRule::parse) {
+            Err(e) if e.raw_os_error() == Some(libc::EAFNOSUPPORT) => Ok(Vec::new()),
+            other => other,
+        }
+    }
+
+    fn rules<T>(&mut self, family: Family, parse: impl Fn(&[u8], Family) -> Option<T>) -> io::Result<Vec<T>> {
         let mut rules = Vec::new();
         let fixed = [family.number(), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
         self.list(
             |flags| Message::new(RTM_GETRULE, flags, &fixed),
-            |body| rules.extend(Rule::parse_own(body, family)),
+            |body| rules.extend(parse(body, family)),
         )?;
         Ok(rules)
     }

@@ -38,6 +38,7 @@ fn facts(ipv6: Ipv6) -> Facts {
             route(Family::V6, Some(("fe80::", 64)), None, unicast),
             route(Family::V6, None, Some("fd18::1"), unicast),
         ],
+        local_rules: Family::ALL.map(|family| LocalRule { family, priority: 0, is_own: false }).into(),
         ipv6,
         rp_filter: false,
         given_out: vec![32_768..=60_999],
