@@ -5,6 +5,7 @@ pub mod intercept;
 pub mod matrix;
 pub mod observer;
 pub mod pcap;
+mod service;
 mod totals;
 
 use std::cell::RefCell;
@@ -49,6 +50,8 @@ pub struct Ended {
     pub epoch: u64,
     /// Why the engine stopped by itself, if it did.
     pub engine_error: Option<io::Error>,
+    /// The network namespace has lost its owner.
+    pub abandoned: bool,
 }
 
 impl Run {
@@ -131,7 +134,8 @@ impl Run {
         drop(metrics);
         let at = clock.now();
         let (report, scaling) = (observer.finish(at), scaling.into_inner());
-        Ended { report, seed, scaling, at, epoch: clock.epoch(), engine_error }
+        let epoch = clock.epoch();
+        Ended { report, seed, scaling, at, epoch, engine_error, abandoned: false }
     }
 }
 

@@ -6,6 +6,8 @@
 
 #[path = "kernel/close.rs"]
 mod close;
+#[path = "kernel/container.rs"]
+mod container;
 #[path = "kernel/faults/mod.rs"]
 mod faults;
 #[path = "kernel/handshake.rs"]
@@ -58,8 +60,9 @@ fn main() -> ExitCode {
 }
 
 fn trials() -> Vec<Trial> {
-    let areas: [(&str, &[Row], &[Single]); 7] = [
+    let areas: [(&str, &[Row], &[Single]); 8] = [
         ("setup", &[], setup::SINGLES),
+        ("container", &[], container::SINGLES),
         ("handshake", handshake::ROWS, &[]),
         ("stream", stream::ROWS, stream::SINGLES),
         ("close", close::ROWS, &[]),

@@ -2,22 +2,30 @@
 
 use std::io::{self, IsTerminal as _, Write as _};
 use std::ops::RangeInclusive;
+use std::path::{Path, PathBuf};
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::observer::Watch;
-use super::{Ended, Run};
+use super::pcap::Pcap;
+use super::{Ended, Run, service};
 use crate::config::raw::Mode;
 use crate::config::units::PortRange;
 use crate::config::{Problem, Scaling, Settings};
 use crate::fault::Rules;
 use crate::report::{Style, status_line};
+use crate::setup::confine::{Needs, confine};
 use crate::setup::plan::Plan;
 use crate::setup::{self, Interception, gateway, sidecar};
 use crate::time::Duration;
 
 /// The name of our device.
 const DEVICE: &str = "halfopen0";
+/// How often a sidecar looks whether its network namespace still has an owner.
+const LOOK: Duration = Duration::from_secs(1);
+/// So many looks must find none. An application that is restarted has its new network by then, and a container engine that
+/// starts us again finds it: Docker does not try twice.
+const LOOKS: u32 = 3;
 /// How often the live line is drawn, and the engine asked whether it still runs.
 const TICK: Duration = Duration::from_millis(250);
 
@@ -89,17 +97,33 @@ pub fn intercept(
     for note in &interception.notes {
         tracing::warn!(note, "set-up");
     }
+    // Before the first thread, so that it holds for all.
+    let confined = confine(&needs(&watch))?;
+    tracing::debug!(capabilities = confined.capabilities.join(","), landlock = confined.landlock, "confined");
     // Declared after the interception, so that a panic ends the engine first and the set-up after it.
     let run = Run::start(settings, watch, std::mem::take(&mut interception.devices), None)?;
     let ports: Vec<String> =
         settings.ports.iter().chain(&settings.inbound_ports).map(ToString::to_string).collect();
     tracing::info!(seed = settings.rules.seed(), ports = ports.join(","), device = DEVICE, "ready");
-    runtime.block_on(until_ended(&run, signals, settings.grace, live, reload));
-    let ended = run.finish();
+    service::ready();
+    let abandoned =
+        runtime.block_on(until_ended(&run, &mut interception, signals, settings.grace, live, reload));
+    let ended = Ended { abandoned, ..run.finish() };
     for error in interception.down() {
         tracing::error!(error = error.what, "could not be undone");
     }
     Ok(ended)
+}
+
+/// Files that are made after the start.
+fn needs(watch: &Watch) -> Needs {
+    let rotates = watch.pcap.as_ref().filter(|pcap| pcap.rotate > 0);
+    // A name without a directory is one in the working directory.
+    let directory = |pcap: &Pcap| match pcap.path.parent() {
+        Some(parent) if parent != Path::new("") => parent.to_owned(),
+        _ => PathBuf::from("."),
+    };
+    Needs { directories: rotates.map(directory).into_iter().collect() }
 }
 
 struct Signals {
@@ -118,31 +142,44 @@ impl Signals {
     }
 }
 
-/// Returns when the engine has ended. The first signal lets open flows end within `grace`, the second ends them.
+/// Returns when the engine has ended. The first signal lets open flows end within `grace`, the second ends them. True if
+/// the network namespace has lost its owner, which ends all flows.
 async fn until_ended(
     run: &Run,
+    interception: &mut Interception,
     mut signals: Signals,
     grace: Duration,
     live: bool,
     mut reload: impl FnMut() -> Result<(Rules, Scaling), Vec<Problem>>,
-) {
+) -> bool {
     let mut line = LiveLine { shown: false, on: live && io::stderr().is_terminal() };
     let mut tick = tokio::time::interval(TICK);
-    let (mut stopping, mut limits_told) = (false, 0);
+    let mut look = tokio::time::interval(LOOK);
+    let (mut stopping, mut limits_told, mut abandoned) = (false, 0, 0);
     while !run.has_ended() {
         tokio::select! {
             _ = tick.tick() => {
                 limits_told = warn_of_limits(run, &mut line, limits_told);
                 line.draw(run);
             }
+            _ = look.tick(), if abandoned < LOOKS => {
+                abandoned = if interception.is_abandoned() { abandoned + 1 } else { 0 };
+                if abandoned == LOOKS {
+                    service::stopping();
+                    run.stop(Duration::ZERO);
+                }
+            }
             _ = signals.hangup.recv() => {
                 line.clear();
+                service::reloading();
                 replace_rules(run, reload());
+                service::ready();
             }
             _ = async { tokio::select! { _ = signals.terminate.recv() => (), _ = signals.interrupt.recv() => () } } => {
                 line.clear();
                 let grace = if stopping { Duration::ZERO } else { grace };
                 tracing::info!(?grace, open = run.counters().open, "stopping");
+                service::stopping();
                 run.stop(grace);
                 stopping = true;
                 // The end is near; look for it sooner.
@@ -151,6 +188,7 @@ async fn until_ended(
         }
     }
     line.clear();
+    abandoned == LOOKS
 }
 
 /// Tells the operator of each limit once, when it is first hit; the summary says how often. `told` is how many are told.

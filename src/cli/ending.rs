@@ -180,6 +180,12 @@ pub(super) fn tell(
     if let Some(error) = &ended.engine_error {
         return Err(Failure::new(Failure::FAILED, format_args!("the device failed: {error}")));
     }
+    if ended.abandoned {
+        let what = "this network namespace has lost its network: its owner, such as the application's container, has ended";
+        return Err(Failure::new(Failure::UNAVAILABLE, what).hint(
+            "with `restart: always` in the compose file it starts again, in the application's new network",
+        ));
+    }
     let files = [
         (&report.events_error, &shared.events, "not all events are there"),
         (&report.pcap_error, &shared.pcap, "not all packets are there"),

@@ -1,5 +1,6 @@
 //! Prepares the machine so that connections reach the engine, and puts everything back: plan, apply, undo.
 
+pub mod confine;
 mod connections;
 mod error;
 pub mod gateway;

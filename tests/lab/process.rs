@@ -234,12 +234,21 @@ impl Halfopen {
     /// Sends a signal and waits for the end, within [`PATIENCE`].
     pub(crate) fn end_by(&mut self, signal: Signal) -> ExitStatus {
         kill(self.pid(), signal).expect("our child");
+        self.wait_for_end(signal.as_str())
+    }
+
+    /// Waits for the end that something else is the cause of, within [`PATIENCE`].
+    pub(crate) fn wait_for_end(&mut self, cause: &str) -> ExitStatus {
         let start = Instant::now();
         loop {
             if let Some(status) = self.child.try_wait().expect("our child") {
                 return status;
             }
-            assert!(start.elapsed() < PATIENCE, "halfopen does not end by {signal}");
+            assert!(
+                start.elapsed() < PATIENCE,
+                "halfopen does not end by {cause}; it said:\n{}",
+                self.said()
+            );
             thread::sleep(Duration::from_millis(5));
         }
     }
