@@ -95,7 +95,7 @@ const HOST_STD: &[&str] = &[
 ];
 
 /// Where `unsafe`, `nix` and `libc` may be named.
-const SYSTEM: &[&str] = &["src/engine/tun/", "src/engine/exec/", "src/setup/"];
+const SYSTEM: &[&str] = &["src/engine/tun/", "src/engine/exec/", "src/engine/sockets/", "src/setup/"];
 
 /// A source file.
 struct Source {

@@ -8,6 +8,7 @@ pub mod clock;
 pub mod exec;
 pub mod outside;
 mod shard;
+mod sockets;
 pub mod tun;
 pub mod wheel;
 
@@ -180,9 +181,9 @@ impl Handle {
         self.shards.iter().any(|shard| shard.thread.as_ref().is_none_or(JoinHandle::is_finished))
     }
 
-    /// Takes no new flows from now on: their SYNs pass untouched in a gateway, and stay without an answer in exec mode. Ends
-    /// when the flows that are there have ended, at the latest after `grace`; 0 is at once. Flows that are still open then are
-    /// told as such, and their peers hear nothing.
+    /// Takes no new flows from now on: their SYNs pass untouched in a gateway and a sidecar, and are refused in exec and listen
+    /// mode. Ends when the flows that are there have ended, at the latest after `grace`; 0 is at once. Flows that are still
+    /// open then are told as such, and their peers hear nothing.
     pub fn stop(&self, grace: Duration) {
         self.tell(|| Command::Stop(grace));
     }

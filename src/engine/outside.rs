@@ -1,5 +1,5 @@
-//! The caller's network, as the loop sees it in exec mode: kernel sockets behind the flows, and somebody who takes the
-//! packets that are not TCP. In gateway mode there is none: both legs are packets, and what is not TCP is written back.
+//! What is behind the flows, as the loop sees it in exec and listen mode: kernel sockets, and perhaps somebody who takes the
+//! packets that are no flow's. In the other modes there is none: both legs are packets, and what is no flow's is written back.
 
 use std::io;
 
@@ -24,9 +24,9 @@ pub trait Outside: Send {
     /// The next thing that happened. The loop calls this until `None` after commands, readiness and timeouts.
     fn poll_event(&mut self) -> Option<(FlowKey, SocketEvent)>;
 
-    /// An IP packet from inside that is not TCP; its checksum may be unfinished if `needs_csum` (only the pseudo-header
-    /// sum is in the field, as it is for packets of the same machine).
-    fn on_packet(&mut self, now: Instant, packet: &[u8], needs_csum: bool);
+    /// An IP packet that is neither TCP nor an ICMP error of a flow; its checksum may be unfinished if `needs_csum` (only the
+    /// pseudo-header sum is in the field, as it is for packets of the same machine). False: it is written back.
+    fn on_packet(&mut self, now: Instant, packet: &[u8], needs_csum: bool) -> bool;
 
     /// The next whole IP packet, with full checksums, for the inside. Clears and fills `packet`; false if there is none.
     fn poll_packet(&mut self, packet: &mut BytesMut) -> bool;

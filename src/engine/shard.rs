@@ -184,19 +184,27 @@ impl<S: Sink> Shard<S> {
                 }
             }
             Ok(Packet::Icmp(note)) => {
-                if !self.table.on_icmp(cx, &note) && self.outside.is_none() {
-                    self.write_back(vnet);
+                if !self.table.on_icmp(cx, &note) {
+                    self.on_other(now, vnet);
                 }
             }
-            Ok(Packet::Other) => match &mut self.outside {
-                Some(outside) => outside.on_packet(now, &self.buf, vnet.flags & VnetHdr::NEEDS_CSUM != 0),
-                None => self.write_back(vnet),
-            },
+            Ok(Packet::Other) => self.on_other(now, vnet),
             Err(error) => cx.emit(Event::Discarded { reason: error.reason() }),
         }
     }
 
-    /// A segment of no flow of ours: a gateway lets it pass as it is; behind a command there is nobody else to answer it.
+    /// A packet of no flow.
+    fn on_other(&mut self, now: Instant, vnet: VnetHdr) {
+        let needs_csum = vnet.flags & VnetHdr::NEEDS_CSUM != 0;
+        let taken =
+            self.outside.as_mut().is_some_and(|outside| outside.on_packet(now, &self.buf, needs_csum));
+        if !taken {
+            self.write_back(vnet);
+        }
+    }
+
+    /// A segment of no flow of ours: a gateway lets it pass as it is; where sockets are behind the flows, there is nobody else
+    /// to answer it.
     fn on_foreign(&mut self, vnet: VnetHdr, packet: &TcpPacket) {
         if self.outside.is_none() {
             self.write_back(vnet);

@@ -148,7 +148,7 @@ impl Table {
         self.rules = rules;
     }
 
-    /// Takes no new flows from now on: in a gateway their SYNs are foreign, behind a socket nobody answers them.
+    /// Takes no new flows from now on: their SYNs are foreign.
     pub fn stop_opening(&mut self) {
         self.opening = false;
     }
@@ -358,10 +358,7 @@ impl Table {
     /// Opens a flow for a first SYN, if there is room.
     fn admit(&mut self, cx: &mut Cx<'_>, tuple: Tuple, syn: &Segment) -> Route {
         if !self.opening {
-            return match self.settings.uplink {
-                Uplink::Transparent | Uplink::OtherPort(_) => Route::Foreign,
-                Uplink::Socket => Route::Dropped,
-            };
+            return Route::Foreign;
         }
         let limits = &self.settings.limits;
         let full = match () {

@@ -10,10 +10,9 @@ use mio::{Interest, Registry, Token};
 use nix::errno::Errno;
 use slab::Slab;
 
+use crate::engine::sockets::errors;
+use crate::engine::sockets::ready::Ready;
 use crate::wire::datagram;
-
-use super::errors;
-use super::ready::Ready;
 
 /// A flow is forgotten after this many sweeps without a datagram.
 const IDLE_SWEEPS: u8 = 4;

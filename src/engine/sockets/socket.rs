@@ -1,4 +1,4 @@
-//! One kernel socket in the caller's network: the server leg of a flow.
+//! One kernel socket: the server leg of a flow.
 
 use std::collections::VecDeque;
 use std::io::{self, IoSlice, Write};
@@ -14,7 +14,7 @@ use socket2::{Domain, Protocol, SockRef, Socket as NewSocket, TcpKeepalive, Type
 use crate::relay::{FlowKey, SocketEvent};
 use crate::wire::join_small;
 
-use super::{errors, sys};
+use super::{Dial, sys};
 
 /// Most bytes of one read, so that no socket keeps the others waiting.
 const MAX_READ: usize = 64 << 10;
@@ -32,7 +32,8 @@ const MANY: u32 = 127;
 pub(super) struct Socket {
     pub(super) flow: FlowKey,
     pub(super) stream: TcpStream,
-    ipv6: bool,
+    /// What is left to dial, until it is connected.
+    pub(super) dial: Option<Box<Dial>>,
     connected: bool,
     /// Bytes that may still be read.
     credit: usize,
@@ -58,13 +59,15 @@ pub(super) enum Look {
     More(SocketEvent),
     /// An event after which the socket is to be closed.
     Last(SocketEvent),
+    /// The server did not take the connection.
+    Failed(io::Error),
     /// Nothing for now.
     Nothing,
 }
 
 impl Socket {
-    /// Starts to connect; `ipv6` tells the flow's family, which is not that of `server` for some name servers.
-    pub(super) fn dial(flow: FlowKey, server: SocketAddr, ipv6: bool) -> io::Result<Self> {
+    /// Starts to connect.
+    pub(super) fn dial(flow: FlowKey, server: SocketAddr) -> io::Result<Self> {
         let socket =
             NewSocket::new(Domain::for_address(server), Type::STREAM.nonblocking(), Some(Protocol::TCP))?;
         // The client's kernel has done its Nagle already; doing it twice would delay what it sent.
@@ -76,8 +79,8 @@ impl Socket {
         }
         Ok(Self {
             flow,
-            ipv6,
             stream: TcpStream::from_std(socket.into()),
+            dial: None,
             connected: false,
             credit: 0,
             writes: VecDeque::new(),
@@ -139,18 +142,16 @@ impl Socket {
     }
 
     fn finish_dial(&mut self) -> Look {
-        let failed = |e: &io::Error| {
-            Look::Last(SocketEvent::Failed { errno: errors::name(e), refusal: errors::refusal(e, self.ipv6) })
-        };
         match self.stream.take_error() {
-            Ok(Some(e)) | Err(e) => failed(&e),
+            Ok(Some(e)) | Err(e) => Look::Failed(e),
             Ok(None) => match self.stream.peer_addr() {
                 Ok(_) => {
                     self.connected = true;
+                    self.dial = None;
                     Look::More(SocketEvent::Connected)
                 }
                 Err(e) if e.kind() == io::ErrorKind::NotConnected => Look::Nothing,
-                Err(e) => failed(&e),
+                Err(e) => Look::Failed(e),
             },
         }
     }

@@ -4,14 +4,14 @@ use std::collections::VecDeque;
 
 /// A queue of slots in which no slot is twice.
 #[derive(Debug, Default)]
-pub(super) struct Ready {
+pub(in crate::engine) struct Ready {
     queue: VecDeque<usize>,
     queued: Vec<bool>,
 }
 
 impl Ready {
     /// Puts a slot at the end, unless it waits already.
-    pub(super) fn push(&mut self, slot: usize) {
+    pub(in crate::engine) fn push(&mut self, slot: usize) {
         if self.queued.len() <= slot {
             self.queued.resize(slot + 1, false);
         }
@@ -21,12 +21,12 @@ impl Ready {
     }
 
     /// True if no slot waits.
-    pub(super) fn is_empty(&self) -> bool {
+    pub(in crate::engine) fn is_empty(&self) -> bool {
         self.queue.is_empty()
     }
 
     /// Takes the first slot.
-    pub(super) fn pop(&mut self) -> Option<usize> {
+    pub(in crate::engine) fn pop(&mut self) -> Option<usize> {
         let slot = self.queue.pop_front()?;
         self.queued[slot] = false;
         Some(slot)

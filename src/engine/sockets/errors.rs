@@ -8,7 +8,7 @@ use crate::relay::Refusal;
 
 /// The name of an error, e.g. `ECONNREFUSED`.
 #[must_use]
-pub(super) fn name(error: &io::Error) -> &'static str {
+pub(in crate::engine) fn name(error: &io::Error) -> &'static str {
     match error.raw_os_error().map(Errno::from_raw) {
         Some(Errno::ECONNREFUSED) => "ECONNREFUSED",
         Some(Errno::ECONNRESET) => "ECONNRESET",
@@ -39,7 +39,7 @@ pub(super) fn name(error: &io::Error) -> &'static str {
 /// What the client must see so that its connect fails as ours did: the inverse of Linux's `icmp_err_convert` and
 /// `icmpv6_err_convert`.
 #[must_use]
-pub(super) fn refusal(error: &io::Error, ipv6: bool) -> Refusal {
+pub(in crate::engine) fn refusal(error: &io::Error, ipv6: bool) -> Refusal {
     match error.raw_os_error().map(Errno::from_raw) {
         Some(Errno::ECONNREFUSED | Errno::ECONNRESET) => Refusal::Reset,
         // The client's own timer, which started a moment before ours, ends at the same time. The others are shortages of
@@ -57,7 +57,7 @@ pub(super) fn refusal(error: &io::Error, ipv6: bool) -> Refusal {
 /// Type and code of the ICMP message that Linux turns into `errno`. Where there is none, as for `EPERM` or IPv4's `EACCES`,
 /// it is the message that a router with that trouble sends.
 #[must_use]
-pub(super) fn unreachable(errno: Option<Errno>, ipv6: bool) -> (u8, u8) {
+pub(in crate::engine) fn unreachable(errno: Option<Errno>, ipv6: bool) -> (u8, u8) {
     match (errno, ipv6) {
         (Some(Errno::ECONNREFUSED), false) => (3, 3),
         (Some(Errno::ECONNREFUSED), true) => (1, 4),
