@@ -14,7 +14,7 @@
 //! | [`relay`] | the seam between the two legs of a flow |
 //! | [`measure`], [`report`], [`capture`] | counts and latencies; ladders, summaries and pages; pcapng: all made from events |
 //! | `sim` | two hosts, lossy links and scripted peers in virtual time; for tests, and the ladders of `halfopen faults` (feature `sim`) |
-//! | `engine` | how packets reach the relay: the device, the loop, the clock, the kernel sockets of `exec` |
+//! | `engine` | how packets reach the relay: the device, the loop, the clock, the kernel sockets of `exec` and `listen` |
 //! | `setup` | links, routes, rules, namespaces: plan, apply, undo |
 //! | `config` | from text to meaning: files, environment, options |
 //! | `cli`, `app` | the commands; wiring, signals, order of start and stop |
@@ -39,8 +39,10 @@
 //! | plan | the faults of one flow, resolved when its first SYN arrives |
 //! | verdict | what a fault says of a segment: pass, drop, hold, duplicate |
 //! | knobs | the few values of our own TCP that a fault may turn |
-//! | engine | how connections are reached: `tun` (our TCP on both legs) or `exec` (a kernel socket on the server leg) |
-//! | mode | where halfopen stands: `gateway` (between two networks), `sidecar` (in an application's network namespace), `exec` (around a command) |
+//! | engine | how connections are reached: `tun` (our TCP on both legs) or `exec` (a kernel socket on the server leg: modes `exec` and `listen`) |
+//! | mode | where halfopen stands: `gateway` (between two networks), `sidecar` (in an application's network namespace), `listen` (at addresses of its own), `exec` (around a command) |
+//! | listener | in listen mode: an address where clients arrive, and its upstream |
+//! | upstream, of a listener | the server behind it, by name or address |
 //! | source port | the port that a sidecar's server leg comes from |
 //! | event | one entry of the only trace vocabulary; logs, counters, histograms and ladders are made from events |
 //! | page | a report as one file of HTML, without script |

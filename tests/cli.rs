@@ -101,20 +101,56 @@ fn wrong_usage_is_answered_with_2() {
 #[test]
 fn a_wrong_option_names_itself_and_what_is_allowed() {
     let said = Halfopen::new()
-        .says(&["run", "--ports", "http", "--seed", "many", "--grace", "8", "--mode", "listen"]);
+        .says(&["run", "--ports", "http", "--seed", "many", "--grace", "8", "--mode", "router"]);
     assert_eq!(said.code, 78);
     assert_eq!(
         said.stderr,
         r#"halfopen: --grace: engine.grace = 8: missing unit
   hint: write "8ms" or "8s"
-halfopen: --mode: intercept.mode = "listen": not one of the allowed values
-  hint: allowed here: gateway, exec, sidecar
+halfopen: --mode: intercept.mode = "router": not one of the allowed values
+  hint: allowed here: gateway, exec, sidecar, listen
 halfopen: --ports: intercept.ports = "http": not a port or a range of ports
   hint: write a port from 1 to 65535, or a range such as "8000-8099"
 halfopen: --seed: seed = "many": not a seed
   hint: write a whole number from 0 to 18446744073709551615, or "random"
 "#
     );
+}
+
+#[test]
+fn a_wrong_listener_says_what_one_looks_like() {
+    let said = Halfopen::new().says(&["run", "--mode", "listen", "--listen", "5432=db:5432"]);
+    assert_eq!(said.code, 78);
+    assert_eq!(
+        said.stderr,
+        r#"halfopen: --listen: listener = "5432=db:5432": not an address and a port
+  hint: write both, such as "0.0.0.0:5432" or "[::]:5432"
+"#
+    );
+    Halfopen::new()
+        .file(
+            "halfopen.yaml",
+            "intercept: { mode: listen }\nlistener:\n  - { listen: \"0.0.0.0:80\", upstream: db }\n\
+             rule:\n  - fault: { ack-delay: { direction: downstream } }\n",
+        )
+        .complains(
+            r#"halfopen: halfopen.yaml:3: listener[1].upstream = "db": not a host and a port
+  hint: write both, such as "db:5432" or "[fd00::1]:5432"
+"#,
+        );
+    Halfopen::new()
+        .file("halfopen.toml", "intercept.mode = 'listen'\n[[listener]]\nlisten = '0.0.0.0:81'\n")
+        .complains("halfopen: halfopen.toml:2: listener[1]: has no upstream\n  hint: add one\n");
+    Halfopen::new()
+        .file(
+            "halfopen.toml",
+            "intercept.mode = 'listen'\nlistener = ['0.0.0.0:80=db:80']\n[[rule]]\nfault.ack-delay = { direction = 'downstream' }\n",
+        )
+        .complains(
+            r#"halfopen: halfopen.toml:4: rule[1].fault.ack-delay: the exec engine cannot do `ack-delay direction=downstream`: its server leg is a kernel socket, which decides about windows and acknowledgements itself
+  hint: a gateway can, where both legs are halfopen's own TCP
+"#,
+        );
 }
 
 #[test]
@@ -125,7 +161,7 @@ fn unknown_keys_name_the_line_and_the_nearest_key() {
             r#"halfopen: halfopen.toml:4: limits.flow = 3: unknown key
   hint: did you mean "flows"?
 halfopen: halfopen.toml:5: web: unknown key
-  hint: allowed here: seed, time_scale, preset, intercept, tcp, limits, engine, capture, measure, metrics, rule
+  hint: allowed here: seed, time_scale, preset, intercept, listener, tcp, limits, engine, capture, measure, metrics, rule
 "#,
         );
     Halfopen::new().file("halfopen.yml", "tcp:\n  bufer: 1MiB\n").complains(

@@ -15,6 +15,8 @@ mod handshake;
 #[path = "kernel/hostile.rs"]
 mod hostile;
 mod lab;
+#[path = "kernel/listen.rs"]
+mod listen;
 #[path = "kernel/setup.rs"]
 mod setup;
 #[path = "kernel/sidecar.rs"]
@@ -71,7 +73,7 @@ fn trials() -> Vec<Trial> {
         ("hostile", &[], hostile::SINGLES),
     ];
     let all = areas.into_iter().flat_map(|(area, rows, singles)| trials_of(area, rows, singles));
-    let all = all.chain(sidecar::trials());
+    let all = all.chain(sidecar::trials()).chain(listen::trials());
     let proofs = faults::PROOFS.iter().flat_map(|proofs| proofs.iter()).map(|proof| {
         Trial::test(format!("faults: {} ({}): {}", proof.fault, proof.entry, proof.expected), move || {
             truth::observe(proof, (proof.run)());

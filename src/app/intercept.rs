@@ -1,4 +1,4 @@
-//! Gateway and sidecar: set up, run until a signal, stop, undo; in this order whatever happens in between.
+//! Gateway, sidecar and listeners: set up, run until a signal, stop, undo; in this order whatever happens in between.
 
 use std::io::{self, IsTerminal as _, Write as _};
 use std::ops::RangeInclusive;
@@ -9,14 +9,17 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use super::observer::Watch;
 use super::pcap::Pcap;
 use super::{Ended, Run, service};
+use crate::config::listeners::Upstream;
 use crate::config::raw::Mode;
 use crate::config::units::PortRange;
 use crate::config::{Problem, Scaling, Settings};
+use crate::engine::Outside;
+use crate::engine::listen::{Listener, Upstreams, look_up};
 use crate::fault::Rules;
 use crate::report::{Style, status_line};
 use crate::setup::confine::{Needs, confine};
 use crate::setup::plan::Plan;
-use crate::setup::{self, Interception, gateway, sidecar};
+use crate::setup::{self, Interception, gateway, listen, sidecar};
 use crate::time::Duration;
 
 /// The name of our device.
@@ -48,6 +51,7 @@ impl From<io::Error> for Error {
 pub fn dry_run(settings: &Settings) -> Result<Plan, setup::Error> {
     match settings.mode {
         Mode::Sidecar => sidecar::dry_run(&sidecar_request(settings)),
+        Mode::Listen => listen::dry_run(&listen_request(settings)),
         Mode::Gateway | Mode::Exec => gateway::dry_run(&gateway_request(settings)),
     }
 }
@@ -55,6 +59,7 @@ pub fn dry_run(settings: &Settings) -> Result<Plan, setup::Error> {
 fn set_up(settings: &Settings) -> Result<Interception, setup::Error> {
     match settings.mode {
         Mode::Sidecar => sidecar::up(&sidecar_request(settings)),
+        Mode::Listen => listen::up(&listen_request(settings)),
         Mode::Gateway | Mode::Exec => gateway::up(&gateway_request(settings)),
     }
 }
@@ -82,6 +87,35 @@ fn sidecar_request(settings: &Settings) -> sidecar::Request {
     }
 }
 
+fn listen_request(settings: &Settings) -> listen::Request {
+    listen::Request {
+        listeners: settings.listeners.iter().map(|listener| listener.listen.0).collect(),
+        device: DEVICE.to_owned(),
+    }
+}
+
+/// What stands behind our device, if not the kernel's own way.
+fn outside(settings: &Settings) -> Option<Box<dyn Outside>> {
+    let listeners = settings.listeners.iter().map(|listener| {
+        let Upstream { host, port } = listener.upstream.clone();
+        Listener { listen: listener.listen.0, host, port }
+    });
+    (settings.mode == Mode::Listen)
+        .then(|| -> Box<dyn Outside> { Box::new(Upstreams::new(listeners.collect())) })
+}
+
+/// Tells of upstreams that cannot be found now: they may be there when somebody connects.
+fn check_upstreams(settings: &Settings) {
+    for Upstream { host, port } in settings.listeners.iter().map(|listener| listener.upstream.clone()) {
+        // Nobody waits for a slow name server; a thread that does ends with the process.
+        std::thread::spawn(move || {
+            if let Err(error) = look_up(&host, port) {
+                tracing::warn!(upstream = format!("{host}:{port}"), %error, "not found now");
+            }
+        });
+    }
+}
+
 /// Intercepts until SIGTERM or SIGINT. SIGHUP asks `reload` for new rules.
 pub fn intercept(
     settings: &Settings,
@@ -101,11 +135,15 @@ pub fn intercept(
     let confined = confine(&needs(&watch))?;
     tracing::debug!(capabilities = confined.capabilities.join(","), landlock = confined.landlock, "confined");
     // Declared after the interception, so that a panic ends the engine first and the set-up after it.
-    let run = Run::start(settings, watch, std::mem::take(&mut interception.devices), None)?;
+    let devices = std::mem::take(&mut interception.devices);
+    let run = Run::start(settings, watch, devices, outside(settings))?;
     let ports: Vec<String> =
         settings.ports.iter().chain(&settings.inbound_ports).map(ToString::to_string).collect();
-    tracing::info!(seed = settings.rules.seed(), ports = ports.join(","), device = DEVICE, "ready");
+    let listeners = settings.listeners.iter().map(|listener| listener.listen.to_string());
+    let at: Vec<String> = ports.into_iter().chain(listeners).collect();
+    tracing::info!(seed = settings.rules.seed(), ports = at.join(","), device = DEVICE, "ready");
     service::ready();
+    check_upstreams(settings);
     let abandoned =
         runtime.block_on(until_ended(&run, &mut interception, signals, settings.grace, live, reload));
     let ended = Ended { abandoned, ..run.finish() };

@@ -21,8 +21,9 @@ pub(super) struct Args {
     #[command(flatten)]
     shared: Shared,
 
-    /// Stand between two networks ("gateway"), or in the network namespace of an
-    /// application ("sidecar"). Default: gateway
+    /// Stand between two networks ("gateway"), in the network namespace of an
+    /// application ("sidecar"), or at addresses of its own ("listen").
+    /// Default: gateway
     #[arg(long, value_name = "MODE")]
     mode: Option<String>,
 
@@ -35,6 +36,11 @@ pub(super) struct Args {
     /// only
     #[arg(long, value_name = "PORTS")]
     inbound_ports: Option<String>,
+
+    /// Listen at ADDR:PORT of this host, and pass its connections on to
+    /// HOST:PORT; mode listen only. May be repeated
+    #[arg(long, value_name = "ADDR:PORT=HOST:PORT")]
+    listen: Vec<String>,
 
     /// Take connections that come in from the clients by this interface.
     /// Default: any
@@ -56,12 +62,22 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(args: &Args) -> Result<ExitCode, Failure> {
-    let Args { shared, mode, ports, inbound_ports, client_interface, server_interface, grace, dry_run } =
-        args;
+    let Args {
+        shared,
+        mode,
+        ports,
+        inbound_ports,
+        listen,
+        client_interface,
+        server_interface,
+        grace,
+        dry_run,
+    } = args;
     let request = shared.sources.request([
         ("--mode", "intercept.mode", mode.clone()),
         ("--ports", "intercept.ports", ports.clone()),
         ("--inbound-ports", "intercept.inbound_ports", inbound_ports.clone()),
+        ("--listen", "listener", (!listen.is_empty()).then(|| listen.join(","))),
         ("--client-interface", "intercept.client_interface", client_interface.clone()),
         ("--server-interface", "intercept.server_interface", server_interface.clone()),
         ("--grace", "engine.grace", grace.clone()),

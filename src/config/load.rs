@@ -230,6 +230,7 @@ impl Layers {
     fn extract(&mut self) -> Vec<Problem> {
         let mut value = self.value.clone();
         let mut problems = Vec::new();
+        let mut taken_out: Vec<Vec<String>> = Vec::new();
         loop {
             let error = match value.deserialize::<Raw>() {
                 Ok(raw) => {
@@ -238,10 +239,18 @@ impl Layers {
                 }
                 Err(error) => error,
             };
-            problems.push(self.problem(&error.path, &explain(&error.kind)));
+            // What we have taken out ourselves is missing now, and told already.
+            let told = match &error.kind {
+                Kind::MissingField(name) => taken_out.contains(&[&*error.path, &[name.to_string()]].concat()),
+                _ => false,
+            };
+            if !told {
+                problems.push(self.problem(&error.path, &explain(&error.kind)));
+            }
             if !remove(&mut value, &error.path) {
                 return problems;
             }
+            taken_out.push(error.path);
         }
     }
 }
@@ -356,6 +365,7 @@ fn explain(kind: &Kind) -> String {
         Kind::InvalidType(actual, expected) => {
             format!("{} where {} should be", told(actual), plain(expected))
         }
+        Kind::MissingField(name) => format!("has no {name}\nadd one"),
         Kind::InvalidValue(_, expected) => format!("out of range\nwrite {}", plain(expected)),
         other => other.to_string(),
     }

@@ -5,8 +5,10 @@
 //! list of [`Problem`]s with place, key, value and hint.
 
 mod error;
+pub mod listeners;
 mod load;
 mod locate;
+mod modes;
 pub mod presets;
 pub mod raw;
 mod resolve;

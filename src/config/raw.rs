@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::listeners::Listeners;
 use super::units::{Loopback, MetricsAddr, PortRange, Ports, Seed, Size, Text, Time};
 use crate::fault::Attributes;
 use crate::relay;
@@ -23,6 +24,8 @@ pub struct Raw {
     pub preset: Vec<Text>,
     /// Which connections are taken, and how.
     pub intercept: Intercept,
+    /// Listen: addresses of this host and what stands behind each. Default none; mode listen wants at least one.
+    pub listener: Listeners,
     /// The numbers of our own TCP.
     pub tcp: Tcp,
     /// How much of everything there may be.
@@ -72,6 +75,8 @@ pub enum Mode {
     Exec,
     /// In the network namespace of the application.
     Sidecar,
+    /// At addresses of its own, each with an upstream behind it.
+    Listen,
 }
 
 /// `[tcp]`
@@ -191,6 +196,7 @@ impl Default for Raw {
             time_scale: 1.0,
             preset: Vec::new(),
             intercept: Intercept::default(),
+            listener: Listeners::default(),
             tcp: Tcp::default(),
             limits: Limits::default(),
             engine: Engine::default(),

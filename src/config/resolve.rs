@@ -6,6 +6,7 @@ use std::hash::BuildHasher as _;
 use std::sync::Arc;
 
 use super::error::Problem;
+use super::listeners::Listener;
 use super::load::Layers;
 use super::raw::{self, Mode};
 use super::rules;
@@ -27,6 +28,8 @@ pub struct Settings {
     pub inbound_ports: Vec<PortRange>,
     /// Sidecar: where server legs come from.
     pub source_ports: PortRange,
+    /// Listen: where clients arrive, and what stands behind.
+    pub listeners: Vec<Listener>,
     /// The interface towards the clients; `None`: any.
     pub client_interface: Option<String>,
     /// The interface towards the servers; `None`: any.
@@ -87,6 +90,7 @@ impl Settings {
         let mut check = Check { layers, problems: Vec::new() };
         check.ranges(raw);
         check.intercept(&raw.intercept);
+        check.listeners(raw);
         check.shards(raw);
         let seed = match raw.seed {
             Seed::Fixed(seed) => seed,
@@ -107,6 +111,7 @@ impl Settings {
             ports: merged(&raw.intercept.ports.0),
             inbound_ports: merged(&raw.intercept.inbound_ports.0),
             source_ports: raw.intercept.source_ports,
+            listeners: raw.listener.0.clone(),
             client_interface: name(&raw.intercept.client_interface),
             server_interface: name(&raw.intercept.server_interface),
             host_loopback: raw.intercept.host_loopback.clone(),
@@ -120,7 +125,7 @@ impl Settings {
             interval: raw.measure.interval.0,
             udp_flows: raw.limits.udp_flows,
             shards: match raw.engine.shards {
-                0 if machine.cores <= 2 || raw.intercept.mode == Mode::Sidecar => 1,
+                0 if machine.cores <= 2 || raw.intercept.mode != Mode::Gateway => 1,
                 0 => machine.cores / 2,
                 shards => shards,
             },
@@ -168,7 +173,7 @@ fn relay_settings(raw: &raw::Raw) -> relay::Settings {
         limits: relay::Limits { flows, half_open, lingering, bytes: bytes.0, held_segments, neighbours },
         uplink: match raw.intercept.mode {
             Mode::Gateway => relay::Uplink::Transparent,
-            Mode::Exec => relay::Uplink::Socket,
+            Mode::Exec | Mode::Listen => relay::Uplink::Socket,
             Mode::Sidecar => {
                 let PortRange { first, last } = raw.intercept.source_ports;
                 relay::Uplink::OtherPort(relay::SourcePorts { first, last })
@@ -194,13 +199,13 @@ fn merged(ranges: &[PortRange]) -> Vec<PortRange> {
 }
 
 /// Collects what is wrong.
-struct Check<'a> {
+pub(super) struct Check<'a> {
     layers: &'a Layers,
     problems: Vec<Problem>,
 }
 
 impl Check<'_> {
-    fn wrong(&mut self, key: &str, message: &str) {
+    pub(super) fn wrong(&mut self, key: &str, message: &str) {
         let path: Vec<String> = key.split('.').map(str::to_owned).collect();
         self.problems.push(self.layers.problem(&path, message));
     }
@@ -222,6 +227,7 @@ impl Check<'_> {
             seed: _,
             preset: _,
             intercept: _,
+            listener: _,
             metrics: _,
             rule: _,
         } = raw;
@@ -256,97 +262,6 @@ impl Check<'_> {
         self.range("capture.snaplen", capture.snaplen.0, (64, 256 << 10), "64B to 256KiB");
         if capture.rotate.0 != 0 {
             self.range("capture.rotate", capture.rotate.0, (1 << 20, u64::MAX), "0, or 1MiB or more");
-        }
-    }
-
-    fn intercept(&mut self, intercept: &raw::Intercept) {
-        let mode = match intercept.mode {
-            Mode::Exec => "exec",
-            Mode::Gateway => "gateway",
-            Mode::Sidecar => "sidecar",
-        };
-        match intercept.mode {
-            Mode::Exec => return self.exec(intercept),
-            Mode::Gateway => self.only_beside(intercept),
-            Mode::Sidecar => self.sidecar(intercept),
-        }
-        if intercept.host_loopback != Loopback::On {
-            let hint = "remove it, or use mode = \"exec\"";
-            let message = format!("a {mode} reaches nobody's loopback\n{hint}");
-            self.wrong("intercept.host_loopback", &message);
-        }
-        if intercept.ports.0.is_empty() && intercept.inbound_ports.0.is_empty() {
-            let hint = "name the server ports, such as --ports 5432; a file for exec says mode = \"exec\"";
-            self.wrong("intercept.ports", &format!("is empty, so nothing would be intercepted\n{hint}"));
-        }
-        // The kernel refuses a rule whose range of ports ends at 65535.
-        let lists = [("ports", &intercept.ports), ("inbound_ports", &intercept.inbound_ports)];
-        for (key, _) in lists.iter().filter(|(_, list)| list.0.iter().any(|range| range.contains(u16::MAX))) {
-            let message = format!("a {mode} cannot take port 65535\nend the range at 65534");
-            self.wrong(&format!("intercept.{key}"), &message);
-        }
-    }
-
-    fn sidecar(&mut self, intercept: &raw::Intercept) {
-        self.no_interfaces(intercept, "sidecar");
-        let source_ports = intercept.source_ports;
-        if source_ports.contains(u16::MAX) {
-            self.wrong("intercept.source_ports", "a sidecar cannot take port 65535\nend the range at 65534");
-        }
-        let meets = |p: &PortRange| p.first <= source_ports.last && source_ports.first <= p.last;
-        let lists = [("ports", &intercept.ports), ("inbound_ports", &intercept.inbound_ports)];
-        for (key, _) in lists.iter().filter(|(_, list)| list.0.iter().any(meets)) {
-            let message =
-                format!("{source_ports} are the ports of server legs\nset intercept.source_ports to others");
-            self.wrong(&format!("intercept.{key}"), &message);
-        }
-    }
-
-    /// Keys that only a sidecar knows.
-    fn only_beside(&mut self, intercept: &raw::Intercept) {
-        let default = raw::Intercept::default();
-        for (key, set) in [
-            ("inbound_ports", intercept.inbound_ports != default.inbound_ports),
-            ("source_ports", intercept.source_ports != default.source_ports),
-        ] {
-            if set {
-                let message = "only a sidecar has these\nremove it, or use mode = \"sidecar\"";
-                self.wrong(&format!("intercept.{key}"), message);
-            }
-        }
-    }
-
-    fn exec(&mut self, intercept: &raw::Intercept) {
-        if !intercept.ports.0.is_empty() {
-            let hint = "remove it; a rule chooses its ports by match.server = \":5432\"";
-            self.wrong("intercept.ports", &format!("mode exec takes all ports\n{hint}"));
-        }
-        self.no_interfaces(intercept, "exec");
-        self.only_beside(intercept);
-    }
-
-    fn no_interfaces(&mut self, intercept: &raw::Intercept, mode: &str) {
-        for (key, name) in [
-            ("intercept.client_interface", &intercept.client_interface),
-            ("intercept.server_interface", &intercept.server_interface),
-        ] {
-            if !name.0.is_empty() {
-                let hint = "remove it, or use mode = \"gateway\"";
-                self.wrong(key, &format!("mode {mode} has no interfaces to choose from\n{hint}"));
-            }
-        }
-    }
-
-    fn shards(&mut self, raw: &raw::Raw) {
-        let mode = match raw.intercept.mode {
-            Mode::Gateway => return,
-            Mode::Exec => "exec",
-            // The two legs of a flow have different ports, so the kernel may steer them to different threads.
-            Mode::Sidecar => "sidecar",
-        };
-        if raw.engine.shards > 1 {
-            let message = format!("mode {mode} has one thread for packets\nremove it, or set it to 1");
-            self.wrong("engine.shards", &message);
         }
     }
 }
@@ -440,6 +355,21 @@ mod tests {
             (
                 "engine.shards = 2\nintercept.mode = 'exec'",
                 "c.toml:1: engine.shards = 2: mode exec has one thread for packets; remove it, or set it to 1\n",
+            ),
+            (
+                "intercept.mode = 'listen'",
+                "listener = []: is empty, so there would be nothing to connect to; name them, such as --listen 0.0.0.0:5432=db:5432\n",
+            ),
+            (
+                "intercept.ports = [80]\nlistener = ['0.0.0.0:80=db:80']",
+                "c.toml:2: listener = [\"0.0.0.0:80=db:80\"]: only mode listen has listeners; remove them, or use mode = \"listen\"\n",
+            ),
+            (
+                "[intercept]\nmode = 'listen'\nports = [80]\n[[listener]]\nlisten = '0.0.0.0:80'\nupstream = 'db:80'\n\
+                 [[listener]]\nlisten = '0.0.0.0:80'\nupstream = 'db2:80'\n[[listener]]\nlisten = '127.0.0.1:81'\nupstream = '127.0.0.1:81'",
+                "c.toml:3: intercept.ports = [80]: a listener has its port with its address; remove it, or use mode = \"sidecar\"\n\
+                 c.toml:7: listener[2]: 0.0.0.0:80 is listened at already; give each listener an address of its own\n\
+                 c.toml:10: listener[3]: 127.0.0.1:81 is the listener itself; name what stands behind it\n",
             ),
         ] {
             assert_eq!(resolve(toml).unwrap_err(), told);

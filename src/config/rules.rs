@@ -12,7 +12,7 @@ use crate::fault::{Engine, Error, Rule, RuleSpec, Rules, Value};
 pub(super) fn build(layers: &Layers, seed: u64, mode: Mode) -> Result<(Rules, Scaling), Vec<Problem>> {
     let engine = match mode {
         Mode::Gateway | Mode::Sidecar => Engine::Tun,
-        Mode::Exec => Engine::Exec,
+        Mode::Exec | Mode::Listen => Engine::Exec,
     };
     let factor = layers.raw.time_scale;
     let mut problems = Vec::new();

@@ -43,9 +43,15 @@ fn setting(section: &str, name: &str, default: &Value) -> Value {
         ("ports" | "inbound_ports", _) => {
             json!({ "type": ["array", "integer", "string"], "items": { "type": ["integer", "string"] } })
         }
+        ("listener", _) => {
+            let text = json!({ "type": "string" });
+            let table =
+                closed(Map::from_iter([("listen".to_owned(), text.clone()), ("upstream".to_owned(), text)]));
+            json!({ "type": ["array", "string"], "items": { "anyOf": [{ "type": "string" }, table] } })
+        }
         ("source_ports", _) => json!({ "type": ["string", "integer"] }),
         ("host_loopback", _) => json!({ "type": ["boolean", "string", "integer"] }),
-        ("mode", _) => json!({ "enum": ["gateway", "sidecar", "exec"] }),
+        ("mode", _) => json!({ "enum": ["gateway", "sidecar", "listen", "exec"] }),
         ("congestion", _) => json!({ "enum": ["cubic", "new-reno"] }),
         (_, Value::Number(_)) => json!({ "type": "integer", "minimum": 0 }),
         ("bytes" | "buffer", _) => json!({ "type": ["integer", "string"] }),

@@ -327,7 +327,7 @@ impl fmt::Display for MetricsAddr {
 }
 
 /// Reads a scalar of any type as its text.
-struct Scalar(&'static str);
+pub(super) struct Scalar(pub(super) &'static str);
 
 impl Visitor<'_> for Scalar {
     type Value = String;
@@ -362,6 +362,7 @@ macro_rules! from_text {
         }
     )+};
 }
+pub(super) use from_text;
 
 from_text! {
     Time: "a time, such as \"200ms\"",

@@ -6,6 +6,7 @@
 mod buffers;
 pub mod clock;
 pub mod exec;
+pub mod listen;
 pub mod outside;
 mod shard;
 mod sockets;

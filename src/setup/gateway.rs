@@ -118,7 +118,7 @@ impl Request {
             });
             plan.steps.extend(self.rules(family).into_iter().map(Step::Rule));
             if family == Family::V6 || !facts.rp_filter {
-                plan.steps.extend(own_icmp(family, PREF_OWN_ICMP).map(Step::Rule));
+                plan.steps.extend(own_icmp(family, PREF_OWN_ICMP, TABLE).map(Step::Rule));
             }
         }
         Ok(plan)

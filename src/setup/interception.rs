@@ -2,6 +2,8 @@
 
 use std::ops::RangeInclusive;
 
+use socket2::Socket;
+
 use super::lock::Lock;
 use super::netlink::{Family, Ipv4Setting, Link, LocalRule, Netlink, Port, Rule, RuleAction};
 use super::plan::{Applied, Plan, Step};
@@ -23,6 +25,8 @@ pub struct Interception {
     pub notes: Vec<String>,
     /// Our device, one entry per shard.
     pub devices: Vec<Device>,
+    /// Ports that nobody else can have meanwhile.
+    pub(super) _reserved: Vec<Socket>,
     _lock: Lock,
 }
 
@@ -39,7 +43,14 @@ impl Interception {
         remove_leftovers(&mut netlink)?;
         let (devices, _) = Device::open_tun(device, shards)?;
         let applied = plan.apply(netlink)?;
-        Ok(Self { applied, outside: Vec::new(), notes: plan.notes, devices, _lock: lock })
+        Ok(Self {
+            applied,
+            outside: Vec::new(),
+            notes: plan.notes,
+            devices,
+            _reserved: Vec::new(),
+            _lock: lock,
+        })
     }
 
     /// True while all interfaces are gone that led out of somebody else's network namespace: its owner, such as the
@@ -129,7 +140,7 @@ pub(super) fn set_ipv4(device: &str, setting: Ipv4Setting, value: u32) -> Step {
 /// Rules for the ICMP errors that this host itself sends, because it finds no route, no neighbour or too small an MTU for
 /// a segment of ours: the client would not recognise the numbers in them. The kernel keeps the ICMP type and code of a
 /// packet where ports are, so that rules can tell errors from the rest.
-pub(super) fn own_icmp(family: Family, priority: u32) -> impl Iterator<Item = Rule> {
+pub(super) fn own_icmp(family: Family, priority: u32, table: u32) -> impl Iterator<Item = Rule> {
     let of_types = |first: u16, last: u16| first << 8..=last << 8 | 0xff;
     let errors = match family {
         // Destination unreachable, time exceeded.
@@ -141,7 +152,7 @@ pub(super) fn own_icmp(family: Family, priority: u32) -> impl Iterator<Item = Ru
         from_device: Some("lo".to_owned()),
         ip_protocol: Some(family.icmp()),
         port: Some(Port::Destination(types)),
-        ..Rule::new(family, priority, RuleAction::Table(TABLE))
+        ..Rule::new(family, priority, RuleAction::Table(table))
     })
 }
 

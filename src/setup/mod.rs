@@ -5,6 +5,7 @@ mod connections;
 mod error;
 pub mod gateway;
 mod interception;
+pub mod listen;
 pub mod listeners;
 mod lock;
 pub mod namespace;

@@ -32,20 +32,20 @@ use super::{Error, ErrorKind, sysctl};
 /// Each connection that exists at the start costs a rule, which every packet is compared with.
 const MOST_BEFORE_US: usize = 256;
 
-const PREF_OWN_ICMP: u32 = 8;
-const PREF_BYPASS: u32 = 9;
+pub(super) const PREF_OWN_ICMP: u32 = 8;
+pub(super) const PREF_BYPASS: u32 = 9;
 const PREF_TO_LEG: u32 = 10;
 const PREF_FROM_SERVICE: u32 = 11;
-const PREF_TO_SERVER: u32 = 12;
-const PREF_OWN_REST: u32 = 13;
-const PREF_ICMP: u32 = 14;
+pub(super) const PREF_TO_SERVER: u32 = 12;
+pub(super) const PREF_OWN_REST: u32 = 13;
+pub(super) const PREF_ICMP: u32 = 14;
 const PREF_BEFORE_US: u32 = 15;
-const PREF_TO_SERVICE: u32 = 16;
-const PREF_END: u32 = 19;
-const PREF_LOCAL: u32 = 20;
+pub(super) const PREF_TO_SERVICE: u32 = 16;
+pub(super) const PREF_END: u32 = 19;
+pub(super) const PREF_LOCAL: u32 = 20;
 const PREF_NO_ROUTER: u32 = 21;
 
-const LOOPBACK_V4: (IpAddr, u8) = (IpAddr::V4(Ipv4Addr::new(127, 0, 0, 0)), 8);
+pub(super) const LOOPBACK_V4: (IpAddr, u8) = (IpAddr::V4(Ipv4Addr::new(127, 0, 0, 0)), 8);
 const LOOPBACK_V6: (IpAddr, u8) = (IpAddr::V6(Ipv6Addr::LOCALHOST), 128);
 const LINK_LOCAL_V6: (IpAddr, u8) = (IpAddr::V6(Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0)), 10);
 
@@ -64,15 +64,15 @@ pub struct Request {
 
 /// What of this network namespace matters for the plan.
 #[derive(Clone, Debug, Default)]
-struct Facts {
-    links: Vec<Link>,
-    addresses: Vec<Address>,
+pub(super) struct Facts {
+    pub(super) links: Vec<Link>,
+    pub(super) addresses: Vec<Address>,
     /// The main table.
     routes: Vec<Route>,
-    local_rules: Vec<LocalRule>,
-    ipv6: Ipv6,
+    pub(super) local_rules: Vec<LocalRule>,
+    pub(super) ipv6: Ipv6,
     /// Reverse path filtering is on for all interfaces, and so for ours too.
-    rp_filter: bool,
+    pub(super) rp_filter: bool,
     /// Ports that the kernel gives to connections, without those that are reserved.
     given_out: Vec<RangeInclusive<u16>>,
     connections: Vec<Connection>,
@@ -82,7 +82,7 @@ struct Facts {
 
 /// Whether IPv6 connections can take the way through our device.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-enum Ipv6 {
+pub(super) enum Ipv6 {
     /// Nobody has an IPv6 address that leads anywhere.
     #[default]
     Off,
@@ -100,7 +100,7 @@ pub fn up(request: &Request) -> Result<Interception, Error> {
     let facts = Facts::gather(&mut Netlink::open()?)?;
     let rules = facts.families().flat_map(|family| request.before_us(family, &facts));
     up.applied.add(&rules.map(Step::Rule).collect::<Vec<_>>())?;
-    up.outside = request.outside(&facts).map(|link| link.index).collect();
+    up.outside = facts.outside(&request.device).map(|link| link.index).collect();
     Ok(up)
 }
 
@@ -114,7 +114,7 @@ fn plan(request: &Request, netlink: &mut Netlink) -> Result<Plan, Error> {
 }
 
 /// The same failure; a hint that says what is missing here also says where a compose file has it.
-fn in_compose(error: Error) -> Error {
+pub(super) fn in_compose(error: Error) -> Error {
     let line = match error.kind {
         ErrorKind::Permission if error.what.contains("/dev/net/tun") => "devices: [\"/dev/net/tun\"]",
         ErrorKind::Permission => "cap_add: [NET_ADMIN]",
@@ -131,7 +131,7 @@ fn in_compose(error: Error) -> Error {
 }
 
 impl Facts {
-    fn gather(netlink: &mut Netlink) -> Result<Self, Error> {
+    pub(super) fn gather(netlink: &mut Netlink) -> Result<Self, Error> {
         let listed = |e| Error::from_io("cannot list interfaces, addresses and routes", &e);
         let links = netlink.links().map_err(listed)?;
         let (mut addresses, mut routes, mut local_rules) = (Vec::new(), Vec::new(), Vec::new());
@@ -219,7 +219,7 @@ fn without_reserved(range: RangeInclusive<u16>, reserved: &str) -> Vec<RangeIncl
 }
 
 /// True for an address that is not of this host or this link alone.
-const fn is_global(ip: IpAddr) -> bool {
+pub(super) const fn is_global(ip: IpAddr) -> bool {
     match ip {
         IpAddr::V4(ip) => !ip.is_loopback() && !ip.is_unspecified(),
         IpAddr::V6(ip) => {
@@ -228,7 +228,7 @@ const fn is_global(ip: IpAddr) -> bool {
     }
 }
 
-const fn family_of(ip: IpAddr) -> Family {
+pub(super) const fn family_of(ip: IpAddr) -> Family {
     if ip.is_ipv4() { Family::V4 } else { Family::V6 }
 }
 
@@ -237,14 +237,7 @@ impl Request {
         self.check(facts)?;
         let mut plan =
             Plan { steps: vec![Step::Device { name: self.device.clone() }], notes: self.notes(facts) };
-        let outside: Vec<&Link> = self.outside(facts).collect();
-        let routers = outside.iter().map(|link| link.name.as_str()).chain([self.device.as_str()]);
-        plan.steps.extend(routers.map(|device| set_ipv4(device, Ipv4Setting::Forwarding, 1)));
-        // Packets of 127.0.0.1 and from this host's own addresses come out of our device.
-        for setting in [Ipv4Setting::RouteLocalnet, Ipv4Setting::AcceptLocal] {
-            plan.steps.push(set_ipv4(&self.device, setting, 1));
-        }
-        plan.steps.push(set_ipv4(&self.device, Ipv4Setting::RpFilter, 0));
+        plan.steps.extend(facts.ipv4_settings(&self.device));
         for family in facts.families() {
             plan.steps.extend(self.routes(family, facts));
             plan.steps.extend(move_local_rule(&facts.local_rules, family, PREF_LOCAL)?);
@@ -276,11 +269,6 @@ impl Request {
             );
         }
         Ok(())
-    }
-
-    /// The interfaces to the world.
-    fn outside<'a>(&'a self, facts: &'a Facts) -> impl Iterator<Item = &'a Link> {
-        facts.links.iter().filter(|l| !l.is_loopback() && l.is_up() && l.name != self.device)
     }
 
     /// The main table once more, but into our device, with the source address that each route would give. What the main table
@@ -335,12 +323,9 @@ impl Request {
             from(&self.device, rule(PREF_BYPASS, RuleAction::Goto(PREF_END))),
             from("lo", rule(PREF_OWN_REST, RuleAction::Goto(PREF_END))),
         ];
-        if family == Family::V4 {
-            let closed = self.outside(facts).filter(|link| link.ipv4(Ipv4Setting::Forwarding) == 0);
-            rules.extend(closed.map(|link| from(&link.name, rule(PREF_NO_ROUTER, RuleAction::Blackhole))));
-        }
+        rules.extend(facts.no_router(&self.device, family));
         if family == Family::V6 || !facts.rp_filter {
-            rules.extend(own_icmp(family, PREF_OWN_ICMP));
+            rules.extend(own_icmp(family, PREF_OWN_ICMP, TABLE));
         }
         // Neighbour discovery is ICMP as well, and would not survive the way.
         if family == Family::V4 && !facts.rp_filter {
@@ -404,8 +389,39 @@ impl Request {
 }
 
 impl Facts {
+    /// The interfaces to the world, without `device`, which is ours.
+    pub(super) fn outside<'a>(&'a self, device: &'a str) -> impl Iterator<Item = &'a Link> {
+        self.links.iter().filter(move |l| !l.is_loopback() && l.is_up() && l.name != device)
+    }
+
+    /// What lets packets of this host itself go through `device`.
+    pub(super) fn ipv4_settings(&self, device: &str) -> Vec<Step> {
+        let routers = self.outside(device).map(|link| link.name.as_str()).chain([device]);
+        let mut steps: Vec<Step> =
+            routers.map(|device| set_ipv4(device, Ipv4Setting::Forwarding, 1)).collect();
+        // Packets of 127.0.0.1 and from this host's own addresses come out of our device.
+        for setting in [Ipv4Setting::RouteLocalnet, Ipv4Setting::AcceptLocal] {
+            steps.push(set_ipv4(device, setting, 1));
+        }
+        steps.push(set_ipv4(device, Ipv4Setting::RpFilter, 0));
+        steps
+    }
+
+    /// Keeps this host from becoming a router, by the interfaces that did not forward before.
+    pub(super) fn no_router(&self, device: &str, family: Family) -> Vec<Rule> {
+        if family == Family::V6 {
+            return Vec::new();
+        }
+        let closed = self.outside(device).filter(|link| link.ipv4(Ipv4Setting::Forwarding) == 0);
+        let drop = |link: &Link| Rule {
+            from_device: Some(link.name.clone()),
+            ..Rule::new(family, PREF_NO_ROUTER, RuleAction::Blackhole)
+        };
+        closed.map(drop).collect()
+    }
+
     /// The families whose connections can be taken.
-    fn families(&self) -> impl Iterator<Item = Family> {
+    pub(super) fn families(&self) -> impl Iterator<Item = Family> {
         Family::ALL.into_iter().filter(|f| *f == Family::V4 || self.ipv6 == Ipv6::Ready)
     }
 
@@ -451,4 +467,4 @@ fn notes(facts: &Facts, outbound: bool) -> Vec<String> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

@@ -38,7 +38,7 @@ const SINGLES: &[Single] = &[
 ];
 
 /// The faults that every seat must be able to do.
-const FAULTS: &[&str] =
+pub(crate) const FAULTS: &[&str] =
     &["syn-drop", "syn-ack-delay", "zero-window-stall", "ack-delay", "fin-drop", "rst-inject"];
 
 /// Rows whose other end is where the ICMPv6 errors come from: the kernel takes those itself, because they cannot be told
@@ -136,7 +136,7 @@ fn untouched() -> Lab {
     lab
 }
 
-fn word(from: &mut TcpStream, to: &mut TcpStream) {
+pub(crate) fn word(from: &mut TcpStream, to: &mut TcpStream) {
     from.write_all(b"word").expect("an open connection");
     let mut got = [0; 4];
     to.read_exact(&mut got).expect("an open connection");
@@ -344,7 +344,7 @@ fn second_instance() {
 }
 
 /// Without these capabilities: root does not get by exec what is not in the bounding set.
-fn without(mut command: Command, capabilities: impl Iterator<Item = libc::c_ulong>) -> Command {
+pub(crate) fn without(mut command: Command, capabilities: impl Iterator<Item = libc::c_ulong>) -> Command {
     let capabilities: Vec<_> = capabilities.collect();
     // SAFETY: one system call.
     unsafe {
@@ -358,7 +358,7 @@ fn without(mut command: Command, capabilities: impl Iterator<Item = libc::c_ulon
     command
 }
 
-const CAP_NET_ADMIN: libc::c_ulong = 12;
+pub(crate) const CAP_NET_ADMIN: libc::c_ulong = 12;
 
 fn no_rights() {
     let lab = untouched();

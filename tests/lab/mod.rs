@@ -47,6 +47,8 @@ pub(crate) enum Way {
     Sidecar,
     /// The same on the server's host, for what comes in.
     Inbound,
+    /// halfopen listens on the host in between, which forwards nothing; clients dial that instead of the server.
+    Listen,
 }
 
 impl Way {
@@ -65,6 +67,8 @@ pub(crate) struct Lab {
     pub(crate) server: Ns,
     /// Where the server listens, if that is not its address in its own network.
     pub(crate) at: Option<IpAddr>,
+    /// Which address of the listening halfopen clients dial, if not that in their own network.
+    pub(crate) dial: Option<IpAddr>,
     pub(crate) way: Way,
     pub(crate) halfopen: Option<Halfopen>,
 }
@@ -123,6 +127,7 @@ impl Lab {
             gateway: Ns::new(),
             server: Ns::new(),
             at: None,
+            dial: None,
             way,
             halfopen: None,
         }
@@ -145,13 +150,14 @@ impl Lab {
                 self.gateway.route(family, Some((net, 0)), Some(address(family, 2, 2)), RouteKind::Unicast);
             }
         }
-        if self.way != Way::Proxied {
+        if !matches!(self.way, Way::Proxied | Way::Listen) {
             self.gateway.forward(&["cli0", "srv0"]);
         }
         // What IPv6 needs, and a container gets by `sysctls:`.
         match self.way {
             Way::Sidecar => self.client.sysctl("net/ipv6/conf/all/forwarding", "1"),
             Way::Inbound => self.server.sysctl("net/ipv6/conf/all/forwarding", "1"),
+            Way::Listen => self.gateway.sysctl("net/ipv6/conf/all/forwarding", "1"),
             Way::Direct | Way::Proxied | Way::Exec | Way::UserExec => {}
         }
     }
@@ -162,6 +168,7 @@ impl Lab {
             Way::Proxied => self.halfopen = Some(Halfopen::gateway(&self.gateway, options)),
             Way::Sidecar => self.halfopen = Some(Halfopen::sidecar(&self.client, options)),
             Way::Inbound => self.halfopen = Some(Halfopen::inbound(&self.server, options)),
+            Way::Listen => self.halfopen = Some(Halfopen::listen(&self.gateway, options)),
             Way::Direct | Way::Exec | Way::UserExec => {}
         }
         if self.way.is_exec() {
@@ -201,6 +208,15 @@ impl Lab {
         self.at.map_or_else(|| server_at(family), |ip| SocketAddr::new(ip, PORT))
     }
 
+    /// What a client dials that wants to get to `to`.
+    pub(crate) fn dialled(&self, to: SocketAddr) -> SocketAddr {
+        let family = if to.is_ipv4() { Family::V4 } else { Family::V6 };
+        match self.way {
+            Way::Listen => SocketAddr::new(self.dial.unwrap_or_else(|| address(family, 1, 1)), to.port()),
+            _ => to,
+        }
+    }
+
     /// A server that listens on [`PORT`].
     pub(crate) fn listen(&self, family: Family) -> TcpListener {
         self.server.run(|| listen(self.server_at(family)).expect("the server's port is free"))
@@ -208,6 +224,7 @@ impl Lab {
 
     /// What a client's connect to `to` gives, within [`PATIENCE`].
     pub(crate) fn connect(&self, to: SocketAddr) -> io::Result<TcpStream> {
+        let to = self.dialled(to);
         let stream = self.client.run(|| TcpStream::connect_timeout(&to, PATIENCE))?;
         limited(stream)
     }
@@ -230,7 +247,7 @@ impl Lab {
                 assert_eq!(peer.ip(), own.ip(), "the server logs the client's address");
                 assert!(SOURCE_PORTS.contains(&peer.port()), "{peer} is halfopen's own port");
             }
-            Way::Exec | Way::UserExec => {}
+            Way::Exec | Way::UserExec | Way::Listen => {}
         }
         (client, limited(server).expect("a live socket"))
     }

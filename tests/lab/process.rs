@@ -16,7 +16,8 @@ use nix::sys::stat::Mode;
 use nix::unistd::Pid;
 
 use super::ns::Ns;
-use super::{PATIENCE, PORT};
+use super::{PATIENCE, PORT, server_at};
+use halfopen::setup::netlink::Family;
 
 /// A running halfopen. Killed and waited for when dropped; what it said is shown if the test failed.
 pub(crate) struct Halfopen {
@@ -159,6 +160,16 @@ impl Halfopen {
     pub(crate) fn inbound(ns: &Ns, options: &[&str]) -> Self {
         let port = PORT.to_string();
         Self::start(ns, &[&["run", "--mode", "sidecar", "--inbound-ports", &port], options].concat())
+    }
+
+    /// `halfopen run` at all addresses of a host; behind its [`PORT`] is the server.
+    pub(crate) fn listen(ns: &Ns, options: &[&str]) -> Self {
+        let listeners = Family::ALL.map(|family| {
+            let any = if family == Family::V4 { "0.0.0.0" } else { "[::]" };
+            format!("{any}:{PORT}={}", server_at(family))
+        });
+        let args = ["run", "--mode", "listen", "--listen", &listeners[0], "--listen", &listeners[1]];
+        Self::start(ns, &[&args, options].concat())
     }
 
     /// `halfopen exec` with a command that does nothing; returns when that says `ready`, with the host that it is on.

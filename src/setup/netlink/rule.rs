@@ -11,6 +11,7 @@ use super::{NLM_F_CREATE, NLM_F_EXCL, Netlink, PROTOCOL};
 const RTM_NEWRULE: u16 = 32;
 const RTM_DELRULE: u16 = 33;
 const RTM_GETRULE: u16 = 34;
+const FRA_DST: u16 = 1;
 const FRA_SRC: u16 = 2;
 const FRA_IIFNAME: u16 = 3;
 const FRA_GOTO: u16 = 4;
@@ -115,6 +116,8 @@ pub struct Rule {
     pub from_device: Option<String>,
     /// The source address.
     pub from: Option<IpAddr>,
+    /// The destination address.
+    pub to: Option<IpAddr>,
     /// The IP protocol number.
     pub ip_protocol: Option<u8>,
     /// A port; needs `ip_protocol`. The kernel takes ports from 1 to 65534.
@@ -133,7 +136,16 @@ impl Rule {
     /// A rule that selects everything.
     #[must_use]
     pub const fn new(family: Family, priority: u32, action: RuleAction) -> Self {
-        Self { family, priority, from_device: None, from: None, ip_protocol: None, port: None, action }
+        Self {
+            family,
+            priority,
+            from_device: None,
+            from: None,
+            to: None,
+            ip_protocol: None,
+            port: None,
+            action,
+        }
     }
 
     /// `struct fib_rule_hdr` and the attributes.
@@ -144,8 +156,9 @@ impl Rule {
             RuleAction::Nop => (FR_ACT_NOP, 0),
             RuleAction::Blackhole => (FR_ACT_BLACKHOLE, 0),
         };
-        let prefix = self.from.map_or(0, |ip| if ip.is_ipv4() { 32 } else { 128 });
-        let fixed = [self.family.number(), 0, prefix, 0, table, 0, 0, action, 0, 0, 0, 0];
+        let prefix = |ip: Option<IpAddr>| ip.map_or(0, |ip| if ip.is_ipv4() { 32 } else { 128 });
+        let fixed =
+            [self.family.number(), prefix(self.to), prefix(self.from), 0, table, 0, 0, action, 0, 0, 0, 0];
         let mut message = Message::new(kind, flags, &fixed)
             .with_u32(FRA_PRIORITY, self.priority)
             .with(FRA_PROTOCOL, &[PROTOCOL]);
@@ -159,6 +172,9 @@ impl Rule {
         }
         if let Some(from) = self.from {
             message = message.with_ip(FRA_SRC, from);
+        }
+        if let Some(to) = self.to {
+            message = message.with_ip(FRA_DST, to);
         }
         if let Some(protocol) = self.ip_protocol {
             message = message.with(FRA_IP_PROTO, &[protocol]);
@@ -189,6 +205,7 @@ impl Rule {
             priority: number(FRA_PRIORITY).unwrap_or(0),
             from_device: attribute(attrs, FRA_IIFNAME).map(text),
             from: attribute(attrs, FRA_SRC).and_then(ip),
+            to: attribute(attrs, FRA_DST).and_then(ip),
             ip_protocol: attribute(attrs, FRA_IP_PROTO).and_then(|v| v.first().copied()),
             port: match (range(FRA_SPORT_RANGE), range(FRA_DPORT_RANGE)) {
                 (Some(source), Some(destination)) => Some(Port::Both(source, destination)),
@@ -212,6 +229,9 @@ impl fmt::Display for Rule {
         write!(f, "pref {}", self.priority)?;
         if let Some(from) = self.from {
             write!(f, " from {from}")?;
+        }
+        if let Some(to) = self.to {
+            write!(f, " to {to}")?;
         }
         if let Some(device) = &self.from_device {
             write!(f, " iif {device}")?;

@@ -7,7 +7,7 @@ fn ip(text: &str) -> IpAddr {
 }
 
 /// A container: one interface, a default route, IPv4 and IPv6.
-fn facts(ipv6: Ipv6) -> Facts {
+pub(in crate::setup) fn facts(ipv6: Ipv6) -> Facts {
     let link = |index, name: &str, flags: i32| Link::for_test(index, name, flags as u32);
     let address = |device, text, prefix| Address { device, ip: ip(text), prefix };
     let route = |family, to: Option<(&str, u8)>, via: Option<&str>, kind| Route {

@@ -114,9 +114,10 @@ fn connected(stream: &TcpStream) {
 
 /// Connects from there, and tells how long it took.
 fn connect_from(lab: &Lab, from: SocketAddr) -> (TcpStream, Duration) {
+    let to = lab.dialled(lab::server_at(Family::V4));
     lab.client.run(|| {
         let start = Instant::now();
-        let stream = begin(from, lab::server_at(Family::V4));
+        let stream = begin(from, to);
         connected(&stream);
         (stream, start.elapsed())
     })
@@ -276,7 +277,7 @@ fn ghost_becomes_real() -> String {
 
 /// Two connects one right after the other.
 fn siblings(bench: &Bench) -> [TcpStream; 2] {
-    let to = lab::server_at(Family::V4);
+    let to = bench.lab.dialled(lab::server_at(Family::V4));
     bench.lab.client.run(|| [(); 2].map(|()| begin(any_port(Family::V4), to)))
 }
 

@@ -1,0 +1,166 @@
+//! What is behind the addresses of listen mode: an upstream for each, which its connections go on to by a kernel socket.
+//!
+//! An upstream that is a name is looked up anew for each connection, and all its addresses are dialled in the order in which
+//! the resolver gives them (RFC 6724), until one answers. Connections that come while a lookup is under way share it; nothing
+//! is remembered beyond that. A name that cannot be looked up refuses the client.
+
+mod lookup;
+
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+
+use bytes::BytesMut;
+use mio::event::Event;
+use mio::{Interest, Registry};
+
+use super::Outside;
+use super::sockets::{Dial, Sockets};
+use crate::relay::{FlowKey, SocketCommand, SocketEvent};
+use crate::time::Instant;
+use lookup::Lookup;
+
+pub use lookup::look_up;
+
+/// An address where clients arrive, and where their connections go on to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listener {
+    /// The address; unspecified (`0.0.0.0`, `::`): all addresses of this host and that family.
+    pub listen: SocketAddr,
+    /// A name or an address.
+    pub host: String,
+    /// The port there.
+    pub port: u16,
+}
+
+impl Listener {
+    /// True if a connection to `address` of this host is for this listener.
+    fn takes(&self, address: SocketAddr) -> bool {
+        let Self { listen, .. } = self;
+        let any = listen.ip().is_unspecified() && listen.is_ipv4() == address.is_ipv4();
+        listen.port() == address.port() && (any || listen.ip() == address.ip())
+    }
+}
+
+/// The upstreams of all listeners.
+#[derive(Debug)]
+pub struct Upstreams {
+    listeners: Vec<Listener>,
+    sockets: Sockets,
+    /// For the listener of the same index.
+    lookups: Vec<Lookup>,
+    /// Flows whose upstream is being looked up, with its index and whether their client came by IPv6.
+    waiting: Vec<(FlowKey, usize, bool)>,
+}
+
+impl Upstreams {
+    /// The upstreams of these listeners.
+    #[must_use]
+    pub fn new(listeners: Vec<Listener>) -> Self {
+        let lookups = listeners.iter().map(|listener| Lookup::new(&listener.host, listener.port)).collect();
+        Self { listeners, sockets: Sockets::default(), lookups, waiting: Vec::new() }
+    }
+
+    fn dial(&mut self, flow: FlowKey, dialled: SocketAddr) {
+        let exact = self.listeners.iter().position(|listener| listener.listen == dialled);
+        let any = || self.listeners.iter().position(|listener| listener.takes(dialled));
+        // Only what is for a listener comes here.
+        let Some(index) = exact.or_else(any) else { return self.dial_all(flow, &[], dialled.is_ipv6()) };
+        match self.lookups[index].start() {
+            Some(address) => self.dial_all(flow, &[address], dialled.is_ipv6()),
+            None => self.waiting.push((flow, index, dialled.is_ipv6())),
+        }
+    }
+
+    fn dial_all(&mut self, flow: FlowKey, addresses: &[SocketAddr], ipv6: bool) {
+        let others: Vec<SocketAddr> = addresses.iter().copied().filter(|to| !self.is_own(*to)).collect();
+        if others.len() < addresses.len() {
+            tracing::warn!(?addresses, "the upstream is this listener itself; it would call itself for ever");
+        }
+        self.sockets.dial(flow, Dial::new(others, ipv6));
+    }
+
+    /// True for an address where we listen ourselves.
+    fn is_own(&self, address: SocketAddr) -> bool {
+        self.listeners.iter().any(|listener| {
+            listener.takes(address) && (listener.listen.ip() == address.ip() || is_of_this_host(address.ip()))
+        })
+    }
+
+    /// A lookup has ended: the flows that wait for it dial.
+    fn take_answers(&mut self) {
+        for index in 0..self.lookups.len() {
+            let Some(addresses) = self.lookups[index].poll() else { continue };
+            let (ready, waiting): (Vec<_>, Vec<_>) =
+                std::mem::take(&mut self.waiting).into_iter().partition(|(_, of, _)| *of == index);
+            self.waiting = waiting;
+            for (flow, _, ipv6) in ready {
+                self.dial_all(flow, &addresses, ipv6);
+            }
+        }
+    }
+}
+
+/// True if a socket here may have this address.
+fn is_of_this_host(ip: IpAddr) -> bool {
+    std::net::UdpSocket::bind((ip, 0)).is_ok()
+}
+
+impl Outside for Upstreams {
+    fn start(&mut self, registry: Registry, first_token: usize) -> io::Result<()> {
+        self.sockets.start(registry, first_token)?;
+        if let Some((registry, token)) = self.sockets.others() {
+            for (index, lookup) in self.lookups.iter_mut().enumerate() {
+                if let Some(bell) = lookup.run()? {
+                    registry.register(bell, token(index), Interest::READABLE)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn command(&mut self, flow: FlowKey, command: SocketCommand) {
+        match command {
+            SocketCommand::Dial { server } => self.dial(flow, server),
+            command => {
+                if matches!(command, SocketCommand::Abort | SocketCommand::Close) {
+                    self.waiting.retain(|(waiting, ..)| *waiting != flow);
+                }
+                self.sockets.command(flow, command);
+            }
+        }
+    }
+
+    fn on_ready(&mut self, event: &Event) {
+        if self.sockets.on_ready(event).is_some() {
+            self.take_answers();
+        }
+    }
+
+    fn poll_event(&mut self) -> Option<(FlowKey, SocketEvent)> {
+        self.sockets.poll_event()
+    }
+
+    fn on_packet(&mut self, _: Instant, _: &[u8], _: bool) -> bool {
+        false
+    }
+
+    fn poll_packet(&mut self, packet: &mut BytesMut) -> bool {
+        packet.clear();
+        false
+    }
+
+    fn poll_limit(&mut self) -> Option<&'static str> {
+        None
+    }
+
+    fn poll_timeout(&self) -> Option<Instant> {
+        self.sockets.poll_timeout()
+    }
+
+    fn on_timeout(&mut self, now: Instant) {
+        self.sockets.on_timeout(now);
+    }
+}
+
+#[cfg(test)]
+mod tests;
