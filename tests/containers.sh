@@ -37,15 +37,24 @@ outside() {
     trap clean EXIT
     cp "$binary" "$directory/halfopen"
     cp -r docker "$directory/docker"
-    # Job control off: a signal for this script is one for all.
-    unshare --net --mount --pid --fork --kill-child --mount-proc "tests/${BASH_SOURCE[0]##*/}" inside "$directory" ||
-        status=$?
+    # Dies with this script, and all that is inside with it.
+    setpriv --pdeathsig KILL unshare --net --mount --pid --fork --kill-child --mount-proc \
+        "tests/${BASH_SOURCE[0]##*/}" inside "$directory" &
+    namespaces=$!
+    wait "$namespaces" || status=$?
     exit "$status"
 }
 
 clean() {
-    # The kernel keeps the groups of a container when its processes are gone.
-    find /sys/fs/cgroup -depth -type d -path "*/${directory##*/}*" -exec rmdir {} \; 2>/dev/null || true
+    if [[ -n ${namespaces:-} ]]; then
+        kill -KILL "$namespaces" 2>/dev/null || true
+        wait "$namespaces" 2>/dev/null || true
+    fi
+    # The kernel keeps the groups of containers, and lets go of them when the last process has ended.
+    local end=$((SECONDS + patience))
+    while find /sys/fs/cgroup -type d -name "${directory##*/}" | grep -q . && ((SECONDS < end)); do
+        find /sys/fs/cgroup -depth -type d -path "*/${directory##*/}*" -exec rmdir {} \; 2>/dev/null || true
+    done
     rm -rf "$directory"
 }
 
