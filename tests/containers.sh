@@ -233,6 +233,24 @@ gateway() {
     compose down -t 5 || fail "the gateway's compose file goes down"
 }
 
+listen() {
+    project=listen
+    compose up -d --no-build || fail "the compose file of listen mode comes up"
+    within "listen: its health check passes" is halfopen Health.Status healthy
+    says "listen: the application reaches the server" hello ask app http://halfopen:8080/
+    within "listen: its rule acts" fired syn-ack-delay
+    says "listen: so does the host" hello timeout 20 busybox wget -q -O - http://127.0.0.1:8080/
+    docker kill -s KILL "$(id halfopen)" >/dev/null
+    within "listen: it is killed" is halfopen Running false
+    docker start "$(id halfopen)" >/dev/null
+    within "listen: started again it is healthy" is halfopen Health.Status healthy
+    says "listen: and reached" hello ask app http://halfopen:8080/
+    docker stop -t 20 "$(id halfopen)" >/dev/null
+    is halfopen ExitCode 0 || fail "listen: it ends with exit code $(state halfopen ExitCode)"
+    ok "listen: it is stopped in order"
+    compose down -t 5 || fail "the compose file of listen mode goes down"
+}
+
 # What a start without one of its lines in the compose file says.
 messages() {
     local network everything=(--cap-drop ALL --cap-add NET_ADMIN --device /dev/net/tun)
@@ -292,6 +310,7 @@ inside() {
     make_images
     sidecar
     gateway
+    listen
     messages
     printf '\n%d passed, 0 failed\n' "$passed"
 }
