@@ -176,6 +176,18 @@ fn dropped_syns_and_a_held_syn_ack_carry_the_names_of_their_rules() {
 }
 
 #[test]
+fn an_icmp_error_of_a_fault_has_its_name_and_the_next_segment_has_not() {
+    let mut script = Script::open(&["pmtu-blackhole"]);
+    script.handshake();
+    script.fired(CLIENT, Direction::Downstream, "pmtu-blackhole", Did::Inject, "");
+    script.event(Some(CLIENT), Event::Icmp { kind: 3, code: 4, sent: true });
+    script.to(CLIENT, ". 7001:7001(0) ack 1001 win 509");
+    let drawn = script.draw(Style::default());
+    assert!(drawn.contains("pmtu-blackhole: ICMP 3/4 sent to the client"), "{drawn}");
+    assert!(!drawn.contains("injects it"), "{drawn}");
+}
+
+#[test]
 fn a_stalled_window_shows_probes_and_an_injected_reset_its_rule() {
     let mut script = Script::open(&["zero-window-stall", "rst-inject"]);
     script.handshake().wait(900);

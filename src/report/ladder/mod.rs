@@ -158,7 +158,11 @@ impl Ladder {
             }
             (event, leg) => {
                 if let Some(text) = describe(event) {
-                    self.note(at, leg, Role::Dim, text);
+                    let (role, text) = match leg.and_then(|leg| self.maker_of_icmp(event, leg)) {
+                        Some(rule) => (Role::Fault, format!("{rule}: {text}")),
+                        None => (Role::Dim, text),
+                    };
+                    self.note(at, leg, role, text);
                 }
             }
         }
@@ -292,6 +296,13 @@ impl Ladder {
         if marks.len() < HELD {
             marks.push(mark);
         }
+    }
+
+    /// The rule that has made an ICMP error, if one has: its mark is not for the next segment.
+    fn maker_of_icmp(&mut self, event: &Event, leg: Leg) -> Option<Arc<str>> {
+        let marks = &mut self.marks[leg as usize];
+        let is_made = matches!(event, Event::Icmp { sent: true, .. });
+        marks.pop_if(|mark| is_made && mark.did == Did::Inject).map(|mark| mark.rule)
     }
 
     /// The fault that has made a segment, if one has. A copy with data comes after the original.
