@@ -31,10 +31,12 @@ impl About {
     /// `what` is the command of halfopen and what it was about, such as `exec: curl`. Of a command line the program alone:
     /// its arguments may hold secrets, and a page is passed on.
     pub(super) fn new(what: &str, layers: &Layers) -> Self {
-        let said = layers.values().into_iter().filter(|(_, _, place)| *place != Place::Default);
-        let mut facts: Vec<Fact> = said
-            .map(|(name, value, place)| Fact { from: place.to_string(), ..Fact::new(name, value) })
-            .collect();
+        // Where halfopen stands is told by every page, also if nobody has said it.
+        let values = layers.values().into_iter();
+        let said = values.filter(|(key, _, place)| *place != Place::Default || key == "intercept.mode");
+        let from = |place: Place| if place == Place::Default { String::new() } else { place.to_string() };
+        let mut facts: Vec<Fact> =
+            said.map(|(key, value, place)| Fact { from: from(place), ..Fact::new(key, value) }).collect();
         let options = layers.presets.iter().map(|text| ("preset", text, "--preset"));
         let options = options.chain(layers.rules.iter().map(|text| ("rule", text, "--fault")));
         facts.extend(

@@ -42,6 +42,7 @@ pub(crate) fn chromium_shows_a_report() {
         "connect_without_fault: 12 values",
         "syn-ack-delay holds it for 0.300 s",
         "class=\"curve c2\"",
+        "intercept.mode",
     ] {
         assert!(dom.contains(part), "{part} is missing:\n{dom}");
     }

@@ -35,6 +35,9 @@ fn capture(data: &[u8], piece: usize) -> (Vec<Record>, Result<bool, String>) {
 }
 
 fn draw(records: &[Record]) {
+    if records.is_empty() {
+        return;
+    }
     let (mut ladders, mut worst) = (Ladders::default(), Worst::new(8));
     for record in records {
         ladders.record(record.clone());
