@@ -78,7 +78,7 @@ impl Known {
     /// The engines that can do all of it, and why exec cannot if it cannot.
     fn engines(&self) -> (Vec<&'static str>, Option<String>) {
         let can = |engine| Rules::new(0, engine, self.rules.clone());
-        let engines = [Engine::Tun, Engine::Exec].into_iter().filter(|engine| can(*engine).is_ok());
+        let engines = Engine::ALL.into_iter().filter(|engine| can(*engine).is_ok());
         (engines.map(Engine::name).collect(), can(Engine::Exec).err().map(|error| error.problem))
     }
 

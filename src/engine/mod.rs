@@ -9,7 +9,7 @@ pub mod exec;
 pub mod listen;
 pub mod outside;
 mod shard;
-mod sockets;
+pub mod sockets;
 pub mod tun;
 pub mod wheel;
 
@@ -23,7 +23,7 @@ use std::time::Duration;
 use mio::{Poll, Waker};
 
 pub use clock::Clock;
-pub use outside::Outside;
+pub use outside::{Accepted, Outside};
 
 use crate::fault::Rules;
 use crate::relay::{self, FlowIds};
@@ -126,7 +126,8 @@ struct Running {
     thread: Option<JoinHandle<io::Result<()>>>,
 }
 
-/// Starts one shard per device. `outside` belongs to the first one: what has an outside has one device. `sink` makes the
+/// Starts one shard per device; one without a device if there are kernel sockets only. `outside` belongs to the first one: what
+/// has an outside has at most one device. `sink` makes the
 /// receiver of the events of one shard.
 ///
 /// # Errors
@@ -141,6 +142,10 @@ pub fn start<S: Sink + Send + 'static>(
     let ids = FlowIds::default();
     let mut handle = Handle { shards: Vec::new(), gauges: Arc::default() };
     let mut outside = outside;
+    let mut devices: Vec<Option<Device>> = devices.into_iter().map(Some).collect();
+    if devices.is_empty() && outside.is_some() {
+        devices.push(None);
+    }
     for (number, device) in devices.into_iter().enumerate() {
         let poll = Poll::new()?;
         let waker = Waker::new(poll.registry(), shard::WAKE)?;

@@ -1,5 +1,6 @@
-//! What is behind the flows, as the loop sees it in exec and listen mode: kernel sockets, and perhaps somebody who takes the
-//! packets that are no flow's. In the other modes there is none: both legs are packets, and what is no flow's is written back.
+//! Kernel sockets, as the loop sees them: those behind the flows in exec and listen mode, perhaps with somebody who takes the
+//! packets that are no flow's, and both sides of the sockets engine. Where both legs are packets there are none, and what is no
+//! flow's is written back.
 
 use std::io;
 
@@ -7,22 +8,49 @@ use bytes::BytesMut;
 use mio::event::Event;
 
 use crate::relay::{FlowKey, SocketCommand, SocketEvent};
+use crate::tcp::SynOptions;
 use crate::time::Instant;
+use crate::trace::Leg;
+use crate::wire::Tuple;
+
+/// A client that a kernel socket has accepted.
+#[derive(Clone, Copy, Debug)]
+pub struct Accepted {
+    /// From the client to the server.
+    pub tuple: Tuple,
+    /// What the SYN to the server offers, where that leg is our own TCP; `None`: it is a kernel socket, too.
+    pub offer: Option<SynOptions>,
+}
 
 /// Carries out what socket legs want. Lives on the thread of its shard; no call waits.
 pub trait Outside: Send {
     /// Called once, before the loop. The tokens from `first_token` on are free for sockets.
     fn start(&mut self, registry: mio::Registry, first_token: usize) -> io::Result<()>;
 
-    /// Carries out a command of a flow.
-    fn command(&mut self, flow: FlowKey, command: SocketCommand);
+    /// Carries out a command for the kernel socket of a leg.
+    fn command(&mut self, flow: FlowKey, leg: Leg, command: SocketCommand);
+
+    /// The next client that a kernel socket has accepted, as its SYN came. Each is to be settled by [`Self::settle`] before the
+    /// next is asked for.
+    fn poll_accepted(&mut self) -> Option<Accepted> {
+        None
+    }
+
+    /// What has become of the client that [`Self::poll_accepted`] gave: it is the client leg of this flow. `None`: of none,
+    /// and it gets a RST.
+    fn settle(&mut self, flow: Option<FlowKey>) {
+        let _ = flow;
+    }
+
+    /// No new client is wanted any more.
+    fn stop(&mut self) {}
 
     /// One of the sockets is ready. A socket that is still readable after its share of reads, or that got new credit,
     /// must be taken up again by [`Self::poll_event`]: readiness is edge-triggered.
     fn on_ready(&mut self, event: &Event);
 
     /// The next thing that happened. The loop calls this until `None` after commands, readiness and timeouts.
-    fn poll_event(&mut self) -> Option<(FlowKey, SocketEvent)>;
+    fn poll_event(&mut self) -> Option<(FlowKey, Leg, SocketEvent)>;
 
     /// An IP packet that is neither TCP nor an ICMP error of a flow; its checksum may be unfinished if `needs_csum` (only the
     /// pseudo-header sum is in the field, as it is for packets of the same machine). False: it is written back.

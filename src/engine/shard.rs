@@ -11,7 +11,7 @@ use mio::{Events, Interest, Poll, Token};
 
 use super::buffers::Buffers;
 use super::clock::Clock;
-use super::outside::Outside;
+use super::outside::{Accepted, Outside};
 use super::tun::{Device, MAX_PACKET};
 use super::wheel::Wheel;
 use super::{Command, Gauges, Passed};
@@ -37,7 +37,8 @@ const MAX_PAYLOAD: u32 = (MAX_PACKET - 40 - 60) as u32;
 /// One thread's share of the work.
 pub(super) struct Shard<S> {
     poll: Poll,
-    device: Device,
+    /// `None`: there are kernel sockets only.
+    device: Option<Device>,
     table: Table,
     wheel: Wheel,
     outside: Option<Box<dyn Outside>>,
@@ -55,8 +56,16 @@ pub(super) struct Shard<S> {
 }
 
 impl<S: Sink> Shard<S> {
-    pub(super) fn new(poll: Poll, device: Device, table: Table, clock: Clock, sink: S) -> io::Result<Self> {
-        poll.registry().register(&mut SourceFd(&device.as_raw_fd()), DEVICE, Interest::READABLE)?;
+    pub(super) fn new(
+        poll: Poll,
+        device: Option<Device>,
+        table: Table,
+        clock: Clock,
+        sink: S,
+    ) -> io::Result<Self> {
+        if let Some(device) = &device {
+            poll.registry().register(&mut SourceFd(&device.as_raw_fd()), DEVICE, Interest::READABLE)?;
+        }
         Ok(Self {
             poll,
             device,
@@ -146,6 +155,9 @@ impl<S: Sink> Shard<S> {
             Command::Stop(grace) => {
                 self.ends = Some(self.clock.now() + grace);
                 self.table.stop_opening();
+                if let Some(outside) = &mut self.outside {
+                    outside.stop();
+                }
             }
             Command::SetRules(rules) => self.table.set_rules(rules),
         }
@@ -158,7 +170,11 @@ impl<S: Sink> Shard<S> {
             if !self.readable {
                 break;
             }
-            match self.device.recv(&mut self.buf)? {
+            let Some(device) = &mut self.device else {
+                self.readable = false;
+                break;
+            };
+            match device.recv(&mut self.buf)? {
                 Some(vnet) => {
                     self.passed.received += 1;
                     self.on_packet(now, vnet);
@@ -214,7 +230,8 @@ impl<S: Sink> Shard<S> {
     }
 
     fn write_back(&mut self, vnet: VnetHdr) {
-        let sent = self.device.send(&vnet, &self.buf, &[]);
+        let Some(device) = &mut self.device else { return };
+        let sent = device.send(&vnet, &self.buf, &[]);
         self.note_sent(sent);
     }
 
@@ -234,9 +251,9 @@ impl<S: Sink> Shard<S> {
             let deadline = self.table.settle(&mut Cx::new(now, &mut self.sink), key);
             self.wheel.set(key, deadline);
         }
-        while let Some(key) = self.table.next_orphan() {
+        while let Some((key, leg)) = self.table.next_orphan() {
             if let Some(outside) = &mut self.outside {
-                outside.command(key, crate::relay::SocketCommand::Abort);
+                outside.command(key, leg, crate::relay::SocketCommand::Abort);
             }
         }
     }
@@ -245,12 +262,13 @@ impl<S: Sink> Shard<S> {
         match output {
             Output::Segment { tuple, segment } => self.send_segment(tuple, &segment),
             Output::Icmp { note, quoted } => {
-                let sent = self.device.send(&VnetHdr::default(), &icmp::emit(&note, &quoted), &[]);
+                let Some(device) = &mut self.device else { return };
+                let sent = device.send(&VnetHdr::default(), &icmp::emit(&note, &quoted), &[]);
                 self.note_sent(sent);
             }
-            Output::Socket(command) => {
+            Output::Socket { leg, command } => {
                 if let Some(outside) = &mut self.outside {
-                    outside.command(key, command);
+                    outside.command(key, leg, command);
                 }
             }
         }
@@ -258,7 +276,8 @@ impl<S: Sink> Shard<S> {
 
     fn send_segment(&mut self, tuple: Tuple, segment: &Segment) {
         let (vnet, head) = crate::wire::emit(tuple, segment, ChecksumMode::Offload);
-        let sent = self.device.send(&vnet, &head, segment.payload.parts());
+        let Some(device) = &mut self.device else { return };
+        let sent = device.send(&vnet, &head, segment.payload.parts());
         self.note_sent(sent);
     }
 
@@ -297,15 +316,21 @@ impl<S: Sink> Shard<S> {
         let Some(outside) = &mut self.outside else { return false };
         let mut any = false;
         let cx = &mut Cx::new(now, &mut self.sink);
-        while let Some((key, event)) = outside.poll_event() {
-            self.table.on_socket(cx, key, event);
+        while let Some(Accepted { tuple, offer }) = outside.poll_accepted() {
+            outside.settle(self.table.accept(cx, tuple, offer));
+            any = true;
+        }
+        while let Some((key, leg, event)) = outside.poll_event() {
+            self.table.on_socket(cx, key, leg, event);
             any = true;
         }
         while let Some(limit) = outside.poll_limit() {
             cx.emit(Event::LimitHit { limit });
         }
-        while outside.poll_packet(&mut self.buf) {
-            let sent = self.device.send(&VnetHdr::default(), &self.buf, &[]);
+        while let Some(device) = &mut self.device
+            && outside.poll_packet(&mut self.buf)
+        {
+            let sent = device.send(&VnetHdr::default(), &self.buf, &[]);
             self.passed.sent += u64::from(sent.is_ok());
             if sent.is_err() {
                 cx.emit(Event::Discarded { reason: "the device is full" });

@@ -65,15 +65,21 @@ pub enum Engine {
     Tun,
     /// Our TCP towards the client, a kernel socket towards the server (exec).
     Exec,
+    /// Kernel sockets on both legs: only bytes and ends can be touched.
+    Sockets,
 }
 
 impl Engine {
+    /// All of them, the most capable first.
+    pub const ALL: [Self; 3] = [Self::Tun, Self::Exec, Self::Sockets];
+
     /// The name.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
             Self::Tun => "tun",
             Self::Exec => "exec",
+            Self::Sockets => "sockets",
         }
     }
 }

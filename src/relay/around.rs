@@ -60,26 +60,28 @@ pub(super) const FORGET: Duration = Duration::from_secs(3 * 3600);
 
 impl Around {
     /// `None` for an empty plan: a flow without faults pays one test per segment.
-    pub(super) fn new(mut plan: Plan, limits: &Limits, isn: SeqNum) -> Option<Box<Self>> {
+    pub(super) fn new(plan: Plan, limits: &Limits, isn: SeqNum) -> Option<Box<Self>> {
+        (!plan.is_empty()).then(|| Self::of(plan, limits, isn))
+    }
+
+    /// The same, for a plan that may be empty.
+    pub(super) fn of(mut plan: Plan, limits: &Limits, isn: SeqNum) -> Box<Self> {
         let pipes = plan.take_shape_dice().map(|dice| Box::new((*dice).map(Pipe::new)));
-        let (held, behind) = (Held::new(limits.held_segments), Held::new(limits.held_segments));
-        let acks = Held::new(limits.held_segments);
-        (!plan.is_empty()).then(|| {
-            Box::new(Self {
-                plan,
-                held,
-                behind,
-                acks,
-                isn,
-                acts: VecDeque::new(),
-                pipes,
-                silent: false,
-                mute: false,
-                unheard: [false; 2],
-                heard: Instant::ZERO,
-                early: None,
-                strays: Vec::new(),
-            })
+        let most = limits.held_segments;
+        Box::new(Self {
+            plan,
+            held: Held::new(most),
+            behind: Held::new(most),
+            acks: Held::new(most),
+            isn,
+            acts: VecDeque::new(),
+            pipes,
+            silent: false,
+            mute: false,
+            unheard: [false; 2],
+            heard: Instant::ZERO,
+            early: None,
+            strays: Vec::new(),
         })
     }
 

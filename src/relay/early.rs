@@ -1,17 +1,23 @@
-//! A flow whose client a fault accepts before its server is dialled, as a load balancer or a port forwarder does.
+//! A flow whose client is accepted before its server is dialled: by a fault, as a load balancer or a port forwarder does, or by
+//! a kernel socket.
 //!
 //! The client leg is a connection from the first SYN on. What it sends waits there, its FIN too, within the window of a SYN-ACK:
 //! nothing is relayed before the server has answered. The client repeats its SYN no more, so the dial has a timer of its own.
 //! From the moment at which both handshakes are complete, the flow is like any other.
 
+use std::sync::Arc;
+
+use super::around::Around;
 use super::flow::{Flow, Phase};
-use super::settings::Uplink;
+use super::leg::Link;
+use super::settings::Settings;
+use super::socket_leg::SocketLeg;
 use crate::cx::Cx;
-use crate::fault::{AcceptFirst, OnFail};
-use crate::tcp::Event;
+use crate::fault::{AcceptFirst, OnFail, Plan};
+use crate::tcp::{Event, SynOptions};
 use crate::time::{Duration, Instant};
-use crate::trace::{Leg, Outcome};
-use crate::wire::IpMeta;
+use crate::trace::{FlowId, Leg, Outcome};
+use crate::wire::{IpMeta, Segment, Tuple};
 
 /// SYNs to a silent server, at 0, 1, 3, 7, 15, 31, 63 s; after 127 s it is given up (Linux: `tcp_syn_retries` = 6).
 const SYNS: u32 = 7;
@@ -49,15 +55,42 @@ impl Flow {
         }
     }
 
+    /// A flow for a client that a kernel socket has accepted. `offer` is what the SYN of a server leg of our own TCP offers;
+    /// `None`: the server leg is a kernel socket. A server that refuses makes a RST of the connection.
+    #[must_use]
+    pub fn accepted(
+        cx: &mut Cx<'_>,
+        settings: &Arc<Settings>,
+        id: FlowId,
+        tuple: Tuple,
+        offer: Option<SynOptions>,
+        plan: Plan,
+    ) -> Self {
+        let mut flow = Self::new(cx, settings, id, tuple, tuple.src.port(), &Segment::default(), plan);
+        let cx = &mut cx.for_flow(id);
+        flow.marks = flow.marks.with_kernel(Leg::Client, true).with_kernel(Leg::Server, offer.is_none());
+        flow.syn.options = offer.unwrap_or_default();
+        flow.phase = Phase::Early;
+        flow.established = Some(cx.now);
+        let nothing = || Around::of(Plan::default(), &settings.limits, flow.syn.seq);
+        let how = AcceptFirst { delay: Duration::ZERO, on_fail: OnFail::Reset };
+        flow.around.get_or_insert_with(nothing).early = Some(Early { how, syns: 0, failed: None });
+        let leg = SocketLeg::accepted(&mut cx.for_leg(Leg::Client));
+        flow.legs[Leg::Client] = Link::Socket(Box::new(leg));
+        flow.dial_on(cx);
+        flow.marks.unsettle();
+        flow
+    }
+
     /// It is time for the next SYN to the server.
     pub(super) fn dial_on(&mut self, cx: &mut Cx<'_>) {
         let Some(early) = self.early_mut() else { return };
         early.syns += 1;
         let syns = early.syns;
         // The kernel repeats the SYNs of a socket by itself.
-        self.expires = match self.settings.uplink {
-            Uplink::Transparent | Uplink::OtherPort(_) => cx.now + Duration::from_secs(1) * (1 << (syns - 1)),
-            Uplink::Socket => Instant::FAR,
+        self.expires = match self.marks.is_kernel(Leg::Server) {
+            false => cx.now + Duration::from_secs(1) * (1 << (syns - 1)),
+            true => Instant::FAR,
         };
         match self.legs[Leg::Server].conn_mut() {
             None => self.dial(cx),

@@ -11,13 +11,15 @@
 //! | `seam` | what an event of one leg means for the other |
 //! | `around` | the plan, and segments that it holds |
 
+mod marks;
+
 use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use super::around::Around;
 use super::leg::{Legs, Link};
-use super::settings::Settings;
+use super::settings::{Settings, Uplink};
 use super::socket_leg::{SocketCommand, SocketEvent};
 use crate::cx::Cx;
 use crate::fault::{Plan, Progress};
@@ -25,6 +27,7 @@ use crate::tcp::{Connection, IcmpError, SynInfo, TxCaps, reset_for};
 use crate::time::{Instant, earliest};
 use crate::trace::{Direction, Event, FlowId, Leg, Outcome, State};
 use crate::wire::{Flags, IcmpNote, IpMeta, Segment, Tuple};
+use marks::Marks;
 
 /// What a flow wants sent.
 #[derive(Debug)]
@@ -43,8 +46,13 @@ pub enum Output {
         /// The SYN that it quotes.
         quoted: Box<Segment>,
     },
-    /// Work for the socket of the server leg.
-    Socket(SocketCommand),
+    /// Work for the kernel socket of a leg.
+    Socket {
+        /// The leg.
+        leg: Leg,
+        /// The work.
+        command: SocketCommand,
+    },
 }
 
 /// What the caller can take, and how much memory there is.
@@ -73,37 +81,6 @@ pub(super) enum Phase {
     Open,
     /// Both directions are finished and the outcome is told. What is left is TIME-WAIT, or a peer that has not heard.
     Ended,
-}
-
-/// What is true of a flow, in one byte: there may be very many that only wait for their servers.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Marks(u8);
-
-impl Marks {
-    /// After an input, until the legs have been coupled.
-    const UNSETTLED: u8 = 1 << 2;
-
-    pub(super) const fn unsettle(&mut self) {
-        self.0 |= Self::UNSETTLED;
-    }
-
-    pub(super) const fn is_unsettled(self) -> bool {
-        self.0 & Self::UNSETTLED != 0
-    }
-
-    const fn take_unsettled(&mut self) -> bool {
-        let was = self.is_unsettled();
-        self.0 &= !Self::UNSETTLED;
-        was
-    }
-
-    /// The first payload of a direction is told once; true if it is to be told now.
-    const fn tell(&mut self, direction: Direction) -> bool {
-        let told = 1 << direction as u8;
-        let is_first = self.0 & told == 0;
-        self.0 |= told;
-        is_first
-    }
 }
 
 /// One intercepted connection.
@@ -163,7 +140,7 @@ impl Flow {
             settings: Arc::clone(settings),
             syn: SynInfo::of(syn),
             phase: Phase::Waiting,
-            marks: Marks::default(),
+            marks: Marks::default().with_kernel(Leg::Server, settings.uplink == Uplink::Socket),
             reset_passes_to: None,
             outcome: None,
             opened: cx.now,
@@ -206,15 +183,21 @@ impl Flow {
         self.marks.unsettle();
     }
 
-    /// Something happened to the socket of the server leg.
-    pub fn on_socket(&mut self, cx: &mut Cx<'_>, event: SocketEvent) {
+    /// Something happened to the kernel socket of `leg`.
+    pub fn on_socket(&mut self, cx: &mut Cx<'_>, leg: Leg, event: SocketEvent) {
         let cx = &mut cx.for_flow(self.id);
         if let Some(around) = &mut self.around {
             around.hear(cx.now);
         }
-        if let Link::Socket(socket) = &mut self.legs[Leg::Server] {
-            socket.on_event(&mut cx.for_leg(Leg::Server), event);
-            self.relay_from(cx, Leg::Server);
+        if let SocketEvent::Data { .. } = event
+            && self.marks.is_kernel(Leg::Client)
+        {
+            // No segment tells it.
+            self.tell_first_payload(cx, leg.other().outward());
+        }
+        if let Link::Socket(socket) = &mut self.legs[leg] {
+            socket.on_event(&mut cx.for_leg(leg), event);
+            self.relay_from(cx, leg);
         }
         self.marks.unsettle();
     }
@@ -332,9 +315,15 @@ impl Flow {
         self.legs[leg].conn().is_some_and(|conn| conn.fills_gap(segment))
     }
 
-    /// True while a kernel socket is open for it.
-    pub(super) fn has_socket(&self) -> bool {
-        matches!(&self.legs[Leg::Server], Link::Socket(socket) if !socket.is_gone())
+    /// True while the kernel socket of this leg is open.
+    pub(super) fn has_socket(&self, leg: Leg) -> bool {
+        matches!(&self.legs[leg], Link::Socket(socket) if !socket.is_gone())
+    }
+
+    /// The legs whose packets arrive as such.
+    pub(super) fn packet_legs(&self) -> impl Iterator<Item = Leg> + use<> {
+        let marks = self.marks;
+        BOTH.into_iter().filter(move |leg| !marks.is_kernel(*leg))
     }
 
     /// Tells the end, once.
@@ -404,7 +393,7 @@ impl Flow {
                 Link::Gone => {}
                 Link::Socket(socket) => {
                     if let Some(command) = socket.poll_command() {
-                        return Some(Output::Socket(command));
+                        return Some(Output::Socket { leg, command });
                     }
                 }
                 Link::Tcp(_) => {
@@ -445,7 +434,13 @@ impl Flow {
 
     /// Tells of the first payload of a direction. What a SYN carries may never be accepted, and counts as nothing.
     fn tell_payload(&mut self, cx: &mut Cx<'_>, direction: Direction, segment: &Segment) {
-        if !segment.payload.is_empty() && !segment.has(Flags::SYN) && self.marks.tell(direction) {
+        if !segment.payload.is_empty() && !segment.has(Flags::SYN) {
+            self.tell_first_payload(cx, direction);
+        }
+    }
+
+    fn tell_first_payload(&mut self, cx: &mut Cx<'_>, direction: Direction) {
+        if self.marks.tell(direction) {
             cx.emit(Event::FirstPayload { direction });
         }
     }
@@ -456,7 +451,7 @@ impl Flow {
             established: self.established,
             upstream_bytes: self.legs[Leg::Client].byte_counts().0,
             downstream_bytes: self.legs[Leg::Server].byte_counts().0,
-            server_is_socket: self.settings.uplink == super::Uplink::Socket,
+            server_is_socket: self.marks.is_kernel(Leg::Server),
             ipv6: self.server.is_ipv6(),
             is_private: is_private(self.client.ip()) && is_private(self.server.ip()),
             client: self.legs[Leg::Client].conn().and_then(Connection::numbers),

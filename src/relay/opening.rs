@@ -91,11 +91,9 @@ impl Flow {
     /// Makes the server leg.
     pub(super) fn dial(&mut self, cx: &mut Cx<'_>) {
         let settings = &self.settings;
-        self.legs[Leg::Server] = match settings.uplink {
-            Uplink::Socket => {
-                Link::Socket(Box::new(SocketLeg::dial(&mut cx.for_leg(Leg::Server), self.server)))
-            }
-            Uplink::Transparent | Uplink::OtherPort(_) => {
+        self.legs[Leg::Server] = match self.marks.is_kernel(Leg::Server) {
+            true => Link::Socket(Box::new(SocketLeg::dial(&mut cx.for_leg(Leg::Server), self.server))),
+            false => {
                 let tuple = self.arriving(Leg::Server).reverse();
                 let ip = carried(self.syn.ip, self.hops_to_give_back());
                 let cx = &mut cx.for_leg(Leg::Server);
@@ -186,7 +184,7 @@ impl Flow {
 
     /// Frees the server leg, but for a socket whose last command is still to be fetched.
     fn free_dial(&mut self) {
-        if !self.has_socket() {
+        if !self.has_socket(Leg::Server) {
             self.legs.free(Leg::Server);
         }
     }

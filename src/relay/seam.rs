@@ -160,6 +160,10 @@ impl Flow {
                 self.pass_end(cx, leg);
             }
         }
+        if self.around.as_ref().is_some_and(|around| around.plan.is_empty()) {
+            // It was for the dial alone.
+            self.around = None;
+        }
         // Now, for the first bytes may have come in the same batch.
         self.apply_plan(cx);
     }

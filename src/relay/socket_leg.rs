@@ -1,4 +1,4 @@
-//! A server leg that is a kernel socket in the caller's network (exec mode), seen from the flow: a mailbox without I/O.
+//! A leg that is a kernel socket, seen from the flow: a mailbox without I/O.
 //! The flow puts [`SocketCommand`]s in, the engine carries them out and answers with [`SocketEvent`]s.
 
 use std::collections::VecDeque;
@@ -120,6 +120,14 @@ impl SocketLeg {
     pub fn dial(cx: &mut Cx<'_>, server: SocketAddr) -> Self {
         let mut leg = Self { commands: VecDeque::from([SocketCommand::Dial { server }]), ..Self::default() };
         leg.change_state(cx, State::SynSent);
+        leg
+    }
+
+    /// One that the kernel has accepted.
+    #[must_use]
+    pub fn accepted(cx: &mut Cx<'_>) -> Self {
+        let mut leg = Self::default();
+        leg.change_state(cx, State::Established);
         leg
     }
 

@@ -19,8 +19,8 @@ use super::neighbours::Neighbours;
 use super::settings::{Settings, Uplink};
 use super::socket_leg::SocketEvent;
 use crate::cx::Cx;
-use crate::fault::Rules;
-use crate::tcp::TxCaps;
+use crate::fault::{Plan, Rules};
+use crate::tcp::{SynOptions, TxCaps};
 use crate::time::Instant;
 use crate::trace::{Event, FlowId, Leg, Outcome};
 use crate::wire::{Flags, IcmpNote, Segment, Tuple};
@@ -76,8 +76,8 @@ pub struct Table {
     lingering: usize,
     /// Payload bytes held in all flows.
     queued: u64,
-    /// Flows that were dropped while their socket was open.
-    orphans: Vec<FlowKey>,
+    /// Legs whose flow was dropped while their kernel socket was open.
+    orphans: Vec<(FlowKey, Leg)>,
     neighbours: Neighbours,
     /// Where answers come from to connections that faults have begun and nobody completes. At most `limits.half_open`.
     strays: HashMap<Tuple, FlowId, FixedState>,
@@ -224,10 +224,10 @@ impl Table {
         true
     }
 
-    /// Something happened to the socket of a flow.
-    pub fn on_socket(&mut self, cx: &mut Cx<'_>, key: FlowKey, event: SocketEvent) {
+    /// Something happened to the kernel socket of a leg.
+    pub fn on_socket(&mut self, cx: &mut Cx<'_>, key: FlowKey, leg: Leg, event: SocketEvent) {
         if let Some(flow) = self.touch(key) {
-            flow.on_socket(cx, event);
+            flow.on_socket(cx, leg, event);
         }
     }
 
@@ -243,8 +243,8 @@ impl Table {
         self.touched.pop_front()
     }
 
-    /// The next socket to abort whose flow is no more.
-    pub fn next_orphan(&mut self) -> Option<FlowKey> {
+    /// The next leg whose kernel socket is to be aborted, because its flow is no more.
+    pub fn next_orphan(&mut self) -> Option<(FlowKey, Leg)> {
         self.orphans.pop()
     }
 
@@ -360,21 +360,54 @@ impl Table {
         if !self.opening {
             return Route::Foreign;
         }
-        let limits = &self.settings.limits;
-        let full = match () {
-            () if self.half_open >= limits.half_open => Some("limits.half_open"),
-            () if self.open_flows() >= limits.flows => Some("limits.flows"),
-            () => None,
-        };
-        if let Some(limit) = full {
-            cx.emit(Event::LimitHit { limit });
+        if !self.has_room(cx) {
             return Route::Dropped;
         }
         let Some(source_port) = self.source_port(cx, tuple) else { return Route::Dropped };
+        let (id, plan) = self.plan(cx, tuple, syn);
+        let flow = Flow::new(cx, &self.settings, id, tuple, source_port, syn, plan);
+        Route::To(self.insert(flow), Leg::Client)
+    }
+
+    /// Opens a flow for a client that a kernel socket has accepted. Its server leg is our own TCP if `offer` says what its SYN
+    /// offers, which comes from the client's address; else it is a kernel socket, too. `None`: there is no room, the addresses
+    /// are in use, or no new flows are taken; then the client gets a RST.
+    pub fn accept(&mut self, cx: &mut Cx<'_>, tuple: Tuple, offer: Option<SynOptions>) -> Option<FlowKey> {
+        let taken = offer.is_some() && self.find(tuple.reverse()).is_some();
+        if taken {
+            cx.emit(Event::Discarded { reason: "the addresses are those of another flow" });
+        }
+        if taken || !self.opening || !self.has_room(cx) {
+            return None;
+        }
+        let (id, plan) = self.plan(cx, tuple, &Segment::default());
+        let flow = Flow::accepted(cx, &self.settings, id, tuple, offer, plan);
+        let key = self.insert(flow);
+        self.touch(key);
+        Some(key)
+    }
+
+    /// False if a flow more would be beyond a limit, which is told.
+    fn has_room(&self, cx: &mut Cx<'_>) -> bool {
+        let limits = &self.settings.limits;
+        let full = match () {
+            () if self.half_open >= limits.half_open => "limits.half_open",
+            () if self.open_flows() >= limits.flows => "limits.flows",
+            () => return true,
+        };
+        cx.emit(Event::LimitHit { limit: full });
+        false
+    }
+
+    /// The number of a new flow, and its faults.
+    fn plan(&mut self, cx: &mut Cx<'_>, tuple: Tuple, syn: &Segment) -> (FlowId, Plan) {
         let id = self.ids.next();
         let circumstances = self.neighbours.on_open(cx, tuple, syn);
-        let plan = self.rules.plan(id, tuple.src, tuple.dst, &circumstances, &mut self.neighbours.turns);
-        let flow = Flow::new(cx, &self.settings, id, tuple, source_port, syn, plan);
+        (id, self.rules.plan(id, tuple.src, tuple.dst, &circumstances, &mut self.neighbours.turns))
+    }
+
+    fn insert(&mut self, flow: Flow) -> FlowKey {
+        let (legs, generation) = (flow.packet_legs(), flow.id().0 as u32);
         self.half_open += 1;
         let slot = self.entries.insert(Entry {
             flow,
@@ -385,28 +418,20 @@ impl Table {
             strays: false,
         });
         let slot = u32::try_from(slot).expect("limits.flows and limits.lingering are at most 2^24");
-        for leg in self.indexed() {
-            let hash = self.hasher.hash_one(self.entries[slot as usize].flow.arriving(*leg));
+        for leg in legs {
+            let hash = self.hasher.hash_one(self.entries[slot as usize].flow.arriving(leg));
             let (entries, hasher) = (&self.entries, &self.hasher);
-            self.index.insert_unique(hash, LegSlot::new(slot, *leg), |at| {
+            self.index.insert_unique(hash, LegSlot::new(slot, leg), |at| {
                 hasher.hash_one(entries[at.slot() as usize].flow.arriving(at.leg()))
             });
         }
-        Route::To(FlowKey { slot, generation: id.0 as u32 }, Leg::Client)
-    }
-
-    /// The legs whose packets arrive here.
-    fn indexed(&self) -> &'static [Leg] {
-        match self.settings.uplink {
-            Uplink::Transparent | Uplink::OtherPort(_) => &[Leg::Client, Leg::Server],
-            Uplink::Socket => &[Leg::Client],
-        }
+        FlowKey { slot, generation }
     }
 
     fn remove(&mut self, cx: &mut Cx<'_>, key: FlowKey) {
-        for leg in self.indexed() {
-            let hash = self.hasher.hash_one(self.flow(key).arriving(*leg));
-            let wanted = LegSlot::new(key.slot, *leg);
+        for leg in self.flow(key).packet_legs() {
+            let hash = self.hasher.hash_one(self.flow(key).arriving(leg));
+            let wanted = LegSlot::new(key.slot, leg);
             if let Ok(found) = self.index.find_entry(hash, |at| *at == wanted) {
                 found.remove();
             }
@@ -415,9 +440,8 @@ impl Table {
         if entry.strays {
             self.strays.retain(|_, flow| *flow != entry.flow.id());
         }
-        if entry.flow.has_socket() {
-            self.orphans.push(key);
-        }
+        let sockets = [Leg::Client, Leg::Server].into_iter().filter(|leg| entry.flow.has_socket(*leg));
+        self.orphans.extend(sockets.map(|leg| (key, leg)));
         if !entry.lingering {
             self.neighbours.on_end(cx, entry.flow.arriving(Leg::Client));
         }

@@ -163,7 +163,7 @@ impl<S: Sink> Trio<S> {
                 let error = IcmpError { kind: note.kind, code: note.code, mtu: note.mtu, seq: note.seq };
                 self.client.host.on_icmp(&mut Cx::new(self.now, &mut NoSink), error);
             }
-            Output::Socket(command) => unreachable!("both legs are our TCP: {command:?}"),
+            Output::Socket { command, .. } => unreachable!("both legs are our TCP: {command:?}"),
         }
     }
 

@@ -37,7 +37,7 @@ fn can_do(rule: &str) -> String {
         let rule = rule.parse().and_then(Rule::build);
         rule.and_then(|rule| Rules::new(0, *engine, vec![rule])).is_ok()
     };
-    let engines = [Engine::Tun, Engine::Exec].into_iter().filter(takes);
+    let engines = Engine::ALL.into_iter().filter(takes);
     engines.map(Engine::name).collect::<Vec<_>>().join(", ")
 }
 

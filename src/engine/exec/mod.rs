@@ -10,13 +10,14 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use bytes::BytesMut;
-use mio::Registry;
 use mio::event::Event;
+use mio::{Registry, Token};
 
 use super::Outside;
-use super::sockets::{Dial, Sockets, pauses};
+use super::sockets::{Addresses, Sockets, pauses};
 use crate::relay::{FlowKey, SocketCommand, SocketEvent};
 use crate::time::Instant;
+use crate::trace::Leg;
 use crate::wire::datagram::{self, Datagram};
 
 pub use address::{AddressMap, HostLoopback};
@@ -31,6 +32,7 @@ const MAX_ECHOES: usize = 64;
 #[derive(Debug)]
 pub struct Caller {
     addresses: AddressMap,
+    first_token: usize,
     sockets: Sockets,
     /// Packets since the last pause.
     packet_burst: u32,
@@ -46,6 +48,7 @@ impl Caller {
     pub fn new(addresses: AddressMap, udp_flows: usize) -> Self {
         Self {
             addresses,
+            first_token: 0,
             sockets: Sockets::default(),
             packet_burst: 0,
             udp: UdpRelay::new(udp_flows),
@@ -57,40 +60,46 @@ impl Caller {
 
     fn dial(&mut self, flow: FlowKey, server: SocketAddr) {
         // The family is the flow's, which is not that of some name servers.
-        let dial = Dial::new(self.addresses.outside(server), server.is_ipv6());
-        self.sockets.dial(flow, dial);
+        let outside = Addresses::new(self.addresses.outside(server), server.is_ipv6());
+        self.sockets.dial_any((flow, Leg::Server), outside);
     }
 }
 
 impl Outside for Caller {
     fn start(&mut self, registry: Registry, first_token: usize) -> io::Result<()> {
+        self.first_token = first_token;
         self.sockets.start(registry, first_token)
     }
 
-    fn command(&mut self, flow: FlowKey, command: SocketCommand) {
+    fn command(&mut self, flow: FlowKey, leg: Leg, command: SocketCommand) {
         match command {
             SocketCommand::Dial { server } => self.dial(flow, server),
-            command => self.sockets.command(flow, command),
+            command => self.sockets.command((flow, leg), command),
         }
     }
 
     fn on_ready(&mut self, event: &Event) {
-        if let Some(id) = self.sockets.on_ready(event) {
+        let Some(slot) = event.token().0.checked_sub(self.first_token) else { return };
+        let id = slot / 2;
+        if slot % 2 == 1 {
             self.udp.on_ready(id);
+        } else {
+            self.sockets.on_ready(id, event);
         }
     }
 
-    fn poll_event(&mut self) -> Option<(FlowKey, SocketEvent)> {
+    fn poll_event(&mut self) -> Option<(FlowKey, Leg, SocketEvent)> {
         self.sockets.poll_event()
     }
 
     fn on_packet(&mut self, now: Instant, packet: &[u8], needs_csum: bool) -> bool {
         match datagram::parse(packet, needs_csum) {
             Ok(Some(Datagram::Udp { src, dst, payload })) => {
-                let Some((registry, token)) = self.sockets.others() else { return true };
+                let Some(registry) = self.sockets.registry() else { return true };
+                let first = self.first_token;
                 let outside = self.addresses.outside(dst);
                 let out = Outgoing { src, dst, outside, packet, payload: &packet[payload] };
-                self.udp_limit_hit |= self.udp.send(registry, token, out);
+                self.udp_limit_hit |= self.udp.send(registry, |id| Token(first + 2 * id + 1), out);
                 self.next_sweep.get_or_insert(now + SWEEP);
             }
             Ok(Some(Datagram::Echo { src, dst, message })) => {
@@ -127,7 +136,7 @@ impl Outside for Caller {
     }
 
     fn poll_timeout(&self) -> Option<Instant> {
-        if self.udp.is_pending() {
+        if self.sockets.is_busy() || self.udp.is_pending() {
             return Some(Instant::ZERO);
         }
         self.sockets.poll_timeout().into_iter().chain(self.next_sweep).min()

@@ -44,9 +44,9 @@ fn an_address_inside_that_stands_for_none_outside_is_refused() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     bench.caller.addresses.host_loopback = HostLoopback::Off;
     let flow = FlowKey { slot: 7, generation: 1 };
-    bench.caller.command(flow, SocketCommand::Dial { server: listener.local_addr().unwrap() });
+    bench.caller.command(flow, Leg::Server, SocketCommand::Dial { server: listener.local_addr().unwrap() });
     let refused = SocketEvent::Failed { errno: "ECONNREFUSED", refusal: Refusal::Reset };
-    assert_eq!(bench.caller.poll_event(), Some((flow, refused)));
+    assert_eq!(bench.caller.poll_event(), Some((flow, Leg::Server, refused)));
 }
 
 fn udp(src: &str, dst: SocketAddr, payload: &[u8]) -> BytesMut {

@@ -10,9 +10,9 @@ use mio::{Interest, Registry, Token};
 use nix::errno::Errno;
 use slab::Slab;
 
-use crate::engine::sockets::errors;
-use crate::engine::sockets::ready::Ready;
 use crate::wire::datagram;
+
+use crate::engine::sockets::{ready::Ready, unreachable};
 
 /// A flow is forgotten after this many sweeps without a datagram.
 const IDLE_SWEEPS: u8 = 4;
@@ -200,7 +200,7 @@ impl UdpRelay {
             return;
         }
         let ipv6 = packet.first().is_some_and(|first| first >> 4 == 6);
-        let (kind, code) = errors::unreachable(errno, ipv6);
+        let (kind, code) = unreachable(errno, ipv6);
         let mut out = BytesMut::new();
         datagram::emit_error(packet, kind, code, &mut out);
         if !out.is_empty() {

@@ -11,12 +11,13 @@ use std::net::{IpAddr, SocketAddr};
 
 use bytes::BytesMut;
 use mio::event::Event;
-use mio::{Interest, Registry};
+use mio::{Interest, Registry, Token};
 
 use super::Outside;
-use super::sockets::{Dial, Sockets};
+use super::sockets::{Addresses, Sockets};
 use crate::relay::{FlowKey, SocketCommand, SocketEvent};
 use crate::time::Instant;
+use crate::trace::Leg;
 use lookup::Lookup;
 
 pub use lookup::look_up;
@@ -45,6 +46,7 @@ impl Listener {
 #[derive(Debug)]
 pub struct Upstreams {
     listeners: Vec<Listener>,
+    first_token: usize,
     sockets: Sockets,
     /// For the listener of the same index.
     lookups: Vec<Lookup>,
@@ -57,7 +59,7 @@ impl Upstreams {
     #[must_use]
     pub fn new(listeners: Vec<Listener>) -> Self {
         let lookups = listeners.iter().map(|listener| Lookup::new(&listener.host, listener.port)).collect();
-        Self { listeners, sockets: Sockets::default(), lookups, waiting: Vec::new() }
+        Self { listeners, first_token: 0, sockets: Sockets::default(), lookups, waiting: Vec::new() }
     }
 
     fn dial(&mut self, flow: FlowKey, dialled: SocketAddr) {
@@ -76,7 +78,7 @@ impl Upstreams {
         if others.len() < addresses.len() {
             tracing::warn!(?addresses, "the upstream is this listener itself; it would call itself for ever");
         }
-        self.sockets.dial(flow, Dial::new(others, ipv6));
+        self.sockets.dial_any((flow, Leg::Server), Addresses::new(others, ipv6));
     }
 
     /// True for an address where we listen ourselves.
@@ -107,36 +109,37 @@ fn is_of_this_host(ip: IpAddr) -> bool {
 
 impl Outside for Upstreams {
     fn start(&mut self, registry: Registry, first_token: usize) -> io::Result<()> {
-        self.sockets.start(registry, first_token)?;
-        if let Some((registry, token)) = self.sockets.others() {
-            for (index, lookup) in self.lookups.iter_mut().enumerate() {
-                if let Some(bell) = lookup.run()? {
-                    registry.register(bell, token(index), Interest::READABLE)?;
-                }
+        self.first_token = first_token;
+        for (index, lookup) in self.lookups.iter_mut().enumerate() {
+            if let Some(bell) = lookup.run()? {
+                registry.register(bell, Token(first_token + 2 * index + 1), Interest::READABLE)?;
             }
         }
-        Ok(())
+        self.sockets.start(registry, first_token)
     }
 
-    fn command(&mut self, flow: FlowKey, command: SocketCommand) {
+    fn command(&mut self, flow: FlowKey, leg: Leg, command: SocketCommand) {
         match command {
             SocketCommand::Dial { server } => self.dial(flow, server),
             command => {
                 if matches!(command, SocketCommand::Abort | SocketCommand::Close) {
                     self.waiting.retain(|(waiting, ..)| *waiting != flow);
                 }
-                self.sockets.command(flow, command);
+                self.sockets.command((flow, leg), command);
             }
         }
     }
 
     fn on_ready(&mut self, event: &Event) {
-        if self.sockets.on_ready(event).is_some() {
+        let Some(slot) = event.token().0.checked_sub(self.first_token) else { return };
+        if slot % 2 == 1 {
             self.take_answers();
+        } else {
+            self.sockets.on_ready(slot / 2, event);
         }
     }
 
-    fn poll_event(&mut self) -> Option<(FlowKey, SocketEvent)> {
+    fn poll_event(&mut self) -> Option<(FlowKey, Leg, SocketEvent)> {
         self.sockets.poll_event()
     }
 
@@ -154,7 +157,7 @@ impl Outside for Upstreams {
     }
 
     fn poll_timeout(&self) -> Option<Instant> {
-        self.sockets.poll_timeout()
+        if self.sockets.is_busy() { Some(Instant::ZERO) } else { self.sockets.poll_timeout() }
     }
 
     fn on_timeout(&mut self, now: Instant) {

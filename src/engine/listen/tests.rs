@@ -29,14 +29,15 @@ impl Bench {
     }
 
     fn dial(&mut self, flow: FlowKey, server: &str) {
-        self.upstreams.command(flow, SocketCommand::Dial { server: server.parse().unwrap() });
+        self.upstreams.command(flow, Leg::Server, SocketCommand::Dial { server: server.parse().unwrap() });
     }
 
     fn event(&mut self) -> (FlowKey, SocketEvent) {
         let mut events = Events::with_capacity(64);
         for _ in 0..100 {
-            if let Some(event) = self.upstreams.poll_event() {
-                return event;
+            if let Some((flow, leg, event)) = self.upstreams.poll_event() {
+                assert_eq!(leg, Leg::Server);
+                return (flow, event);
             }
             self.poll.poll(&mut events, Some(Duration::from_secs(20))).unwrap();
             assert!(!events.is_empty(), "nothing happens any more");
@@ -81,7 +82,7 @@ fn a_name_is_looked_up_once_for_all_that_wait_for_it() {
         assert_eq!(connected, [(FLOW, SocketEvent::Connected), (OTHER, SocketEvent::Connected)]);
         for flow in [FLOW, OTHER] {
             server.accept().unwrap();
-            bench.upstreams.command(flow, SocketCommand::Abort);
+            bench.upstreams.command(flow, Leg::Server, SocketCommand::Abort);
         }
     }
 }
@@ -99,7 +100,7 @@ fn a_flow_that_ends_before_its_upstream_is_found_dials_nobody() {
     let mut bench =
         Bench::new(vec![listener("0.0.0.0:80", "localhost", server.local_addr().unwrap().port())]);
     bench.dial(FLOW, "192.0.2.1:80");
-    bench.upstreams.command(FLOW, SocketCommand::Abort);
+    bench.upstreams.command(FLOW, Leg::Server, SocketCommand::Abort);
     bench.dial(OTHER, "192.0.2.1:80");
     assert_eq!(bench.event(), (OTHER, SocketEvent::Connected));
     server.accept().unwrap();

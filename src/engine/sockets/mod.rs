@@ -1,7 +1,6 @@
-//! Kernel sockets as server legs: what the flows want is done with them, and what happens to them is told. For exec and
-//! listen mode.
+//! Kernel sockets that are legs of flows: what a flow commands is done without waiting, and what happens is told in turn.
 //!
-//! Where a kernel socket makes a difference to a direct connection:
+//! Where a kernel socket as the server leg makes a difference to a direct connection:
 //!
 //! | what | here |
 //! |---|---|
@@ -12,8 +11,9 @@
 //! | the server asks by a keepalive probe | the kernel answers as long as halfopen lives |
 //! | urgent data | cross with their mark; a mark that is overtaken by the next one is lost, as in any TCP |
 
-mod dial;
-pub(super) mod errors;
+mod accepting;
+mod addresses;
+mod errors;
 mod probe;
 pub(super) mod ready;
 mod socket;
@@ -26,33 +26,53 @@ use std::net::SocketAddr;
 use bytes::BytesMut;
 use hashbrown::HashMap;
 use mio::event::Event;
+use mio::net::TcpStream;
 use mio::{Interest, Registry, Token};
 use nix::errno::Errno;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use slab::Slab;
+use socket2::{Domain, Protocol, Type};
 
 use crate::relay::{FlowKey, SocketCommand, SocketEvent};
 use crate::time::Instant;
-
-pub(super) use dial::Dial;
-use dial::Patience;
+use crate::trace::Leg;
+pub use accepting::{Accepting, Dial, Transparent, make_transparent};
+pub(super) use addresses::Addresses;
+use addresses::Patience;
+pub(super) use errors::unreachable;
 use probe::{Probe, State};
 use ready::Ready;
 use socket::{Look, Socket};
 
 /// Events that are handed out in a row; then the other side has its turn.
-const BURST: u32 = 64;
+pub(super) const BURST: u32 = 64;
 
-/// The sockets of one shard. Their tokens are every other one from the first: the owner has those between.
+/// A socket that does not block, for a connection to `server`.
+pub(super) fn fresh(server: SocketAddr) -> io::Result<socket2::Socket> {
+    socket2::Socket::new(Domain::for_address(server), Type::STREAM.nonblocking(), Some(Protocol::TCP))
+}
+
+/// Starts to connect.
+pub(super) fn connect(socket: &socket2::Socket, server: SocketAddr) -> io::Result<()> {
+    match socket.connect(&server.into()) {
+        Err(e) if e.raw_os_error() != Some(Errno::EINPROGRESS as i32) => Err(e),
+        _ => Ok(()),
+    }
+}
+
+/// A leg of a flow.
+pub(super) type At = (FlowKey, Leg);
+
+/// The sockets of one shard.
 #[derive(Debug, Default)]
 pub(super) struct Sockets {
     registry: Option<Registry>,
     first_token: usize,
     sockets: Slab<Socket>,
-    by_flow: HashMap<FlowKey, usize>,
+    by_leg: HashMap<At, usize>,
     /// Sockets that may have something to do.
     ready: Ready,
-    events: VecDeque<(FlowKey, SocketEvent)>,
+    events: VecDeque<(At, SocketEvent)>,
     probes: Vec<Probe>,
     patience: Vec<Patience>,
     /// Events since the last pause.
@@ -61,9 +81,9 @@ pub(super) struct Sockets {
 }
 
 impl Sockets {
-    /// Called once, before the loop.
+    /// Every second token from `first_token` on is for a socket; those between are for others.
     pub(super) fn start(&mut self, registry: Registry, first_token: usize) -> io::Result<()> {
-        // Two thousand flows are more than the usual soft limit of 1024 descriptors. A command keeps its own limit.
+        // Two thousand flows are more than the usual soft limit of 1024 descriptors. A command of ours keeps its own limit.
         if let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE)
             && soft < hard
         {
@@ -74,66 +94,109 @@ impl Sockets {
         Ok(())
     }
 
-    /// Where to register further descriptors, and the token of the how-manieth of them.
-    pub(super) fn others(&self) -> Option<(&Registry, impl Fn(usize) -> Token + use<>)> {
-        let first = self.first_token;
-        Some((self.registry.as_ref()?, move |id| Token(first + 2 * id + 1)))
+    /// Where other sockets of this shard register.
+    pub(super) const fn registry(&self) -> Option<&Registry> {
+        self.registry.as_ref()
     }
 
-    /// Dials, one address after the other until one answers.
-    pub(super) fn dial(&mut self, flow: FlowKey, dial: Dial) {
-        if let Some(failed) = self.dial_next(flow, dial) {
-            self.events.push_back((flow, failed));
+    /// The socket of a leg that is being dialled; `ipv6` tells the flow's family, which is not that of `socket` for some
+    /// name servers.
+    pub(super) fn dial(&mut self, at: At, socket: io::Result<socket2::Socket>, ipv6: bool) {
+        if let Err((e, mut addresses)) = self.begin(at, socket, Addresses::new([], ipv6)) {
+            addresses.failed(&e);
+            self.events.push_back((at, addresses.end()));
+        }
+    }
+
+    /// Dials one address after the other until one answers.
+    pub(super) fn dial_any(&mut self, at: At, addresses: Addresses) {
+        if let Some(failed) = self.dial_next(at, addresses) {
+            self.events.push_back((at, failed));
         }
     }
 
     /// Dials the next address; the end of the dial, if there is none.
-    fn dial_next(&mut self, flow: FlowKey, mut dial: Dial) -> Option<SocketEvent> {
-        while let Some(server) = dial.pop() {
-            match self.open(flow, server, dial) {
+    fn dial_next(&mut self, at: At, mut addresses: Addresses) -> Option<SocketEvent> {
+        while let Some(server) = addresses.pop() {
+            let socket = fresh(server).and_then(|socket| connect(&socket, server).map(|()| socket));
+            match self.begin(at, socket, addresses) {
                 Ok(()) => return None,
-                Err((e, failed)) => {
-                    dial = failed;
-                    dial.failed(&e);
+                Err((e, left)) => {
+                    addresses = left;
+                    addresses.failed(&e);
                 }
             }
         }
-        Some(dial.end())
+        Some(addresses.end())
     }
 
-    fn open(&mut self, flow: FlowKey, server: SocketAddr, dial: Dial) -> Result<(), (io::Error, Dial)> {
-        let has_more = dial.has_more();
-        let mut socket = match Socket::dial(flow, server) {
-            Ok(socket) => socket,
-            Err(e) => return Err((e, dial)),
-        };
+    /// The socket of a dial, with the addresses that are left if it fails.
+    fn begin(
+        &mut self,
+        at: At,
+        socket: io::Result<socket2::Socket>,
+        left: Addresses,
+    ) -> Result<(), (io::Error, Addresses)> {
+        match socket.and_then(|socket| self.insert(Socket::dialling(at, socket))) {
+            Ok(id) => {
+                if left.has_more() {
+                    self.patience.push(Patience::new(at, id));
+                }
+                self.sockets[id].left = Some(Box::new(left));
+                Ok(())
+            }
+            Err(e) => Err((e, left)),
+        }
+    }
+
+    /// An address did not answer, or not well: the next one is dialled. The end of the dial, if there is none.
+    fn give_up(&mut self, id: usize, error: &io::Error) -> Option<SocketEvent> {
+        let at = self.sockets[id].at;
+        let left = self.sockets[id].left.take();
+        self.close(id);
+        let mut left = *left?;
+        left.failed(error);
+        self.dial_next(at, left)
+    }
+
+    /// A client's socket becomes a leg.
+    pub(super) fn adopt(&mut self, at: At, stream: TcpStream) {
+        if self.insert(Socket::accepted(at, stream)).is_err() {
+            self.events.push_back((at, SocketEvent::Reset));
+        }
+    }
+
+    /// Whom the socket of a leg is connected to.
+    ///
+    /// # Errors
+    /// `ENOTCONN` if it has no socket, or its peer is gone.
+    pub(super) fn peer(&self, at: At) -> io::Result<SocketAddr> {
+        let id = self.by_leg.get(&at).ok_or(Errno::ENOTCONN)?;
+        self.sockets[*id].stream.peer_addr()
+    }
+
+    fn insert(&mut self, mut socket: Socket) -> io::Result<usize> {
         let entry = self.sockets.vacant_entry();
         let id = entry.key();
+        let token = Token(self.first_token + 2 * id);
         let interest = Interest::READABLE | Interest::WRITABLE | Interest::PRIORITY;
-        if let Some(registry) = &self.registry
-            && let Err(e) = registry.register(&mut socket.stream, Token(self.first_token + 2 * id), interest)
-        {
-            return Err((e, dial));
+        if let Some(registry) = &self.registry {
+            registry.register(&mut socket.stream, token, interest)?;
         }
-        socket.dial = Some(Box::new(dial));
-        self.by_flow.insert(flow, id);
+        self.by_leg.insert(socket.at, id);
         entry.insert(socket);
-        if has_more {
-            self.patience.push(Patience::new(flow, id));
-        }
-        Ok(())
+        Ok(id)
     }
 
-    fn close(&mut self, id: usize) -> Socket {
+    fn close(&mut self, id: usize) {
         let socket = self.sockets.remove(id);
-        self.by_flow.remove(&socket.flow);
-        socket
+        self.by_leg.remove(&socket.at);
     }
 
-    /// Carries out a command of a flow; a dial is [`Self::dial`].
-    pub(super) fn command(&mut self, flow: FlowKey, command: SocketCommand) {
+    /// Carries out a command other than [`SocketCommand::Dial`].
+    pub(super) fn command(&mut self, at: At, command: SocketCommand) {
         // Commands may cross with the socket's own end.
-        let Some(&id) = self.by_flow.get(&flow) else { return };
+        let Some(&id) = self.by_leg.get(&at) else { return };
         let socket = &mut self.sockets[id];
         match command {
             SocketCommand::Dial { .. } => {}
@@ -142,59 +205,49 @@ impl Sockets {
             SocketCommand::Shutdown => socket.shut_down(),
             SocketCommand::Probe => {
                 socket.probe();
-                self.probes.retain(|probe| probe.flow != flow);
-                self.probes.push(Probe::new(flow));
+                self.probes.retain(|probe| probe.at != at);
+                self.probes.push(Probe::new(at));
             }
             SocketCommand::Abort => {
                 socket.reset_on_close();
-                self.close(id);
-                return;
+                return self.close(id);
             }
-            SocketCommand::Close => {
-                self.close(id);
-                return;
-            }
+            SocketCommand::Close => return self.close(id),
         }
         self.ready.push(id);
     }
 
-    /// A descriptor is ready: one of the sockets, or else the how-manieth of the owner's.
-    pub(super) fn on_ready(&mut self, event: &Event) -> Option<usize> {
-        let slot = event.token().0.checked_sub(self.first_token)?;
-        let id = slot / 2;
-        if slot % 2 == 1 {
-            return Some(id);
-        }
+    /// The socket of slot `id` is ready.
+    pub(super) fn on_ready(&mut self, id: usize, event: &Event) {
         if let Some(socket) = self.sockets.get_mut(id) {
             socket.note(event);
             self.ready.push(id);
         }
-        None
     }
 
     /// The next thing that happened.
-    pub(super) fn poll_event(&mut self) -> Option<(FlowKey, SocketEvent)> {
+    pub(super) fn poll_event(&mut self) -> Option<(FlowKey, Leg, SocketEvent)> {
         if pauses(&mut self.burst) {
             return None;
         }
-        if let Some(event) = self.events.pop_front() {
-            return Some(event);
+        if let Some(((flow, leg), event)) = self.events.pop_front() {
+            return Some((flow, leg, event));
         }
         while let Some(id) = self.ready.pop() {
             let Some(socket) = self.sockets.get_mut(id) else { continue };
-            let flow = socket.flow;
+            let (flow, leg) = socket.at;
             match socket.look(&mut self.buf) {
                 Look::More(event) => {
                     self.ready.push(id);
-                    return Some((flow, event));
+                    return Some((flow, leg, event));
                 }
                 Look::Last(event) => {
                     self.close(id);
-                    return Some((flow, event));
+                    return Some((flow, leg, event));
                 }
                 Look::Failed(error) => {
                     if let Some(failed) = self.give_up(id, &error) {
-                        return Some((flow, failed));
+                        return Some((flow, leg, failed));
                     }
                 }
                 Look::Nothing => {}
@@ -204,37 +257,28 @@ impl Sockets {
         None
     }
 
-    /// An address did not answer, or not well: the next one is dialled. The end of the dial, if there is none.
-    fn give_up(&mut self, id: usize, error: &io::Error) -> Option<SocketEvent> {
-        let mut socket = self.close(id);
-        let flow = socket.flow;
-        let mut dial = *socket.dial.take()?;
-        drop(socket);
-        dial.failed(error);
-        self.dial_next(flow, dial)
+    /// True if there are events for the next turn.
+    pub(super) fn is_busy(&self) -> bool {
+        !self.events.is_empty() || !self.ready.is_empty()
     }
 
-    /// When [`Self::on_timeout`] wants to be called; a time in the past if events are left for the next turn.
+    /// When [`Self::on_timeout`] wants to be called, besides being busy.
     pub(super) fn poll_timeout(&self) -> Option<Instant> {
-        if !self.events.is_empty() || !self.ready.is_empty() {
-            return Some(Instant::ZERO);
-        }
-        let patience = self.patience.iter().map(Patience::next);
-        self.probes.iter().map(Probe::next).chain(patience).min()
+        self.probes.iter().map(Probe::next).chain(self.patience.iter().map(Patience::next)).min()
     }
 
     /// Runs what is due.
     pub(super) fn on_timeout(&mut self, now: Instant) {
-        let Self { probes, by_flow, sockets, events, patience, .. } = self;
+        let Self { probes, by_leg, sockets, events, patience, .. } = self;
         probes.retain_mut(|probe| {
-            let Some(&id) = by_flow.get(&probe.flow) else { return false };
+            let Some(&id) = by_leg.get(&probe.at) else { return false };
             match probe.state(now) {
                 State::Waiting => true,
                 State::Lost => false,
                 State::Look(since) => {
                     let answered = sockets[id].was_heard_within(since);
                     if answered {
-                        events.push_back((probe.flow, SocketEvent::ProbeAnswered));
+                        events.push_back((probe.at, SocketEvent::ProbeAnswered));
                     }
                     !answered
                 }
@@ -243,7 +287,7 @@ impl Sockets {
         let mut spent = Vec::new();
         patience.retain_mut(|patience| {
             let dials = sockets.get(patience.socket).is_some_and(|socket| {
-                socket.flow == patience.flow && socket.dial.as_ref().is_some_and(|dial| dial.has_more())
+                socket.at == patience.at && socket.left.as_ref().is_some_and(|left| left.has_more())
             });
             let ends = dials && patience.ends(now);
             if ends {
@@ -252,9 +296,9 @@ impl Sockets {
             dials && !ends
         });
         for id in spent {
-            let flow = self.sockets[id].flow;
+            let at = self.sockets[id].at;
             if let Some(failed) = self.give_up(id, &Errno::ETIMEDOUT.into()) {
-                self.events.push_back((flow, failed));
+                self.events.push_back((at, failed));
             }
         }
     }

@@ -1,21 +1,21 @@
-//! Keepalive probes of a client, which are answered only when the server has answered one of ours. The kernel sends ours
+//! Keepalive probes of a peer, which are answered only when the far one has answered one of ours. The kernel sends ours
 //! and tells nobody when the answer comes, so that it is asked again and again for a while.
 
 use std::time::Duration;
 
-use crate::relay::FlowKey;
+use super::At;
 use crate::time::Instant;
 
 /// The kernel's timers are late by up to two ticks of the slowest kernels.
 const FIRST_LOOK: Duration = Duration::from_millis(20);
-/// Between two looks it takes a half longer each time. When it is longer than this, the server did not answer; the client
+/// Between two looks it takes a half longer each time. When it is longer than this, nobody answered; who has asked
 /// asks again if it wants to know.
 const LAST_WAIT: Duration = Duration::from_secs(2);
 
 /// A probe on its way.
 #[derive(Debug)]
 pub(super) struct Probe {
-    pub(super) flow: FlowKey,
+    pub(super) at: At,
     /// When the first look at the clock after the probe was.
     sent: Option<Instant>,
     wait: Duration,
@@ -27,15 +27,15 @@ pub(super) struct Probe {
 pub(super) enum State {
     /// Too early to say.
     Waiting,
-    /// Time to ask whether the server was heard within this time.
+    /// Time to ask whether it was heard within this time.
     Look(Duration),
     /// No answer came.
     Lost,
 }
 
 impl Probe {
-    pub(super) const fn new(flow: FlowKey) -> Self {
-        Self { flow, sent: None, wait: FIRST_LOOK, next: Instant::ZERO }
+    pub(super) const fn new(at: At) -> Self {
+        Self { at, sent: None, wait: FIRST_LOOK, next: Instant::ZERO }
     }
 
     /// When to ask for the state.
@@ -64,10 +64,12 @@ impl Probe {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::relay::FlowKey;
+    use crate::trace::Leg;
 
     #[test]
     fn it_is_looked_for_less_and_less_often_and_then_given_up() {
-        let mut probe = Probe::new(FlowKey { slot: 0, generation: 0 });
+        let mut probe = Probe::new((FlowKey { slot: 0, generation: 0 }, Leg::Server));
         let start = Instant::from_millis(1000);
         assert_eq!(probe.state(start), State::Waiting);
         assert_eq!(probe.next(), start + FIRST_LOOK);

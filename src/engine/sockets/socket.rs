@@ -1,20 +1,20 @@
-//! One kernel socket: the server leg of a flow.
+//! One kernel socket: a leg of a flow.
 
 use std::collections::VecDeque;
 use std::io::{self, IoSlice, Write};
-use std::net::{Shutdown, SocketAddr};
+use std::net::Shutdown;
 use std::os::fd::AsFd;
 use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
 use mio::net::TcpStream;
 use nix::errno::Errno;
-use socket2::{Domain, Protocol, SockRef, Socket as NewSocket, TcpKeepalive, Type};
+use socket2::{SockRef, Socket as NewSocket, TcpKeepalive};
 
-use crate::relay::{FlowKey, SocketEvent};
+use crate::relay::SocketEvent;
 use crate::wire::join_small;
 
-use super::{Dial, sys};
+use super::{Addresses, At, sys};
 
 /// Most bytes of one read, so that no socket keeps the others waiting.
 const MAX_READ: usize = 64 << 10;
@@ -30,10 +30,10 @@ const MANY: u32 = 127;
 /// A socket and what waits for it.
 #[derive(Debug)]
 pub(super) struct Socket {
-    pub(super) flow: FlowKey,
+    pub(super) at: At,
     pub(super) stream: TcpStream,
     /// What is left to dial, until it is connected.
-    pub(super) dial: Option<Box<Dial>>,
+    pub(super) left: Option<Box<Addresses>>,
     connected: bool,
     /// Bytes that may still be read.
     credit: usize,
@@ -41,7 +41,7 @@ pub(super) struct Socket {
     writes: VecDeque<(Bytes, bool)>,
     /// `shutdown(SHUT_WR)` follows the writes.
     shutdown: bool,
-    /// The server's FIN was read.
+    /// The peer's FIN was read.
     eof: bool,
     /// An urgent byte is announced.
     urgent: bool,
@@ -66,22 +66,26 @@ pub(super) enum Look {
 }
 
 impl Socket {
-    /// Starts to connect.
-    pub(super) fn dial(flow: FlowKey, server: SocketAddr) -> io::Result<Self> {
-        let socket =
-            NewSocket::new(Domain::for_address(server), Type::STREAM.nonblocking(), Some(Protocol::TCP))?;
-        // The client's kernel has done its Nagle already; doing it twice would delay what it sent.
-        socket.set_tcp_nodelay(true)?;
-        socket.set_out_of_band_inline(true)?;
-        match socket.connect(&server.into()) {
-            Err(e) if e.raw_os_error() != Some(Errno::EINPROGRESS as i32) => return Err(e),
-            _ => {}
-        }
-        Ok(Self {
-            flow,
-            stream: TcpStream::from_std(socket.into()),
-            dial: None,
-            connected: false,
+    /// One that connects already, without waiting.
+    pub(super) fn dialling(at: At, socket: NewSocket) -> Self {
+        Self::new(at, TcpStream::from_std(socket.into()), false)
+    }
+
+    /// A client's, which does not block.
+    pub(super) fn accepted(at: At, stream: TcpStream) -> Self {
+        Self::new(at, stream, true)
+    }
+
+    fn new(at: At, stream: TcpStream, connected: bool) -> Self {
+        let socket = SockRef::from(&stream);
+        // The peer's kernel has done its Nagle already; doing it twice would delay what it sent. Neither fails on a TCP socket.
+        let _ = socket.set_tcp_nodelay(true);
+        let _ = socket.set_out_of_band_inline(true);
+        Self {
+            at,
+            stream,
+            left: None,
+            connected,
             credit: 0,
             writes: VecDeque::new(),
             shutdown: false,
@@ -90,7 +94,7 @@ impl Socket {
             error: false,
             broken: None,
             probed: false,
-        })
+        }
     }
 
     pub(super) fn allow(&mut self, credit: u32) {
@@ -143,11 +147,17 @@ impl Socket {
 
     fn finish_dial(&mut self) -> Look {
         match self.stream.take_error() {
+            // In SYN-SENT a RST gives `ECONNREFUSED`: this one came after the handshake.
+            Ok(Some(e)) if e.raw_os_error() == Some(Errno::ECONNRESET as i32) => {
+                self.connected = true;
+                self.broken = Some(SocketEvent::Reset);
+                Look::More(SocketEvent::Connected)
+            }
             Ok(Some(e)) | Err(e) => Look::Failed(e),
             Ok(None) => match self.stream.peer_addr() {
                 Ok(_) => {
                     self.connected = true;
-                    self.dial = None;
+                    self.left = None;
                     Look::More(SocketEvent::Connected)
                 }
                 Err(e) if e.kind() == io::ErrorKind::NotConnected => Look::Nothing,
@@ -236,19 +246,19 @@ impl Socket {
         })
     }
 
-    /// Makes the kernel ask the server whether it lives, by one keepalive probe now.
+    /// Makes the kernel ask the peer whether it lives, by one keepalive probe now.
     pub(super) fn probe(&mut self) {
         let socket = SockRef::from(&self.stream);
         if !std::mem::replace(&mut self.probed, true) {
-            // No probes but those that the client asks for, and no end other than the client's.
+            // No probes but those that the other side asks for, and no end other than its.
             let quiet = TcpKeepalive::new().with_time(LONG).with_interval(LONG).with_retries(MANY);
             let _ = socket.set_tcp_keepalive(&quiet);
         }
-        // Every setting of this value starts the timer anew; one second of silence is long over when a client probes.
+        // Every setting of this value starts the timer anew; one second of silence is long over when a host probes.
         let _ = socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(Duration::from_secs(1)));
     }
 
-    /// True if the server has said something, if only an ACK, within this time.
+    /// True if the peer has said something, if only an ACK, within this time.
     pub(super) fn was_heard_within(&self, time: Duration) -> bool {
         let heard = sys::last_ack(&self.stream).ok().flatten();
         heard.is_some_and(|ms| Duration::from_millis(ms.into()) <= time)

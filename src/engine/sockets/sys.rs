@@ -25,11 +25,22 @@ pub(super) fn receive(socket: impl AsFd, buf: &mut BytesMut, most: usize) -> io:
 }
 
 /// True if the next byte to be read is the urgent one.
-pub(super) fn at_urgent_byte(socket: impl AsFd) -> io::Result<bool> {
+pub(in crate::engine) fn at_urgent_byte(socket: impl AsFd) -> io::Result<bool> {
     let mut answer = 0;
     // SAFETY: `answer` is the int that the request fills.
     unsafe { at_mark(socket.as_fd().as_raw_fd(), &raw mut answer)? };
     Ok(answer != 0)
+}
+
+/// `IPV6_TRANSPARENT`: the socket may have addresses that are not of this machine.
+pub(super) fn set_ipv6_transparent(socket: impl AsFd) -> io::Result<()> {
+    let (fd, on): (_, libc::c_int) = (socket.as_fd().as_raw_fd(), 1);
+    let len = size_of_val(&on) as libc::socklen_t;
+    // SAFETY: `on` is readable for the length given and lives during the call.
+    let result = unsafe {
+        libc::setsockopt(fd, libc::IPPROTO_IPV6, libc::IPV6_TRANSPARENT, (&raw const on).cast(), len)
+    };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
 /// How long ago the peer's last ACK came, in milliseconds; `None` while a probe of the kernel waits for one.

@@ -11,7 +11,8 @@ use socket2::SockRef;
 use super::*;
 use crate::relay::Refusal;
 
-const FLOW: FlowKey = FlowKey { slot: 7, generation: 1 };
+const AT: At = (FlowKey { slot: 7, generation: 1 }, Leg::Server);
+const FIRST: usize = 10;
 
 /// A loop around the sockets.
 struct Bench {
@@ -23,7 +24,7 @@ impl Bench {
     fn new() -> Self {
         let poll = Poll::new().unwrap();
         let mut sockets = Sockets::default();
-        sockets.start(poll.registry().try_clone().unwrap(), 10).unwrap();
+        sockets.start(poll.registry().try_clone().unwrap(), FIRST).unwrap();
         Self { poll, sockets }
     }
 
@@ -37,7 +38,7 @@ impl Bench {
             self.poll.poll(&mut events, Some(Duration::from_secs(5))).unwrap();
             assert!(!events.is_empty(), "nothing happens any more");
             for event in &events {
-                assert_eq!(self.sockets.on_ready(event), None);
+                self.sockets.on_ready((event.token().0 - FIRST) / 2, event);
             }
         }
         panic!("not found");
@@ -45,21 +46,21 @@ impl Bench {
 
     fn event(&mut self) -> SocketEvent {
         self.until(|sockets| {
-            let (flow, event) = sockets.poll_event()?;
-            assert_eq!(flow, FLOW);
+            let (flow, leg, event) = sockets.poll_event()?;
+            assert_eq!((flow, leg), AT);
             Some(event)
         })
     }
 
     fn command(&mut self, command: SocketCommand) {
-        self.sockets.command(FLOW, command);
+        self.sockets.command(AT, command);
     }
 
     fn dial(&mut self, addresses: &[SocketAddr]) {
-        self.sockets.dial(FLOW, Dial::new(addresses.iter().copied(), false));
+        self.sockets.dial_any(AT, Addresses::new(addresses.iter().copied(), false));
     }
 
-    /// A connection: its far end, and this end as [`FLOW`].
+    /// A connection: its far end, and this end as [`AT`].
     fn connected() -> (Self, TcpStream) {
         let mut bench = Self::new();
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -117,7 +118,7 @@ fn what_the_kernel_does_not_take_waits_and_the_fin_follows_it() {
     bench.command(SocketCommand::Write { data: Bytes::from(vec![9; total]), urgent: false });
     bench.command(SocketCommand::Shutdown);
     let mut sent = 0;
-    while let Some((_, event)) = bench.sockets.poll_event() {
+    while let Some((_, _, event)) = bench.sockets.poll_event() {
         let SocketEvent::Sent(n) = event else { panic!("{event:?}") };
         sent += n as usize;
     }
@@ -160,7 +161,7 @@ fn an_abort_resets_the_server() {
     let (mut bench, mut far) = Bench::connected();
     bench.command(SocketCommand::Abort);
     assert_eq!(far.read(&mut [0; 1]).unwrap_err().kind(), io::ErrorKind::ConnectionReset);
-    assert!(bench.sockets.by_flow.is_empty());
+    assert!(bench.sockets.by_leg.is_empty());
 }
 
 #[test]
@@ -227,19 +228,19 @@ fn many_events_are_handed_out_in_bursts_and_none_is_lost() {
     let (mut total, mut burst, mut longest) = (0, 0, 0);
     while total < 32 << 20 {
         match bench.sockets.poll_event() {
-            Some((_, SocketEvent::Data { data, .. })) => {
+            Some((_, _, SocketEvent::Data { data, .. })) => {
                 total += data.len();
                 burst += 1;
                 longest = longest.max(burst);
             }
-            Some((_, other)) => panic!("{other:?}"),
-            None if bench.sockets.poll_timeout() == Some(Instant::ZERO) => burst = 0,
+            Some((_, _, other)) => panic!("{other:?}"),
+            None if bench.sockets.is_busy() => burst = 0,
             None => {
                 burst = 0;
                 let mut events = Events::with_capacity(8);
                 bench.poll.poll(&mut events, Some(Duration::from_secs(5))).unwrap();
                 for event in &events {
-                    assert_eq!(bench.sockets.on_ready(event), None);
+                    bench.sockets.on_ready((event.token().0 - FIRST) / 2, event);
                 }
             }
         }
@@ -265,13 +266,13 @@ fn the_next_address_is_dialled_when_one_refuses() {
 
 /// A listener whose queue is full, and what fills it: the kernel leaves further SYNs without an answer.
 fn silent() -> (TcpListener, Vec<socket2::Socket>) {
-    let listener = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    let listener = socket2::Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
     listener.bind(&"127.0.0.1:0".parse::<SocketAddr>().unwrap().into()).unwrap();
     listener.listen(0).unwrap();
     let listener = TcpListener::from(listener);
     let to = listener.local_addr().unwrap();
     let fill = (0..4).map(|_| {
-        let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+        let socket = socket2::Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
         socket.set_nonblocking(true).unwrap();
         let _ = socket.connect(&to.into());
         socket
@@ -293,6 +294,6 @@ fn an_address_that_stays_silent_gives_way_to_the_next() {
     assert_eq!(bench.sockets.poll_event(), None);
     bench.sockets.on_timeout(start + Duration::from_secs(2));
     assert_eq!(bench.event(), SocketEvent::Connected);
-    assert_eq!((bench.sockets.sockets.len(), bench.sockets.poll_timeout()), (1, Some(Instant::ZERO)));
+    assert_eq!((bench.sockets.sockets.len(), bench.sockets.patience.len()), (1, 0));
     listener.accept().unwrap();
 }

@@ -1,8 +1,9 @@
 //! The seam, one sentence per row. A script line is an input (`c>`, `s>`: a segment from the client or the server; `+2s`:
-//! time passes; `k>`: the socket reports) or an expected output (`c<`, `s<`, `k<`), in order; whatever comes out beyond the
+//! time passes; `k>`, `a>`: the socket of the server, of an accepted client reports) or an expected output (`c<`, `s<`, `k<`, `a<`), in order; whatever comes out beyond the
 //! script fails the row. Numbers are relative to the ISN of their sender.
 
 mod accept_first;
+mod accepted;
 mod closing;
 mod ends;
 mod handshake;
@@ -43,6 +44,18 @@ struct Script {
 impl Script {
     fn new(uplink: Uplink, rules: &[&str]) -> Self {
         let engine = if uplink == Socket { Engine::Exec } else { Engine::Tun };
+        let syn = segment("S 0", CLIENT_ISN, None);
+        Self::with(uplink, engine, rules, |cx, settings, tuple, plan| {
+            Flow::new(cx, settings, FlowId(1), tuple, 4000, &syn, plan)
+        })
+    }
+
+    fn with(
+        uplink: Uplink,
+        engine: Engine,
+        rules: &[&str],
+        flow: impl FnOnce(&mut Cx<'_>, &Arc<Settings>, Tuple, Plan) -> Flow,
+    ) -> Self {
         let rules = rules
             .iter()
             .map(|rule| crate::fault::Rule::build(rule.parse::<RuleSpec>().unwrap()).unwrap())
@@ -51,11 +64,10 @@ impl Script {
         let settings = Arc::new(Settings { uplink, limits: Limits::default(), ..Settings::default() });
         let mut log = Vec::new();
         let tuple = Tuple { src: "10.0.0.1:4000".parse().unwrap(), dst: "10.0.0.2:80".parse().unwrap() };
-        let syn = segment("S 0", CLIENT_ISN, None);
         let plan =
             rules.plan(FlowId(1), tuple.src, tuple.dst, &Circumstances::default(), &mut Turns::default());
         let now = Instant::from_millis(1000);
-        let flow = Flow::new(&mut Cx::new(now, &mut log), &settings, FlowId(1), tuple, 4000, &syn, plan);
+        let flow = flow(&mut Cx::new(now, &mut log), &settings, tuple, plan);
         Self {
             flow,
             now,
@@ -94,7 +106,8 @@ impl Script {
         match who {
             "c>" => self.input(Leg::Client, what),
             "s>" => self.input(Leg::Server, what),
-            "k>" => self.socket(what),
+            "k>" => self.socket(Leg::Server, what),
+            "a>" => self.socket(Leg::Client, what),
             "i>" => self.icmp(what),
             // The window field of all further input.
             "window" => self.window = what.parse().unwrap(),
@@ -124,7 +137,7 @@ impl Script {
         self.drain();
     }
 
-    fn socket(&mut self, what: &str) {
+    fn socket(&mut self, leg: Leg, what: &str) {
         let event = match what.split(' ').collect::<Vec<_>>()[..] {
             ["connected"] => SocketEvent::Connected,
             ["alive"] => SocketEvent::ProbeAnswered,
@@ -139,7 +152,7 @@ impl Script {
             ["data", n] => SocketEvent::Data { data: vec![b'k'; n.parse().unwrap()].into(), urgent: false },
             _ => panic!("{what}"),
         };
-        self.flow.on_socket(&mut Cx::new(self.now, &mut self.log), event);
+        self.flow.on_socket(&mut Cx::new(self.now, &mut self.log), leg, event);
         self.drain();
     }
 
@@ -172,13 +185,9 @@ impl Script {
                         quoted.seq - CLIENT_ISN
                     )
                 }
-                Output::Socket(SocketCommand::Dial { server }) => format!("k< dial {server}"),
-                Output::Socket(SocketCommand::Read { credit }) => format!("k< read {credit}"),
-                Output::Socket(SocketCommand::Write { data, .. }) => format!("k< write {}", data.len()),
-                Output::Socket(SocketCommand::Probe) => "k< probe".into(),
-                Output::Socket(SocketCommand::Shutdown) => "k< shutdown".into(),
-                Output::Socket(SocketCommand::Abort) => "k< abort".into(),
-                Output::Socket(SocketCommand::Close) => "k< close".into(),
+                Output::Socket { leg, command } => {
+                    format!("{} {}", if leg == Leg::Client { "a<" } else { "k<" }, describe(&command))
+                }
             };
             self.output.push_back(text);
         }
@@ -221,6 +230,18 @@ impl Script {
             }
             _ => None,
         })
+    }
+}
+
+fn describe(command: &SocketCommand) -> String {
+    match command {
+        SocketCommand::Dial { server } => format!("dial {server}"),
+        SocketCommand::Read { credit } => format!("read {credit}"),
+        SocketCommand::Write { data, .. } => format!("write {}", data.len()),
+        SocketCommand::Probe => "probe".into(),
+        SocketCommand::Shutdown => "shutdown".into(),
+        SocketCommand::Abort => "abort".into(),
+        SocketCommand::Close => "close".into(),
     }
 }
 

@@ -237,7 +237,7 @@ fn a_key_of_a_flow_that_is_gone_reaches_nothing() {
     bench.arrive(tuple(1), segment(Flags::SYN, 5000, 0));
     let cx = &mut Cx::new(bench.now, &mut bench.log);
     bench.table.on_timeout(cx, old);
-    bench.table.on_socket(cx, old, SocketEvent::Eof);
+    bench.table.on_socket(cx, old, Leg::Server, SocketEvent::Eof);
     assert_eq!(bench.table.next_touched(), None);
 }
 
@@ -259,7 +259,7 @@ fn an_open_socket_of_a_dropped_flow_is_an_orphan() {
     bench.table = Table::new(Arc::new(settings), Arc::default(), FlowIds::default(), 7);
     let Route::To(old, _) = bench.arrive(tuple(1), syn()) else { panic!() };
     bench.arrive(tuple(1), segment(Flags::SYN, 5000, 0));
-    assert_eq!((bench.table.next_orphan(), bench.table.next_orphan()), (Some(old), None));
+    assert_eq!((bench.table.next_orphan(), bench.table.next_orphan()), (Some((old, Leg::Server)), None));
     assert_eq!(
         bench.arrive(tuple(1).reverse(), segment(Flags::ACK, 1, 1)),
         Route::Foreign,

@@ -115,7 +115,7 @@ impl Run {
         let len = u32::from(a) << (d & 7);
         if let (Leg::Server, 0..6, Some(socket)) = (leg, op & 7, &mut self.socket) {
             if let Some(event) = socket.next_event(op & 7, len, b) {
-                self.flow.on_socket(&mut Cx::new(self.now, &mut self.told), event);
+                self.flow.on_socket(&mut Cx::new(self.now, &mut self.told), Leg::Server, event);
             }
             return;
         }
@@ -186,7 +186,7 @@ impl Run {
                 None => return,
                 Some(Output::Segment { tuple, segment }) => self.hear(tuple, &segment),
                 Some(Output::Icmp { note, .. }) => assert_eq!(note.quoted, self.flow.arriving(Leg::Client)),
-                Some(Output::Socket(command)) => match &mut self.socket {
+                Some(Output::Socket { command, .. }) => match &mut self.socket {
                     Some(socket) => socket.obey(command),
                     None => panic!("{command:?} for a flow without a socket"),
                 },
@@ -227,7 +227,7 @@ impl Run {
     /// Both peers reset with the numbers that the flow last acknowledged; a challenge ACK tells newer ones.
     fn end(&mut self) {
         if let Some(event) = self.socket.as_mut().and_then(Socket::end) {
-            self.flow.on_socket(&mut Cx::new(self.now, &mut self.told), event);
+            self.flow.on_socket(&mut Cx::new(self.now, &mut self.told), Leg::Server, event);
         }
         let legs = if self.socket.is_some() { &[Leg::Client][..] } else { &[Leg::Client, Leg::Server] };
         for _ in 0..10 {

@@ -14,7 +14,7 @@ pub(in crate::fault) const KIND: Kind = Kind {
     name: "rst-inject",
     summary: "resets the connection with exact numbers, at a byte or at a time",
     topic: Topic::Established,
-    engines: &[Engine::Tun, Engine::Exec],
+    engines: &Engine::ALL,
     example: "rst-inject to=both after_bytes=1",
     attributes: &[
         AttributeDoc {

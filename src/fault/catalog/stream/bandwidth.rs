@@ -13,7 +13,7 @@ pub(in crate::fault) const KIND: Kind = Kind {
     name: "bandwidth",
     summary: "lets the bytes of one direction pass at a rate, and stops the writer when its queue is full",
     topic: Topic::Stream,
-    engines: &[Engine::Tun, Engine::Exec],
+    engines: &Engine::ALL,
     example: "bandwidth direction=downstream rate=100kB/s buffer=64KiB",
     attributes: &[
         AttributeDoc {

@@ -12,7 +12,7 @@ pub(in crate::fault) const KIND: Kind = Kind {
     name: "latency",
     summary: "holds the bytes of one direction back for a while, in order",
     topic: Topic::Stream,
-    engines: &[Engine::Tun, Engine::Exec],
+    engines: &Engine::ALL,
     example: "latency direction=downstream latency=100ms jitter=20ms",
     attributes: &[
         AttributeDoc {

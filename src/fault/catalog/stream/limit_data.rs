@@ -10,7 +10,7 @@ pub(in crate::fault) const KIND: Kind = Kind {
     name: "limit-data",
     summary: "lets some bytes of one direction through and then ends the connection",
     topic: Topic::Stream,
-    engines: &[Engine::Tun, Engine::Exec],
+    engines: &Engine::ALL,
     example: "limit-data direction=downstream bytes=64KiB style=fin",
     attributes: &[
         AttributeDoc {

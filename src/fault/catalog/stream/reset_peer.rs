@@ -14,7 +14,7 @@ pub(in crate::fault) const KIND: Kind = Kind {
     name: "reset-peer",
     summary: "loses the data of one direction and resets both sides after a while, an idle connection too",
     topic: Topic::Stream,
-    engines: &[Engine::Tun, Engine::Exec],
+    engines: &Engine::ALL,
     example: "reset-peer direction=downstream timeout=1s",
     attributes: &[
         AttributeDoc {

@@ -10,7 +10,7 @@ pub(in crate::fault) const KIND: Kind = Kind {
     name: "slicer",
     summary: "cuts the bytes of one direction into small pieces, with a pause after each",
     topic: Topic::Stream,
-    engines: &[Engine::Tun, Engine::Exec],
+    engines: &Engine::ALL,
     example: "slicer direction=downstream average_size=64 size_variation=32 delay=10ms",
     attributes: &[
         AttributeDoc {

@@ -11,7 +11,7 @@ pub(in crate::fault) const KIND: Kind = Kind {
     name: "slow-close",
     summary: "holds the end of one direction back for a while after its last byte",
     topic: Topic::Stream,
-    engines: &[Engine::Tun, Engine::Exec],
+    engines: &Engine::ALL,
     example: "slow-close direction=downstream delay=5s",
     attributes: &[
         AttributeDoc {

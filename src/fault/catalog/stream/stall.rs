@@ -10,7 +10,7 @@ pub(in crate::fault) const KIND: Kind = Kind {
     name: "stall",
     summary: "lets no byte of one direction out for a while, from a byte on",
     topic: Topic::Stream,
-    engines: &[Engine::Tun, Engine::Exec],
+    engines: &Engine::ALL,
     example: "stall direction=downstream hold=30s",
     attributes: &[
         AttributeDoc {

@@ -13,7 +13,7 @@ pub(in crate::fault) const KIND: Kind = Kind {
     name: "timeout",
     summary: "acknowledges and loses all data of one direction, and closes when none has come for a while",
     topic: Topic::Stream,
-    engines: &[Engine::Tun, Engine::Exec],
+    engines: &Engine::ALL,
     example: "timeout direction=downstream timeout=30s",
     attributes: &[
         AttributeDoc {

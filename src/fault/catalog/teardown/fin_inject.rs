@@ -10,7 +10,7 @@ pub(in crate::fault) const KIND: Kind = Kind {
     name: "fin-inject",
     summary: "sends FIN at a byte or at a time, as if the far side had closed",
     topic: Topic::Teardown,
-    engines: &[Engine::Tun, Engine::Exec],
+    engines: &Engine::ALL,
     example: "fin-inject to=client after_bytes=1",
     attributes: &[
         AttributeDoc {

@@ -10,7 +10,7 @@ pub(in crate::fault) const KIND: Kind = Kind {
     name: "fin-wait2-stuck",
     summary: "acknowledges the closer's FIN and never lets the other FIN through",
     topic: Topic::Teardown,
-    engines: &[Engine::Tun, Engine::Exec],
+    engines: &Engine::ALL,
     example: "fin-wait2-stuck direction=downstream",
     attributes: &[AttributeDoc {
         name: "direction",

@@ -5,35 +5,35 @@ use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use crate::relay::{FlowKey, Refusal, SocketEvent};
+use crate::relay::{Refusal, SocketEvent};
 use crate::time::Instant;
 
-use super::errors;
+use super::{At, errors};
 
 /// An address that stays silent for so long is given up while there are others: two SYNs of a Linux of today are lost then.
 const ATTEMPT: Duration = Duration::from_secs(2);
 
 /// The addresses that are left, and what those before them have answered.
 #[derive(Debug)]
-pub(in crate::engine) struct Dial {
-    addresses: VecDeque<SocketAddr>,
+pub(in crate::engine) struct Addresses {
+    left: VecDeque<SocketAddr>,
     ipv6: bool,
     told: Option<(&'static str, Refusal)>,
 }
 
-impl Dial {
+impl Addresses {
     /// To these addresses, for a client that came by IPv6 or not.
     pub(in crate::engine) fn new(addresses: impl IntoIterator<Item = SocketAddr>, ipv6: bool) -> Self {
-        Self { addresses: addresses.into_iter().collect(), ipv6, told: None }
+        Self { left: addresses.into_iter().collect(), ipv6, told: None }
     }
 
     /// The next address.
     pub(super) fn pop(&mut self) -> Option<SocketAddr> {
-        self.addresses.pop_front()
+        self.left.pop_front()
     }
 
     pub(super) fn has_more(&self) -> bool {
-        !self.addresses.is_empty()
+        !self.left.is_empty()
     }
 
     /// An address has failed. What tells most is kept: an answer of the server before one of the network, that before
@@ -63,15 +63,15 @@ const fn weight(refusal: Refusal) -> u8 {
 /// How long a socket may dial before the next address has its turn.
 #[derive(Debug)]
 pub(super) struct Patience {
-    pub(super) flow: FlowKey,
+    pub(super) at: At,
     pub(super) socket: usize,
     /// `None` until the clock has been seen.
     until: Option<Instant>,
 }
 
 impl Patience {
-    pub(super) const fn new(flow: FlowKey, socket: usize) -> Self {
-        Self { flow, socket, until: None }
+    pub(super) const fn new(at: At, socket: usize) -> Self {
+        Self { at, socket, until: None }
     }
 
     /// When to ask whether it ends.
@@ -100,9 +100,9 @@ mod tests {
             (&[Errno::EHOSTUNREACH, Errno::ECONNREFUSED, Errno::ETIMEDOUT], ("ECONNREFUSED", Refusal::Reset)),
         ];
         for (failures, (errno, refusal)) in table {
-            let mut dial = Dial::new([], false);
-            failures.iter().for_each(|errno| dial.failed(&(*errno).into()));
-            assert_eq!(dial.end(), SocketEvent::Failed { errno, refusal }, "{failures:?}");
+            let mut addresses = Addresses::new([], false);
+            failures.iter().for_each(|errno| addresses.failed(&(*errno).into()));
+            assert_eq!(addresses.end(), SocketEvent::Failed { errno, refusal }, "{failures:?}");
         }
     }
 }

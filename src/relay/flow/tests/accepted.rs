@@ -1,0 +1,113 @@
+//! A client that a kernel socket has accepted.
+
+use super::*;
+
+/// What is so, what the SYN to the server offers or that it is dialled by a socket, the rules, the script, the outcome.
+type Accepted = (&'static str, bool, &'static [&'static str], &'static str, Option<Outcome>);
+
+const OPEN_ACCEPTED: &str = "
+    k< dial 10.0.0.2:80
+    k> connected
+    a< read 65536
+    k< read 65536
+";
+
+#[rustfmt::skip]
+const ACCEPTED: &[Accepted] = &[
+    ("bytes and ends cross between two sockets, each way by itself", false, &[], "
+        open
+        a> data 10
+        k< write 10
+        a> eof
+        k< shutdown
+        k> sent 10
+        k> data 5
+        a< write 5
+        a> sent 5
+        k> eof
+        a< shutdown
+        a< close
+        k< close
+    ", Some(Fine)),
+    ("a server that refuses makes a RST of the connection that the client has already", false, &[], "
+        k< dial 10.0.0.2:80
+        k> refused
+        a< abort
+    ", Some(RefusedRst)),
+    ("one that is silent, too", false, &[], "
+        k< dial 10.0.0.2:80
+        k> silence
+        a< abort
+    ", Some(Timeout)),
+    ("a client that is gone before the server has answered ends the dial", false, &[], "
+        k< dial 10.0.0.2:80
+        a> reset
+        k< abort
+    ", Some(Reset)),
+    ("a RST crosses", false, &[], "
+        open
+        k> reset
+        a< abort
+    ", Some(Reset)),
+    ("bytes are shaped", false, &["latency latency=1s direction=upstream"], "
+        open
+        a> data 10
+        +1s
+        k< write 10
+    ", None),
+    ("a fault may reset both ends", false, &["rst-inject after_bytes=10"], "
+        open
+        a> data 10
+        a< abort
+        k< write 10
+        k< abort
+    ", Some(Reset)),
+    ("our own TCP dials from the client's address, on a schedule of its own", true, &[], "
+        s< S 0
+        +1s
+        s< S 0
+        +1500ms
+        s> S. 0 ack 1
+        a< read 65536
+        s< . 1 ack 1
+        a> data 10
+        s< P. 1:11 ack 1
+        s> F. 1 ack 11
+        a< shutdown
+        s< . 11 ack 2
+        a> eof
+        a< close
+        s< F. 11 ack 2
+        s> . 2 ack 12
+    ", Some(Fine)),
+    ("its server's RST is one for the client", true, &[], "
+        s< S 0
+        s> R. 0 ack 1
+        a< abort
+    ", Some(RefusedRst)),
+    ("its server's bytes meet faults", true, &["rst-inject direction=downstream after_bytes=1"], "
+        s< S 0
+        s> S. 0 ack 1
+        a< read 65536
+        s< . 1 ack 1
+        s> P. 1:4 ack 1
+        a< write 3
+        a< abort
+        s< R. 1 ack 4
+    ", Some(Reset)),
+];
+
+#[test]
+fn accepted() {
+    for (sentence, own, rules, script, outcome) in ACCEPTED {
+        println!("{sentence}");
+        let engine = if *own { Engine::Tun } else { Engine::Sockets };
+        let offer = own.then(|| SynInfo::of(&segment("S 0", 0, None)).options);
+        let mut s = Script::with(Transparent, engine, rules, |cx, settings, tuple, plan| {
+            Flow::accepted(cx, settings, FlowId(1), tuple, offer, plan)
+        });
+        s.drain();
+        s.run(&script.replace("open", OPEN_ACCEPTED));
+        assert_eq!(s.outcome(), *outcome, "{sentence}");
+    }
+}
