@@ -35,8 +35,12 @@ pub(super) struct Common {
     pub(super) rules: u64,
     /// Index of the target.
     pub(super) target: u8,
-    /// How often the client sent its SYN again.
+    /// How often a SYN was sent again: by the client, or by us where that is more often.
     pub(super) retransmits: u8,
+    /// IPv6.
+    pub(super) v6: bool,
+    /// Type and code of the last ICMP error about it that came from the network.
+    pub(super) icmp: Option<(u8, u8)>,
 }
 
 /// The instants of a handshake that is not complete on both legs.
@@ -130,7 +134,7 @@ const fn time(micros: Micros) -> Duration {
 }
 
 impl Flow {
-    pub(super) fn new(opened: Instant, rules: u64, target: u8) -> Self {
+    pub(super) fn new(opened: Instant, rules: u64, target: u8, v6: bool) -> Self {
         let handshake = Handshake {
             dialled: NEVER,
             last_syn: NEVER,
@@ -146,7 +150,7 @@ impl Flow {
         Self {
             opened,
             asked: Instant::FAR,
-            common: Common { rules, target, retransmits: 0 },
+            common: Common { rules, target, retransmits: 0, v6, icmp: None },
             handshake: Some(Box::new(handshake)),
             ends: None,
             connect: NEVER,
@@ -172,6 +176,14 @@ impl Flow {
     pub(super) fn client_syn(&mut self, at: Instant) {
         if self.connect == NEVER && at > self.opened {
             self.common.retransmits = self.common.retransmits.saturating_add(1);
+        }
+    }
+
+    /// A SYN of ours was sent again, for the `count`th time.
+    pub(super) fn syn_again(&mut self, count: u32) {
+        if self.connect == NEVER {
+            let count = u8::try_from(count).unwrap_or(u8::MAX);
+            self.common.retransmits = self.common.retransmits.max(count);
         }
     }
 

@@ -62,7 +62,7 @@ pub use syn_loss::{Suspect, SynLoss, syn_loss};
 
 use crate::time::Instant;
 use crate::trace::{Did, Direction, Event, FlowId, Leg, Outcome, Record, Resend, SegmentNote, Sink, State};
-use crate::wire::Flags;
+use crate::wire::{Flags, icmp};
 use flow::{Answered, Common, Flow, Pass};
 use latencies::Step;
 
@@ -79,6 +79,7 @@ pub struct Measure {
     rules: Vec<RuleCount>,
     limits: Vec<NameCount>,
     discarded: Vec<NameCount>,
+    icmp: Vec<NameCount>,
     flows: HashMap<FlowId, Flow, foldhash::fast::RandomState>,
     /// The targets that are told apart.
     targets: Vec<(SocketAddr, Arc<str>)>,
@@ -94,6 +95,7 @@ impl Default for Measure {
             rules: Vec::new(),
             limits: Vec::new(),
             discarded: Vec::new(),
+            icmp: Vec::new(),
             flows: HashMap::default(),
             targets: Vec::new(),
             outcomes: Outcomes::NAMES.map(Arc::from),
@@ -150,6 +152,12 @@ impl Measure {
         &self.discarded
     }
 
+    /// Which ICMP errors of the network refused flows.
+    #[must_use]
+    pub fn refused_icmp(&self) -> &[NameCount] {
+        &self.icmp
+    }
+
     /// Counts a limit that was hit where no event could tell it.
     pub fn limit_hit(&mut self, limit: &'static str, times: u64) {
         count(&mut self.limits, limit, times);
@@ -178,7 +186,7 @@ impl Measure {
             return;
         }
         let target = self.target(server);
-        self.flows.insert(flow, Flow::new(at, matched, target));
+        self.flows.insert(flow, Flow::new(at, matched, target, server.is_ipv6()));
         self.counters.opening += 1;
     }
 
@@ -203,6 +211,9 @@ impl Measure {
         }
         if !refused {
             self.give_up(at, &flow);
+        }
+        if let Some((kind, code)) = flow.common.icmp.filter(|_| outcome == Outcome::RefusedIcmp) {
+            count(&mut self.icmp, icmp::name(flow.common.v6, kind, code), 1);
         }
         if let Some(waited) = flow.unanswered(at, outcome) {
             self.latencies.get_mut(Kind::Ttfb).unfinished(waited);
@@ -367,10 +378,20 @@ impl Sink for Measure {
             (Some(leg), Event::SegmentOut { segment }) => self.segment(at, flow, leg, segment.flags, true),
             (Some(leg), Event::SegmentIn { segment }) => self.segment(at, flow, leg, segment.flags, false),
             (Some(Leg::Client), Event::Established) => self.client_established(at, flow),
-            (Some(Leg::Server), Event::StateChanged { to: State::SynSent, .. })
-            | (Some(Leg::Server), Event::Resent { why: Resend::Syn, .. }) => {
+            (Some(Leg::Server), Event::StateChanged { to: State::SynSent, .. }) => {
                 if let Some(flow) = self.flows.get_mut(&flow) {
                     flow.dial(at);
+                }
+            }
+            (Some(Leg::Server), Event::Resent { why: Resend::Syn, count }) => {
+                if let Some(flow) = self.flows.get_mut(&flow) {
+                    flow.dial(at);
+                    flow.syn_again(count);
+                }
+            }
+            (Some(Leg::Server), Event::Icmp { kind, code, sent: false }) => {
+                if let Some(flow) = self.flows.get_mut(&flow) {
+                    flow.common.icmp = Some((kind, code));
                 }
             }
             (Some(Leg::Server), Event::Established | Event::Dialled { error: None }) => {

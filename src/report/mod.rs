@@ -11,5 +11,5 @@ pub mod text;
 pub use ladder::{Ladder, Ladders, Worst};
 pub use matrix::Matrix;
 pub use runs::{Comparison, LoggedRun};
-pub use summary::{Summary, status_line};
+pub use summary::{Summary, latency_line, status_line};
 pub use text::{Line, Role, Span, Style, Text};

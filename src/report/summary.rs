@@ -19,8 +19,9 @@ const RULE: usize = 40;
 /// The end report of a run. Serialised, it is the object that `--json` prints.
 #[derive(Clone, Debug, Serialize)]
 pub struct Summary<'a> {
-    /// The seed; the same one gives the same faults.
-    pub seed: u64,
+    /// The seed; the same one gives the same faults. Nothing where there are no dice.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub seed: Option<u64>,
     /// How long the run lasted.
     pub seconds: f64,
     /// The totals.
@@ -35,6 +36,9 @@ pub struct Summary<'a> {
     /// Where SYNs seem to be lost.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub suspected_syn_loss: Vec<SynLoss>,
+    /// Which ICMP errors refused flows.
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    pub refused_icmp: &'a [NameCount],
     /// Limits that were reached.
     pub limits: &'a [NameCount],
     /// Why packets were discarded.
@@ -77,15 +81,16 @@ pub struct ScaledTime {
 impl<'a> Summary<'a> {
     /// The summary of a run that ends `now`; [`Measure::finish`] has been called.
     #[must_use]
-    pub fn new(measure: &'a Measure, seed: u64, now: Instant) -> Self {
+    pub fn new(measure: &'a Measure, seed: impl Into<Option<u64>>, now: Instant) -> Self {
         Self {
-            seed,
+            seed: seed.into(),
             seconds: now.as_secs_f64(),
             counters: measure.counters(),
             rules: measure.rules(),
             latencies: measure.latencies(),
             groups: measure.latencies().groups().collect(),
             suspected_syn_loss: syn_loss(measure.latencies()),
+            refused_icmp: measure.refused_icmp(),
             limits: measure.limits(),
             discarded: measure.discarded(),
             time_scale: None,
@@ -106,7 +111,12 @@ impl<'a> Summary<'a> {
             text.0.extend(plot(Kind::Connect.name(), self.latencies.get(Kind::Connect), style));
         }
         text.0.extend(self.suspected_syn_loss.iter().map(|loss| loss_line(loss, style)));
-        for (what, names) in [("limit reached", self.limits), ("discarded", self.discarded)] {
+        let named = [
+            ("refused-icmp", self.refused_icmp),
+            ("limit reached", self.limits),
+            ("discarded", self.discarded),
+        ];
+        for (what, names) in named {
             for NameCount { name, count } in names {
                 let line = format!("{what}: {name}, {} {}", grouped(*count), times(*count));
                 text.0.push(Line::of(Role::Again, line));
@@ -144,15 +154,15 @@ impl<'a> Summary<'a> {
         if !ended.is_empty() {
             line.push(Role::Plain, format!(": {}", ended.join(", ")));
         }
-        let moved = format!(
-            "{} upstream, {} downstream, {} {}; {:.3} s, seed {}",
+        let mut moved = format!(
+            "{} upstream, {} downstream, {} {}; {:.3} s",
             bytes(upstream_bytes),
             bytes(downstream_bytes),
             grouped(retransmissions),
             plural(retransmissions, "retransmission"),
-            self.seconds,
-            self.seed
+            self.seconds
         );
+        moved.extend(self.seed.map(|seed| format!(", seed {seed}")));
         vec![line, Line::of(Role::Dim, style.words(&moved))]
     }
 
@@ -182,7 +192,7 @@ impl<'a> Summary<'a> {
     fn latency_table(&self, style: &Style) -> Vec<Line> {
         let faults = self.latencies.get(Kind::AddedByFault).count() > 0;
         let shown = |(kind, latency): &(Kind, &Latency)| match kind {
-            Kind::Connect | Kind::ClientRtt | Kind::ServerConnect | Kind::ServerNet => true,
+            Kind::Connect | Kind::ServerConnect | Kind::ServerNet => true,
             Kind::ConnectWithoutFault => faults,
             _ => latency.count() > 0,
         };
@@ -254,11 +264,25 @@ pub fn status_line(counters: &Counters) -> String {
     for (name, count) in outcomes.iter() {
         line.push_str(&format!(", {} {name}", grouped(count)));
     }
-    line.push_str(&format!("; {} up, {} down", bytes(upstream_bytes), bytes(downstream_bytes)));
+    if upstream_bytes + downstream_bytes > 0 {
+        line.push_str(&format!("; {} up, {} down", bytes(upstream_bytes), bytes(downstream_bytes)));
+    }
     if fired > 0 {
         line.push_str(&format!("; {} fired", grouped(fired)));
     }
     line
+}
+
+/// What a status line adds of a latency: `; connect p50 1.02 ms, p99 3.10 ms, max ≥3.00 s`. Nothing without values.
+#[must_use]
+pub fn latency_line(name: &str, latency: &Latency) -> String {
+    let quantiles =
+        [("p50", latency.percentile(50.0)), ("p99", latency.percentile(99.0)), ("max", latency.max())];
+    let told: Vec<String> = quantiles
+        .into_iter()
+        .filter_map(|(name, bound)| Some(format!("{name} {}", quantile(bound?))))
+        .collect();
+    if told.is_empty() { String::new() } else { format!("; {name} {}", told.join(", ")) }
 }
 
 fn plural(count: u64, word: &str) -> String {
@@ -276,7 +300,7 @@ mod tests {
 
     #[test]
     fn the_status_line_tells_only_what_is_there() {
-        assert_eq!(status_line(&Counters::default()), "0 flows, 0 open; 0 bytes up, 0 bytes down");
+        assert_eq!(status_line(&Counters::default()), "0 flows, 0 open");
         let counters = Counters {
             flows: 1204,
             open: 12,

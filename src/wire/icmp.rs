@@ -40,6 +40,24 @@ impl IcmpNote {
     }
 }
 
+/// What an error says, by its type and code (RFC 792, RFC 1122 §3.2.2.1, RFC 1812 §5.2.7.1; RFC 4443), in words.
+#[must_use]
+pub const fn name(ipv6: bool, kind: u8, code: u8) -> &'static str {
+    match (ipv6, kind, code) {
+        (false, 3, 0 | 6 | 11) | (true, 1, 0) => "net unreachable",
+        (false, 3, 1 | 7 | 8 | 12) | (true, 1, 3) => "host unreachable",
+        (false, 3, 2) => "protocol unreachable",
+        (false, 3, 3) | (true, 1, 4) => "port unreachable",
+        (false, 3, 5) => "source route failed",
+        (false, 3, 9 | 10 | 13 | 14 | 15) | (true, 1, 1 | 5 | 6) => "administratively prohibited",
+        (true, 1, 2) => "beyond the scope of the source",
+        (false, 11, _) | (true, 3, _) => "time exceeded",
+        (false, 12, _) | (true, 4, _) => "parameter problem",
+        (false, 3, _) | (true, 1, _) => "unreachable",
+        _ => "other",
+    }
+}
+
 /// Reads an error; `None` for other messages and for errors about something else than a TCP segment.
 pub(super) fn parse(header: &ip::Header, body: &[u8], verify: bool) -> Result<Option<IcmpNote>, Error> {
     let ipv6 = header.src.is_ipv6();
