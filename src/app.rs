@@ -2,9 +2,11 @@
 
 pub mod hlog;
 pub mod intercept;
+mod live;
 pub mod matrix;
 pub mod observer;
 pub mod pcap;
+pub mod ping;
 mod service;
 mod totals;
 
@@ -40,8 +42,8 @@ pub struct Run {
 pub struct Ended {
     /// What was observed.
     pub report: Report,
-    /// The seed of its dice.
-    pub seed: u64,
+    /// The seed of its dice, if it has any.
+    pub seed: Option<u64>,
     /// What the time scale did to its last rules.
     pub scaling: Scaling,
     /// When it ended.
@@ -135,7 +137,7 @@ impl Run {
         let at = clock.now();
         let (report, scaling) = (observer.finish(at), scaling.into_inner());
         let epoch = clock.epoch();
-        Ended { report, seed, scaling, at, epoch, engine_error, abandoned: false }
+        Ended { report, seed: Some(seed), scaling, at, epoch, engine_error, abandoned: false }
     }
 }
 

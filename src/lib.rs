@@ -12,6 +12,7 @@
 //! | [`tcp`] | an honest TCP (RFC 9293) without I/O, one connection per leg; knows nothing of faults |
 //! | [`fault`] | rules, plans and the catalogue: misbehaviour around a connection |
 //! | [`relay`] | the seam between the two legs of a flow |
+//! | [`ping`] | connections of our own at intended times, by our TCP or by the kernel's |
 //! | [`measure`], [`report`], [`capture`] | counts and latencies; ladders, summaries and pages; pcapng: all made from events |
 //! | `sim` | two hosts, lossy links and scripted peers in virtual time; for tests, and the ladders of `halfopen faults` (feature `sim`) |
 //! | `engine` | how packets reach the relay: the device, the loop, the clock, the kernel sockets of `exec` and `listen` |
@@ -20,7 +21,7 @@
 //! | `cli`, `app` | the commands; wiring, signals, order of start and stop |
 //!
 //! Arrows between them: `main → cli → app → {engine, setup, config}`; `engine → relay, tcp, fault, wire, trace`;
-//! `relay → tcp, fault, wire, trace`; `fault → wire, tcp::knobs`; `tcp → wire, trace, cx`. Observers (`measure`, `report`, `capture`)
+//! `relay → tcp, fault, wire, trace`; `ping → tcp, wire, trace`; `fault → wire, tcp::knobs`; `tcp → wire, trace, cx`. Observers (`measure`, `report`, `capture`)
 //! see only events, so they cannot change behaviour. `tests/tidy.rs` holds the arrows.
 //!
 //! # One word per thing
@@ -43,6 +44,8 @@
 //! | mode | where halfopen stands: `gateway` (between two networks), `sidecar` (in an application's network namespace), `listen` (at addresses of its own), `exec` (around a command) |
 //! | listener | in listen mode: an address where clients arrive, and its upstream |
 //! | upstream, of a listener | the server behind it, by name or address |
+//! | attempt | one connect of `ping`; the flow of it has halfopen itself for a client, and no client leg |
+//! | target | what `ping` connects to; in groups of latencies, the server's address and port |
 //! | source port | the port that a sidecar's server leg comes from |
 //! | event | one entry of the only trace vocabulary; logs, counters, histograms and ladders are made from events |
 //! | page | a report as one file of HTML, without script |
@@ -54,6 +57,7 @@ pub mod capture;
 pub mod cx;
 pub mod fault;
 pub mod measure;
+pub mod ping;
 pub mod relay;
 pub mod report;
 pub mod rng;

@@ -5,6 +5,8 @@ use std::path::Path;
 use std::process::Command;
 
 mod golden;
+#[path = "cli/ping.rs"]
+mod ping;
 
 /// Runs halfopen in a directory of its own, with nothing in its environment but what is given.
 struct Halfopen {
@@ -64,6 +66,8 @@ fn every_command_explains_itself() {
         ("exec", &["exec", "--help"]),
         ("run", &["run", "--help"]),
         ("matrix", &["matrix", "--help"]),
+        ("ping", &["ping", "--help"]),
+        ("floor", &["floor", "--help"]),
         ("report", &["report", "--help"]),
         ("ladder", &["ladder", "--help"]),
         ("faults", &["faults", "--help"]),
@@ -91,6 +95,9 @@ fn wrong_usage_is_answered_with_2() {
         &["run", "--bogus"],
         &["exec"],
         &["matrix"],
+        &["ping"],
+        &["ping", "127.0.0.1:80", "--via", "tun"],
+        &["ping", "127.0.0.1:80", "-4", "-6"],
         &["config"],
         &["run", "--log-format", "xml"],
     ] {

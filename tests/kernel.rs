@@ -17,6 +17,8 @@ mod hostile;
 mod lab;
 #[path = "kernel/listen.rs"]
 mod listen;
+#[path = "kernel/ping.rs"]
+mod ping;
 #[path = "kernel/setup.rs"]
 mod setup;
 #[path = "kernel/sidecar.rs"]
@@ -62,7 +64,7 @@ fn main() -> ExitCode {
 }
 
 fn trials() -> Vec<Trial> {
-    let areas: [(&str, &[Row], &[Single]); 8] = [
+    let areas: [(&str, &[Row], &[Single]); 9] = [
         ("setup", &[], setup::SINGLES),
         ("container", &[], container::SINGLES),
         ("handshake", handshake::ROWS, &[]),
@@ -71,6 +73,7 @@ fn trials() -> Vec<Trial> {
         ("transparent", transparent::ROWS, &[]),
         ("faults", &[], faults::SINGLES),
         ("hostile", &[], hostile::SINGLES),
+        ("ping", &[], ping::SINGLES),
     ];
     let all = areas.into_iter().flat_map(|(area, rows, singles)| trials_of(area, rows, singles));
     let all = all.chain(sidecar::trials()).chain(listen::trials());

@@ -24,17 +24,21 @@ const ARROWS: &[(&str, &[&str], bool)] = &[
     ("tcp", &[], true),
     ("fault", &["tcp::knobs", "tcp::Knobs"], true),
     ("relay", &["tcp", "fault"], true),
+    ("ping", &["tcp"], true),
     ("measure", &[], true),
     ("report", &["measure"], true),
     ("capture", &[], true),
     ("sim", &["tcp", "fault", "relay", "measure", "report", "capture"], true),
-    ("engine", &["tcp", "fault", "relay", "measure", "capture"], true),
+    ("engine", &["tcp", "fault", "relay", "ping", "measure", "capture"], true),
     ("setup", &["engine::tun", "engine::exec::address"], true),
     ("config", &["tcp", "fault", "relay"], true),
     ("control", &["config", "engine", "fault", "measure", "report"], true),
     (
         "app",
-        &["config", "control", "engine", "setup", "tcp", "fault", "relay", "measure", "report", "capture"],
+        &[
+            "config", "control", "engine", "setup", "tcp", "fault", "relay", "ping", "measure", "report",
+            "capture",
+        ],
         true,
     ),
     (
@@ -48,6 +52,7 @@ const ARROWS: &[(&str, &[&str], bool)] = &[
             "tcp",
             "fault",
             "relay",
+            "ping",
             "measure",
             "report",
             "capture",
@@ -59,8 +64,10 @@ const ARROWS: &[(&str, &[&str], bool)] = &[
 ];
 
 /// Modules without clock, system, files, logging or threads.
-const CORE: &[&str] =
-    &["time", "rng", "cx", "trace", "wire", "tcp", "fault", "relay", "measure", "report", "capture", "sim"];
+const CORE: &[&str] = &[
+    "time", "rng", "cx", "trace", "wire", "tcp", "fault", "relay", "ping", "measure", "report", "capture",
+    "sim",
+];
 
 /// Crates that the core never names.
 const HOST_CRATES: &[&str] = &[
@@ -95,7 +102,8 @@ const HOST_STD: &[&str] = &[
 ];
 
 /// Where `unsafe`, `nix` and `libc` may be named.
-const SYSTEM: &[&str] = &["src/engine/tun/", "src/engine/exec/", "src/engine/sockets/", "src/setup/"];
+const SYSTEM: &[&str] =
+    &["src/engine/tun/", "src/engine/exec/", "src/engine/ping/", "src/engine/sockets/", "src/setup/"];
 
 /// A source file.
 struct Source {

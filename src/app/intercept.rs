@@ -1,11 +1,12 @@
 //! Gateway, sidecar and listeners: set up, run until a signal, stop, undo; in this order whatever happens in between.
 
-use std::io::{self, IsTerminal as _, Write as _};
+use std::io;
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
+use super::live::LiveLine;
 use super::observer::Watch;
 use super::pcap::Pcap;
 use super::{Ended, Run, service};
@@ -16,7 +17,7 @@ use crate::config::{Problem, Scaling, Settings};
 use crate::engine::Outside;
 use crate::engine::listen::{Listener, Upstreams, look_up};
 use crate::fault::Rules;
-use crate::report::{Style, status_line};
+use crate::report::status_line;
 use crate::setup::confine::{Needs, confine};
 use crate::setup::plan::Plan;
 use crate::setup::{self, Interception, gateway, listen, sidecar};
@@ -190,7 +191,7 @@ async fn until_ended(
     live: bool,
     mut reload: impl FnMut() -> Result<(Rules, Scaling), Vec<Problem>>,
 ) -> bool {
-    let mut line = LiveLine { shown: false, on: live && io::stderr().is_terminal() };
+    let mut line = LiveLine::new(live);
     let mut tick = tokio::time::interval(TICK);
     let mut look = tokio::time::interval(LOOK);
     let (mut stopping, mut limits_told, mut abandoned) = (false, 0, 0);
@@ -198,7 +199,7 @@ async fn until_ended(
         tokio::select! {
             _ = tick.tick() => {
                 limits_told = warn_of_limits(run, &mut line, limits_told);
-                line.draw(run);
+                line.draw(|| status_line(&run.counters()));
             }
             _ = look.tick(), if abandoned < LOOKS => {
                 abandoned = if interception.is_abandoned() { abandoned + 1 } else { 0 };
@@ -250,36 +251,5 @@ fn replace_rules(run: &Run, rules: Result<(Rules, Scaling), Vec<Problem>>) {
                 tracing::error!(%problem, hint = problem.hint, "the old rules stay");
             }
         }
-    }
-}
-
-/// One line that is drawn again and again.
-struct LiveLine {
-    on: bool,
-    shown: bool,
-}
-
-impl LiveLine {
-    fn draw(&mut self, run: &Run) {
-        if self.on {
-            // A line that wraps could not be drawn over.
-            let columns =
-                terminal_size::terminal_size_of(io::stderr()).map_or(80, |(width, _)| width.0.into());
-            let text = Style::default().cut(&status_line(&run.counters()), columns - 1);
-            self.write(&format!("\r{text}\x1b[K"));
-            self.shown = true;
-        }
-    }
-
-    fn clear(&mut self) {
-        if std::mem::take(&mut self.shown) {
-            self.write("\r\x1b[K");
-        }
-    }
-
-    /// A terminal that has gone away takes the line with it.
-    fn write(&self, text: &str) {
-        let mut stderr = io::stderr().lock();
-        let _ = stderr.write_all(text.as_bytes()).and_then(|()| stderr.flush());
     }
 }

@@ -26,7 +26,7 @@ use super::pcap::{Pcap, Writer};
 use super::totals::Totals;
 use crate::control::Listener;
 use crate::engine::{Clock, Gauges};
-use crate::measure::{Counters, Latencies, Measure, NameCount};
+use crate::measure::{Counters, Kind, Latencies, Latency, Measure, NameCount};
 use crate::report::{Ladders, Worst};
 use crate::time::{Duration, Instant};
 use crate::trace::{Event, Record, Sink};
@@ -166,6 +166,15 @@ impl Observer {
     #[must_use]
     pub fn limits(&self) -> Vec<NameCount> {
         lock(&self.measure).limits().to_vec()
+    }
+
+    /// The values of a latency so far.
+    #[must_use]
+    pub fn latency(&self, kind: Kind) -> Latency {
+        let taken = lock(&self.taken);
+        let mut latency = lock(&self.measure).latencies().get(kind).clone();
+        latency.add(taken.get(kind));
+        latency
     }
 
     /// The totals as metrics, for others to ask.

@@ -6,6 +6,7 @@ mod ending;
 mod exec;
 mod failure;
 mod faults;
+mod floor;
 mod healthcheck;
 mod ladder;
 mod log;
@@ -13,6 +14,7 @@ mod matrix;
 mod options;
 mod page;
 mod paint;
+mod ping;
 mod presets;
 mod report;
 mod run;
@@ -22,7 +24,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 pub use failure::Failure;
-pub use options::{LogFormat, Shared, Sources};
+pub use options::{LogFormat, Shared, Sources, Telling};
 
 /// Transparent TCP proxy and fault injector with its own TCP on both sides.
 #[derive(Debug, Parser)]
@@ -45,6 +47,8 @@ enum Command {
     Run(run::Args),
     Report(report::Args),
     Matrix(Box<matrix::Args>),
+    Ping(ping::Args),
+    Floor(floor::Args),
     Ladder(ladder::Args),
     Faults(faults::Args),
     Presets(presets::Args),
@@ -61,6 +65,8 @@ pub fn main() -> ExitCode {
         Command::Demo(args) => demo::demo(&args),
         Command::Exec(args) => exec::exec(&args),
         Command::Matrix(args) => matrix::matrix(&args),
+        Command::Ping(args) => ping::ping(&args),
+        Command::Floor(args) => floor::floor(&args),
         Command::Ladder(args) => ladder::ladder(&args),
         Command::Run(args) => run::run(&args),
         Command::Report(args) => report::report(&args),

@@ -43,6 +43,32 @@ pub struct Shared {
     #[command(flatten)]
     pub sources: Sources,
 
+    /// What is told of the run.
+    #[command(flatten)]
+    pub telling: Telling,
+
+    /// Serve /metrics (Prometheus), /healthz and /readyz over HTTP at ADDR, or
+    /// nowhere with "off". Default: 127.0.0.1:8474 for run, off for exec
+    #[arg(long, value_name = "ADDR")]
+    pub metrics_addr: Option<String>,
+
+    /// Fail with exit code 1 if a rule never fired, so that a test that proves
+    /// nothing does not pass
+    #[arg(long)]
+    pub strict: bool,
+}
+
+/// What is told is asked for in one way, whoever measures.
+impl std::ops::Deref for Shared {
+    type Target = Telling;
+    fn deref(&self) -> &Telling {
+        &self.telling
+    }
+}
+
+/// Options of every command that measures: what it tells, and how it judges.
+#[derive(Clone, Debug, Default, Args)]
+pub struct Telling {
     /// Write every event to FILE, one JSON object per line
     #[arg(long, value_name = "FILE")]
     pub events: Option<PathBuf>,
@@ -82,22 +108,12 @@ pub struct Shared {
     #[arg(long = "report", value_name = "FILE")]
     pub reports: Vec<PathBuf>,
 
-    /// Serve /metrics (Prometheus), /healthz and /readyz over HTTP at ADDR, or
-    /// nowhere with "off". Default: 127.0.0.1:8474 for run, off for exec
-    #[arg(long, value_name = "ADDR")]
-    pub metrics_addr: Option<String>,
-
     /// Fail with exit code 3 unless EXPR holds at the end, such as
     /// 'p99(connect) < 250ms and count(timeout) == 0'. May be repeated. Of what:
     /// flows, retransmissions, fired, count(OUTCOME), pN(LATENCY), max(LATENCY),
     /// unfinished(LATENCY), fired(RULE), matched(RULE)
     #[arg(long = "assert", value_name = "EXPR")]
     pub assertions: Vec<String>,
-
-    /// Fail with exit code 1 if a rule never fired, so that a test that proves
-    /// nothing does not pass
-    #[arg(long)]
-    pub strict: bool,
 
     /// Write logs as text or json. Default: text
     #[arg(
@@ -136,6 +152,7 @@ impl Sources {
         let options = [seed, time_scale].into_iter().chain(options);
         Request {
             file: self.config.clone(),
+            no_file: false,
             environment: std::env::vars_os()
                 .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
                 .collect(),

@@ -27,6 +27,8 @@ pub(super) enum Format {
 pub struct Request {
     /// The file of `--config`; without it the file is looked for.
     pub file: Option<PathBuf>,
+    /// No file, also if there is one where it is looked for.
+    pub no_file: bool,
     /// The environment; only variables that begin with `HALFOPEN_` count.
     pub environment: Vec<(String, String)>,
     /// Options of the command line that stand for keys.
@@ -76,6 +78,9 @@ struct File {
 /// The config file: `--config`, else `$HALFOPEN_CONFIG`, else the first that exists of `./halfopen.{toml,yaml,yml}`,
 /// `$XDG_CONFIG_HOME/halfopen/config.*` (`~/.config` if unset) and `/etc/halfopen/config.*`.
 fn find(request: &Request) -> Result<Option<PathBuf>, Vec<Problem>> {
+    if request.no_file {
+        return Ok(None);
+    }
     let variable = |name: &str| request.environment.iter().find(|(n, _)| n == name).map(|(_, v)| v.as_str());
     let named = match (&request.file, variable(CONFIG_VARIABLE)) {
         (Some(path), _) => Some((path.clone(), Place::Option("--config".to_owned()))),

@@ -8,6 +8,7 @@ pub mod clock;
 pub mod exec;
 pub mod listen;
 pub mod outside;
+pub mod ping;
 mod shard;
 pub mod sockets;
 pub mod tun;

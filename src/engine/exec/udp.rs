@@ -12,7 +12,7 @@ use slab::Slab;
 
 use crate::wire::datagram;
 
-use crate::engine::sockets::{ready::Ready, unreachable};
+use crate::engine::sockets::{errors::unreachable, ready::Ready};
 
 /// A flow is forgotten after this many sweeps without a datagram.
 const IDLE_SWEEPS: u8 = 4;

@@ -13,11 +13,11 @@
 
 mod accepting;
 mod addresses;
-mod errors;
+pub(super) mod errors;
 mod probe;
 pub(super) mod ready;
 mod socket;
-mod sys;
+pub(super) mod sys;
 
 use std::collections::VecDeque;
 use std::io;
@@ -39,7 +39,6 @@ use crate::trace::Leg;
 pub use accepting::{Accepting, Dial, Transparent, make_transparent};
 pub(super) use addresses::Addresses;
 use addresses::Patience;
-pub(super) use errors::unreachable;
 use probe::{Probe, State};
 use ready::Ready;
 use socket::{Look, Socket};
@@ -80,15 +79,19 @@ pub(super) struct Sockets {
     buf: BytesMut,
 }
 
+/// Raises the limit of open descriptors to the most that this process may have.
+pub(super) fn allow_all_descriptors() -> io::Result<()> {
+    match getrlimit(Resource::RLIMIT_NOFILE) {
+        Ok((soft, hard)) if soft < hard => Ok(setrlimit(Resource::RLIMIT_NOFILE, hard, hard)?),
+        _ => Ok(()),
+    }
+}
+
 impl Sockets {
     /// Every second token from `first_token` on is for a socket; those between are for others.
     pub(super) fn start(&mut self, registry: Registry, first_token: usize) -> io::Result<()> {
         // Two thousand flows are more than the usual soft limit of 1024 descriptors. A command of ours keeps its own limit.
-        if let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE)
-            && soft < hard
-        {
-            setrlimit(Resource::RLIMIT_NOFILE, hard, hard)?;
-        }
+        allow_all_descriptors()?;
         self.registry = Some(registry);
         self.first_token = first_token;
         Ok(())

@@ -43,8 +43,8 @@ pub(super) fn set_ipv6_transparent(socket: impl AsFd) -> io::Result<()> {
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
-/// How long ago the peer's last ACK came, in milliseconds; `None` while a probe of the kernel waits for one.
-pub(super) fn last_ack(socket: impl AsFd) -> io::Result<Option<u32>> {
+/// What the kernel knows of a connection.
+pub(in crate::engine) fn tcp_info(socket: impl AsFd) -> io::Result<libc::tcp_info> {
     // SAFETY: tcp_info is plain data for which all zero is valid.
     let mut info: libc::tcp_info = unsafe { std::mem::zeroed() };
     let mut len = size_of_val(&info) as libc::socklen_t;
@@ -53,8 +53,11 @@ pub(super) fn last_ack(socket: impl AsFd) -> io::Result<Option<u32>> {
     let result = unsafe {
         libc::getsockopt(fd, libc::IPPROTO_TCP, libc::TCP_INFO, (&raw mut info).cast(), &raw mut len)
     };
-    if result < 0 {
-        return Err(io::Error::last_os_error());
-    }
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(info) }
+}
+
+/// How long ago the peer's last ACK came, in milliseconds; `None` while a probe of the kernel waits for one.
+pub(super) fn last_ack(socket: impl AsFd) -> io::Result<Option<u32>> {
+    let info = tcp_info(socket)?;
     Ok((info.tcpi_probes == 0).then_some(info.tcpi_last_ack_recv))
 }

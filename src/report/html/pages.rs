@@ -14,7 +14,8 @@ use crate::time::Duration;
 #[must_use]
 pub fn run(title: &str, facts: &[Fact], summary: &Summary<'_>, worst: &Worst, version: &str) -> String {
     let took = duration(Duration::try_from_secs_f64(summary.seconds).unwrap_or_default());
-    let mut page = Page::new(title, &format!("{took}, seed {}", summary.seed));
+    let seed = summary.seed.map_or_else(String::new, |seed| format!(", seed {seed}"));
+    let mut page = Page::new(title, &(took + &seed));
     head(&mut page, summary);
     page.heading("Latencies", "latencies");
     page.curves(summary.latencies, None);
@@ -25,9 +26,11 @@ pub fn run(title: &str, facts: &[Fact], summary: &Summary<'_>, worst: &Worst, ve
     outcomes(&mut page, summary);
     rules(&mut page, summary);
     time_wait(&mut page, &summary.counters.time_wait);
-    for (caption, names) in
-        [("limits that were reached", summary.limits), ("packets discarded", summary.discarded)]
-    {
+    for (caption, names) in [
+        ("ICMP errors that refused", summary.refused_icmp),
+        ("limits that were reached", summary.limits),
+        ("packets discarded", summary.discarded),
+    ] {
         counts(&mut page, caption, names);
     }
     page.ladders(worst);
