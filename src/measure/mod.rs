@@ -32,6 +32,9 @@
 //! handshake that needed a retransmission reads as slow as it was. In exec mode `server_connect` is the time of the kernel's
 //! own connect, and the server leg has no FINs to see.
 //!
+//! Who closed a leg first keeps it in TIME-WAIT: that is counted ([`TimeWait`]), for legs that were closed in order. How long it
+//! lasts is not measured: ours by `tcp.time_wait`, a peer's where nobody sees it.
+//!
 //! `added_by_fault` is exact where a fault loses or holds segments: whatever passes until the same step is taken, also the time
 //! until a peer sends again. What a peer does after a segment that a fault has rewritten or invented counts as its own.
 //!

@@ -26,6 +26,14 @@ impl fmt::Display for Did {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NotADeed;
 
+impl fmt::Display for NotADeed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("nothing that a fault does to a segment")
+    }
+}
+
+impl std::error::Error for NotADeed {}
+
 impl FromStr for Did {
     type Err = NotADeed;
 

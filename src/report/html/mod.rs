@@ -235,7 +235,7 @@ impl Page {
         let (title, picture) = (xml(title), ladder::part(ladder));
         let open = if open { " open=\"open\"" } else { "" };
         self.body.push_str(&format!(
-            "<details{open}><summary>{title}</summary>\n<div class=\"scroll\" tabindex=\"0\">{picture}</div></details>\n"
+            "<details{open}><summary>{title}</summary>\n<div class=\"scroll\" role=\"region\" aria-label=\"{title}\" tabindex=\"0\">{picture}</div></details>\n"
         ));
     }
 

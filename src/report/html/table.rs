@@ -48,8 +48,10 @@ impl Cell {
 
 /// A table whose first column names its rows. Columns that begin with `#` hold numbers.
 pub(super) fn table(caption: &str, columns: &[&str], rows: impl IntoIterator<Item = Vec<Cell>>) -> String {
-    let mut out =
-        format!("<div class=\"wide\" tabindex=\"0\"><table>\n<caption>{}</caption>\n", xml(caption));
+    let mut out = format!(
+        "<div class=\"wide\" role=\"region\" aria-label=\"{caption}\" tabindex=\"0\"><table>\n<caption>{caption}</caption>\n",
+        caption = xml(caption)
+    );
     out.push_str("<thead><tr>");
     for column in columns {
         let (name, class) = column.strip_prefix('#').map_or((*column, ""), |name| (name, " class=\"n\""));
