@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Args as ClapArgs;
+use socket2::{Domain, Protocol, Socket, Type};
 use tracing::Level;
 
 use super::ping::{self, Defaults, Pace};
@@ -13,6 +14,8 @@ use super::{Failure, Telling, log};
 
 /// A client that does not close keeps the next ones waiting no longer than this.
 const PATIENCE: Duration = Duration::from_secs(1);
+/// Connections that wait to be accepted; the kernel has its own limit (`net.core.somaxconn`, 4096).
+const BACKLOG: i32 = 4096;
 
 /// Measure what of a connect is the noise of this machine
 ///
@@ -52,7 +55,12 @@ pub(super) fn floor(args: &Args) -> Result<ExitCode, Failure> {
 /// the latency of a handshake.
 fn listen(ipv6: bool) -> std::io::Result<SocketAddr> {
     let ip = if ipv6 { Ipv6Addr::LOCALHOST.into() } else { Ipv4Addr::LOCALHOST.into() };
-    let listener = TcpListener::bind(SocketAddr::new(ip, 0))?;
+    let any_port = SocketAddr::new(ip, 0);
+    let socket = Socket::new(Domain::for_address(any_port), Type::STREAM.cloexec(), Some(Protocol::TCP))?;
+    socket.bind(&any_port.into())?;
+    // A queue that overflows would lose SYNs, and they are no noise.
+    socket.listen(BACKLOG)?;
+    let listener = TcpListener::from(socket);
     let target = listener.local_addr()?;
     let accept = move || {
         for mut stream in listener.incoming().flatten() {

@@ -32,8 +32,8 @@ const MOST_IN_FLIGHT: usize = 65_536;
 /// "added_by_proxy" is how late it left, "halfopen floor" what is noise.
 ///
 /// Outcomes are those of the handshake: ok, refused-rst, refused-icmp (and by
-/// which error), timeout; aborted: it could not be tried before its timeout was
-/// over; open: under way at the end.
+/// which error), timeout; aborted: it could not be tried, for want of a port, or
+/// before its timeout was over; open: under way at the end.
 ///
 /// A name is resolved once, at the start, and its first address is used; start
 /// again to follow a change.

@@ -233,10 +233,10 @@ impl Pinger {
     /// When to ask again for starts and for attempts whose time is over.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
-        let room = self.attempts.len() < self.settings.in_flight;
+        let waits = self.held && self.attempts.len() >= self.settings.in_flight;
         let start = self
             .upcoming()
-            .map(|start| if room { start.intended } else { start.intended + self.settings.timeout });
+            .map(|start| if waits { start.intended + self.settings.timeout } else { start.intended });
         earliest(start, self.deadlines.first().map(|(deadline, _)| *deadline))
     }
 

@@ -356,7 +356,9 @@ fn a_stop_tells_what_was_under_way_and_what_had_to_wait() {
     let first = pinger.poll_start(&mut Cx::new(at(0), &mut book)).expect("its time has come");
     pinger.opened(&mut Cx::new(at(0), &mut book), first, None);
     let cx = &mut Cx::new(at(350), &mut book);
+    assert_eq!(pinger.poll_timeout(), Some(at(100)), "that the limit is met is counted when it is");
     assert_eq!(pinger.poll_start(cx), None, "one at a time");
+    assert_eq!(pinger.poll_timeout(), Some(at(5000)), "then nothing happens before a timeout");
     pinger.stop(cx);
     assert_eq!(pinger.poll_start(&mut Cx::new(at(1000), &mut book)), None);
     book.measure.finish(at(350));

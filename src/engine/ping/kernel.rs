@@ -10,16 +10,13 @@ use nix::errno::Errno;
 use slab::Slab;
 use socket2::{Domain, Protocol, Socket, Type};
 
-use super::{FIRST_FREE_TOKEN, Way, dialling, on_server_leg, sys};
+use super::{FIRST_FREE_TOKEN, OPEN_FILES, SOURCE_PORTS, Way, dialling, on_server_leg, sys};
 use crate::cx::Cx;
 use crate::engine::sockets::{errors, sys::tcp_info};
 use crate::ping::{Pinger, Start};
 use crate::relay::Refusal;
 use crate::time::Instant;
 use crate::trace::{Event, FlowId, Outcome};
-
-/// The limit of descriptors of this process, as told.
-const OPEN_FILES: &str = "open files";
 
 /// All attempts in flight.
 #[derive(Debug)]
@@ -132,8 +129,14 @@ impl Way for Kernel {
             }
             Err(e) => {
                 pinger.opened(cx, start, None);
-                if matches!(e.raw_os_error().map(Errno::from_raw), Some(Errno::EMFILE | Errno::ENFILE)) {
-                    cx.emit(Event::LimitHit { limit: OPEN_FILES });
+                let limit = match e.raw_os_error().map(Errno::from_raw) {
+                    Some(Errno::EMFILE | Errno::ENFILE) => Some(OPEN_FILES),
+                    // All are taken, most of them by TIME-WAIT.
+                    Some(Errno::EADDRNOTAVAIL) => Some(SOURCE_PORTS),
+                    _ => None,
+                };
+                if let Some(limit) = limit {
+                    cx.emit(Event::LimitHit { limit });
                     pinger.end(cx, id, Outcome::Aborted);
                     return;
                 }

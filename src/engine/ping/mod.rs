@@ -19,8 +19,7 @@ pub use own::{OpenError, PORTS, Raw};
 
 use super::Clock;
 use crate::cx::Cx;
-use crate::ping::{Ended, Handshake, Pinger, Settings};
-use crate::ping::{Start, dialling, on_server_leg};
+use crate::ping::{Ended, Handshake, Pinger, Settings, Start, dialling, on_server_leg};
 use crate::time::{Instant, earliest};
 use crate::trace::{FlowId, Sink};
 use sys::Timer;
@@ -28,6 +27,9 @@ use sys::Timer;
 const WAKE: Token = Token(0);
 const TIMER: Token = Token(1);
 const FIRST_FREE_TOKEN: usize = 2;
+/// The limits of this machine, as they are told. An attempt that meets one is aborted.
+const OPEN_FILES: &str = "open files";
+const SOURCE_PORTS: &str = "source ports";
 /// Attempts that are started in a row before answers are looked for.
 const BATCH: usize = 16;
 

@@ -25,7 +25,7 @@ use mio::unix::SourceFd;
 use mio::{Interest, Registry, Token};
 use nix::errno::Errno;
 
-use super::{FIRST_FREE_TOKEN, Way, dialling, on_server_leg, sys};
+use super::{FIRST_FREE_TOKEN, SOURCE_PORTS, Way, dialling, on_server_leg, sys};
 use crate::cx::Cx;
 use crate::engine::sockets::errors;
 use crate::ping::{self, Handshake, Pinger, Start};
@@ -35,8 +35,6 @@ use crate::wire::{ChecksumMode, IcmpNote, Packet, Segment, Tuple, VnetHdr};
 
 /// Where our attempts come from: above the ports that Linux gives to connections (32768-60999), and above those of a sidecar.
 pub const PORTS: RangeInclusive<u16> = 65_000..=65_534;
-/// Every port is in use.
-const SOURCE_PORTS: &str = "source ports";
 /// Packets read in a row.
 const BATCH: usize = 64;
 
@@ -101,10 +99,17 @@ struct Ports {
 impl Ports {
     /// The port that was used last of all, or never.
     fn take(&mut self) -> Option<u16> {
-        // Where it fails somebody else has the port, another ping perhaps.
-        if let Some((port, fd)) = self.fresh.find_map(|port| Some((port, sys::keep_port(port).ok()?))) {
-            self.kept.insert(port, fd);
-            return Some(port);
+        for port in self.fresh.by_ref() {
+            match sys::keep_port(port) {
+                Ok(fd) => {
+                    self.kept.insert(port, fd);
+                    return Some(port);
+                }
+                // Somebody else has it, another ping perhaps.
+                Err(e) if e.kind() == io::ErrorKind::AddrInUse => {}
+                // Too many descriptors are open: those that are there must do.
+                Err(_) => break,
+            }
         }
         self.idle.pop_front()
     }
