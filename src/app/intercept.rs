@@ -11,11 +11,12 @@ use super::observer::Watch;
 use super::pcap::Pcap;
 use super::{Ended, Run, service};
 use crate::config::listeners::Upstream;
-use crate::config::raw::Mode;
+use crate::config::raw::{EngineKind, Mode};
 use crate::config::units::PortRange;
 use crate::config::{Problem, Scaling, Settings};
 use crate::engine::Outside;
 use crate::engine::listen::{Listener, Upstreams, look_up};
+use crate::engine::sockets::Accepting;
 use crate::fault::Rules;
 use crate::report::status_line;
 use crate::setup::confine::{Needs, confine};
@@ -51,18 +52,27 @@ impl From<io::Error> for Error {
 /// The plan of the set-up, without doing it.
 pub fn dry_run(settings: &Settings) -> Result<Plan, setup::Error> {
     match settings.mode {
+        Mode::Listen if settings.engine == EngineKind::Sockets => Ok(Plan::default()),
         Mode::Sidecar => sidecar::dry_run(&sidecar_request(settings)),
         Mode::Listen => listen::dry_run(&listen_request(settings)),
         Mode::Gateway | Mode::Exec => gateway::dry_run(&gateway_request(settings)),
     }
 }
 
-fn set_up(settings: &Settings) -> Result<Interception, setup::Error> {
-    match settings.mode {
-        Mode::Sidecar => sidecar::up(&sidecar_request(settings)),
-        Mode::Listen => listen::up(&listen_request(settings)),
-        Mode::Gateway | Mode::Exec => gateway::up(&gateway_request(settings)),
-    }
+/// Our device with what leads into it, if we need one, and the kernel sockets behind it or instead of it.
+fn set_up(settings: &Settings) -> Result<(Option<Interception>, Option<Box<dyn Outside>>), setup::Error> {
+    let request = || listen_request(settings);
+    Ok(match (settings.mode, settings.engine) {
+        (Mode::Listen, EngineKind::Sockets) => {
+            let accepting = Accepting::new(listen::open(&request().listeners)?, upstreams(settings));
+            (None, Some(Box::new(accepting)))
+        }
+        (Mode::Listen, EngineKind::Tun) => {
+            (Some(listen::up(&request())?), Some(Box::new(upstreams(settings))))
+        }
+        (Mode::Sidecar, _) => (Some(sidecar::up(&sidecar_request(settings))?), None),
+        (Mode::Gateway | Mode::Exec, _) => (Some(gateway::up(&gateway_request(settings))?), None),
+    })
 }
 
 fn range(ports: PortRange) -> RangeInclusive<u16> {
@@ -95,14 +105,13 @@ fn listen_request(settings: &Settings) -> listen::Request {
     }
 }
 
-/// What stands behind our device, if not the kernel's own way.
-fn outside(settings: &Settings) -> Option<Box<dyn Outside>> {
+/// What stands behind the listeners.
+fn upstreams(settings: &Settings) -> Upstreams {
     let listeners = settings.listeners.iter().map(|listener| {
         let Upstream { host, port } = listener.upstream.clone();
         Listener { listen: listener.listen.0, host, port }
     });
-    (settings.mode == Mode::Listen)
-        .then(|| -> Box<dyn Outside> { Box::new(Upstreams::new(listeners.collect())) })
+    Upstreams::new(listeners.collect())
 }
 
 /// Tells of upstreams that cannot be found now: they may be there when somebody connects.
@@ -128,27 +137,31 @@ pub fn intercept(
     let _guard = runtime.enter();
     // Before anything else: as process 1 of a container there is no default action for SIGTERM.
     let signals = Signals::listen()?;
-    let mut interception = set_up(settings).map_err(Error::Setup)?;
-    for note in &interception.notes {
+    let (mut interception, outside) = set_up(settings).map_err(Error::Setup)?;
+    for note in interception.iter().flat_map(|interception| &interception.notes) {
         tracing::warn!(note, "set-up");
     }
     // Before the first thread, so that it holds for all.
     let confined = confine(&needs(&watch))?;
     tracing::debug!(capabilities = confined.capabilities.join(","), landlock = confined.landlock, "confined");
     // Declared after the interception, so that a panic ends the engine first and the set-up after it.
-    let devices = std::mem::take(&mut interception.devices);
-    let run = Run::start(settings, watch, devices, outside(settings))?;
+    let devices = interception.as_mut().map(|up| std::mem::take(&mut up.devices)).unwrap_or_default();
+    let run = Run::start(settings, watch, devices, outside)?;
     let ports: Vec<String> =
         settings.ports.iter().chain(&settings.inbound_ports).map(ToString::to_string).collect();
     let listeners = settings.listeners.iter().map(|listener| listener.listen.to_string());
     let at: Vec<String> = ports.into_iter().chain(listeners).collect();
-    tracing::info!(seed = settings.rules.seed(), ports = at.join(","), device = DEVICE, "ready");
+    if settings.engine == EngineKind::Sockets {
+        tracing::info!("kernel sockets carry the bytes: a client is accepted before its upstream is dialled");
+    }
+    let device = interception.as_ref().map(|_| DEVICE);
+    tracing::info!(seed = settings.rules.seed(), ports = at.join(","), device, "ready");
     service::ready();
     check_upstreams(settings);
     let abandoned =
-        runtime.block_on(until_ended(&run, &mut interception, signals, settings.grace, live, reload));
+        runtime.block_on(until_ended(&run, interception.as_mut(), signals, settings.grace, live, reload));
     let ended = Ended { abandoned, ..run.finish() };
-    for error in interception.down() {
+    for error in interception.into_iter().flat_map(Interception::down) {
         tracing::error!(error = error.what, "could not be undone");
     }
     Ok(ended)
@@ -185,12 +198,13 @@ impl Signals {
 /// the network namespace has lost its owner, which ends all flows.
 async fn until_ended(
     run: &Run,
-    interception: &mut Interception,
+    interception: Option<&mut Interception>,
     mut signals: Signals,
     grace: Duration,
     live: bool,
     mut reload: impl FnMut() -> Result<(Rules, Scaling), Vec<Problem>>,
 ) -> bool {
+    let mut interception = interception;
     let mut line = LiveLine::new(live);
     let mut tick = tokio::time::interval(TICK);
     let mut look = tokio::time::interval(LOOK);
@@ -202,7 +216,8 @@ async fn until_ended(
                 line.draw(|| status_line(&run.counters()));
             }
             _ = look.tick(), if abandoned < LOOKS => {
-                abandoned = if interception.is_abandoned() { abandoned + 1 } else { 0 };
+                let gone = interception.as_mut().is_some_and(|up| up.is_abandoned());
+                abandoned = if gone { abandoned + 1 } else { 0 };
                 if abandoned == LOOKS {
                     service::stopping();
                     run.stop(Duration::ZERO);

@@ -42,6 +42,11 @@ pub(super) struct Args {
     #[arg(long, value_name = "ADDR:PORT=HOST:PORT")]
     listen: Vec<String>,
 
+    /// Carry the bytes by halfopen's own TCP ("tun"), or by kernel sockets
+    /// ("sockets"), without privileges; mode listen only. Default: tun
+    #[arg(long, value_name = "KIND")]
+    engine: Option<String>,
+
     /// Take connections that come in from the clients by this interface.
     /// Default: any
     #[arg(long, value_name = "NAME")]
@@ -68,6 +73,7 @@ pub(super) fn run(args: &Args) -> Result<ExitCode, Failure> {
         ports,
         inbound_ports,
         listen,
+        engine,
         client_interface,
         server_interface,
         grace,
@@ -78,6 +84,7 @@ pub(super) fn run(args: &Args) -> Result<ExitCode, Failure> {
         ("--ports", "intercept.ports", ports.clone()),
         ("--inbound-ports", "intercept.inbound_ports", inbound_ports.clone()),
         ("--listen", "listener", (!listen.is_empty()).then(|| listen.join(","))),
+        ("--engine", "engine.kind", engine.clone()),
         ("--client-interface", "intercept.client_interface", client_interface.clone()),
         ("--server-interface", "intercept.server_interface", server_interface.clone()),
         ("--grace", "engine.grace", grace.clone()),

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use super::listeners::{Listener, Upstream};
-use super::raw::{self, Mode};
+use super::raw::{self, EngineKind, Mode};
 use super::resolve::Check;
 use super::units::{Loopback, PortRange};
 
@@ -131,7 +131,15 @@ impl Check<'_> {
         }
     }
 
-    pub(super) fn shards(&mut self, raw: &raw::Raw) {
+    pub(super) fn engine(&mut self, raw: &raw::Raw) {
+        if raw.engine.kind == EngineKind::Sockets && raw.intercept.mode != Mode::Listen {
+            let hint = "remove it, or use mode = \"listen\"";
+            self.wrong("engine.kind", &format!("only mode listen can do without our own TCP\n{hint}"));
+        }
+        self.shards(raw);
+    }
+
+    fn shards(&mut self, raw: &raw::Raw) {
         let mode = match raw.intercept.mode {
             Mode::Gateway => return,
             Mode::Exec => "exec",

@@ -169,10 +169,23 @@ pub struct Metrics {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Engine {
+    /// What carries the bytes. Default `tun`.
+    pub kind: EngineKind,
     /// Threads that carry packets. 0 - 64, default 0: one on up to 2 cores, else half of the cores.
     pub shards: usize,
     /// How long a stop waits for open flows to end. Default 8 s, below the 10 s of container runtimes; 0 stops at once.
     pub grace: Time,
+}
+
+/// What carries the bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum EngineKind {
+    /// Our own TCP towards the clients, by a TUN device; every fault.
+    #[default]
+    Tun,
+    /// Kernel sockets on both sides, without privileges; faults of bytes and ends. Listen.
+    Sockets,
 }
 
 /// `[[rule]]`
@@ -273,6 +286,6 @@ impl Default for Measure {
 
 impl Default for Engine {
     fn default() -> Self {
-        Self { shards: 0, grace: Time(Duration::from_secs(8)) }
+        Self { kind: EngineKind::Tun, shards: 0, grace: Time(Duration::from_secs(8)) }
     }
 }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use super::error::Problem;
 use super::listeners::Listener;
 use super::load::Layers;
-use super::raw::{self, Mode};
+use super::raw::{self, EngineKind, Mode};
 use super::rules;
 use super::scale::Scaling;
 use super::units::{Loopback, MetricsAddr, PortRange, Seed, Text};
@@ -60,6 +60,8 @@ pub struct Settings {
     pub udp_flows: usize,
     /// Threads that carry packets, at least 1.
     pub shards: usize,
+    /// What carries the bytes.
+    pub engine: EngineKind,
     /// How long a stop waits for open flows to end.
     pub grace: Duration,
     /// Where metrics are served.
@@ -91,12 +93,12 @@ impl Settings {
         check.ranges(raw);
         check.intercept(&raw.intercept);
         check.listeners(raw);
-        check.shards(raw);
+        check.engine(raw);
         let seed = match raw.seed {
             Seed::Fixed(seed) => seed,
             Seed::Random => machine.random,
         };
-        let (rules, scaling) = rules::build(layers, seed, raw.intercept.mode).unwrap_or_else(|problems| {
+        let (rules, scaling) = rules::build(layers, seed).unwrap_or_else(|problems| {
             check.problems.extend(problems);
             Default::default()
         });
@@ -129,6 +131,7 @@ impl Settings {
                 0 => machine.cores / 2,
                 shards => shards,
             },
+            engine: raw.engine.kind,
             grace: raw.engine.grace.0,
             metrics: raw.metrics.addr,
         })

@@ -3,16 +3,18 @@
 use super::error::{Place, Problem};
 use super::load::{Layers, dotted};
 use super::presets::Asked;
-use super::raw::{self, Mode};
+use super::raw::{self, EngineKind, Mode};
 use super::scale::{Scaled, Scaling, scale};
 use crate::fault::{Engine, Error, Rule, RuleSpec, Rules, Value};
 
 /// Builds all rules: those of the config, those of presets, those of the command line. Tells everything that is wrong, not
 /// only the first.
-pub(super) fn build(layers: &Layers, seed: u64, mode: Mode) -> Result<(Rules, Scaling), Vec<Problem>> {
-    let engine = match mode {
-        Mode::Gateway | Mode::Sidecar => Engine::Tun,
-        Mode::Exec | Mode::Listen => Engine::Exec,
+pub(super) fn build(layers: &Layers, seed: u64) -> Result<(Rules, Scaling), Vec<Problem>> {
+    let mode = layers.raw.intercept.mode;
+    let engine = match (mode, layers.raw.engine.kind) {
+        (_, EngineKind::Sockets) => Engine::Sockets,
+        (Mode::Gateway | Mode::Sidecar, EngineKind::Tun) => Engine::Tun,
+        (Mode::Exec | Mode::Listen, EngineKind::Tun) => Engine::Exec,
     };
     let factor = layers.raw.time_scale;
     let mut problems = Vec::new();
@@ -220,8 +222,9 @@ mod tests {
         let path = dir.path().join("c.toml");
         std::fs::write(&path, toml).unwrap();
         let rules = options.iter().map(|rule| (*rule).to_owned()).collect();
-        let layers = load(&Request { file: Some(path), rules, ..Request::default() }).unwrap();
-        match build(&layers, 1, mode) {
+        let mut layers = load(&Request { file: Some(path), rules, ..Request::default() }).unwrap();
+        layers.raw.intercept.mode = mode;
+        match build(&layers, 1) {
             Ok((rules, _)) => {
                 Ok(rules.rules().iter().map(|rule| format!("{}: {}", rule.name, rule.spec)).collect())
             }

@@ -52,6 +52,7 @@ fn setting(section: &str, name: &str, default: &Value) -> Value {
         ("source_ports", _) => json!({ "type": ["string", "integer"] }),
         ("host_loopback", _) => json!({ "type": ["boolean", "string", "integer"] }),
         ("mode", _) => json!({ "enum": ["gateway", "sidecar", "listen", "exec"] }),
+        ("kind", _) => json!({ "enum": ["tun", "sockets"] }),
         ("congestion", _) => json!({ "enum": ["cubic", "new-reno"] }),
         (_, Value::Number(_)) => json!({ "type": "integer", "minimum": 0 }),
         ("bytes" | "buffer", _) => json!({ "type": ["integer", "string"] }),

@@ -220,8 +220,11 @@ impl Rules {
         for mut rule in rules {
             if let Some(reason) = rule.refusal(engine) {
                 let problem = format!("the {} engine cannot do `{}`: {reason}", engine.name(), rule.spec);
-                return Err(Error::key(format!("fault.{}", rule.kind.name), problem)
-                    .hint("a gateway can, where both legs are halfopen's own TCP"));
+                let hint = match rule.refusal(Engine::Exec) {
+                    None if engine == Engine::Sockets => "the tun engine can, whose TCP is halfopen's own",
+                    _ => "a gateway can, where both legs are halfopen's own TCP",
+                };
+                return Err(Error::key(format!("fault.{}", rule.kind.name), problem).hint(hint));
             }
             if rule.spec.name.is_none() {
                 let numbered = (1..).map(|n| match n {

@@ -14,7 +14,7 @@
 //! | 21 | from an interface that did not forward before | nowhere |
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 
 use socket2::{Domain, Protocol, Socket, Type};
 
@@ -26,6 +26,9 @@ use super::sidecar::{
     PREF_TO_SERVER, PREF_TO_SERVICE, family_of, in_compose, is_global,
 };
 use super::{Error, ErrorKind};
+
+/// Clients that the kernel has accepted and we have not: Linux's `net.core.somaxconn`, which bounds it anyway.
+const BACKLOG: i32 = 4096;
 
 /// What to intercept.
 #[derive(Clone, Debug)]
@@ -50,13 +53,36 @@ pub fn dry_run(request: &Request) -> Result<Plan, Error> {
     plan(request, &mut Netlink::open()?)
 }
 
-/// The hint of another instance is right as it is.
+/// The hint of another instance is right as it is. What lacks a device or a privilege can also be done without.
 fn missing(error: Error) -> Error {
-    if error.what.contains("already intercepts") { error } else { in_compose(error) }
+    if error.what.contains("already intercepts") {
+        return error;
+    }
+    let lacks = matches!(error.kind, ErrorKind::Permission) || error.what.contains("/dev/net/tun");
+    let error = in_compose(error);
+    match &error.hint {
+        Some(hint) if lacks => {
+            let hint =
+                format!("{hint}; or use --engine sockets, which needs neither, for faults of bytes and ends");
+            error.hint(hint)
+        }
+        _ => error,
+    }
 }
 
 fn plan(request: &Request, netlink: &mut Netlink) -> Result<Plan, Error> {
     request.plan(&Facts::gather(netlink)?)
+}
+
+/// Listens at these addresses by kernel sockets, which do not block. This needs no privilege for ports above 1023.
+pub fn open(listeners: &[SocketAddr]) -> Result<Vec<TcpListener>, Error> {
+    let open = |at: &SocketAddr| {
+        let socket = reserve(*at)?;
+        let listen = || socket.listen(BACKLOG).and_then(|()| socket.set_nonblocking(true));
+        listen().map_err(|e| Error::from_io(format_args!("cannot listen at {at}"), &e))?;
+        Ok(socket.into())
+    };
+    listeners.iter().map(open).collect()
 }
 
 /// Takes a port away from everybody else, without listening there.

@@ -61,7 +61,7 @@ impl Caller {
     fn dial(&mut self, flow: FlowKey, server: SocketAddr) {
         // The family is the flow's, which is not that of some name servers.
         let outside = Addresses::new(self.addresses.outside(server), server.is_ipv6());
-        self.sockets.dial_any((flow, Leg::Server), outside);
+        self.sockets.dial((flow, Leg::Server), outside);
     }
 }
 

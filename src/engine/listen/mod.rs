@@ -14,7 +14,7 @@ use mio::event::Event;
 use mio::{Interest, Registry, Token};
 
 use super::Outside;
-use super::sockets::{Addresses, Sockets};
+use super::sockets::{Addresses, Dialling, Sockets};
 use crate::relay::{FlowKey, SocketCommand, SocketEvent};
 use crate::time::Instant;
 use crate::trace::Leg;
@@ -78,7 +78,7 @@ impl Upstreams {
         if others.len() < addresses.len() {
             tracing::warn!(?addresses, "the upstream is this listener itself; it would call itself for ever");
         }
-        self.sockets.dial_any((flow, Leg::Server), Addresses::new(others, ipv6));
+        self.sockets.dial((flow, Leg::Server), Addresses::new(others, ipv6));
     }
 
     /// True for an address where we listen ourselves.
@@ -105,6 +105,12 @@ impl Upstreams {
 /// True if a socket here may have this address.
 fn is_of_this_host(ip: IpAddr) -> bool {
     std::net::UdpSocket::bind((ip, 0)).is_ok()
+}
+
+impl Dialling for Upstreams {
+    fn sockets(&mut self) -> &mut Sockets {
+        &mut self.sockets
+    }
 }
 
 impl Outside for Upstreams {

@@ -1,4 +1,4 @@
-//! Both sides of a flow as kernel sockets: listeners that accept clients, and sockets that dial their servers.
+//! Both sides of a flow as kernel sockets: listeners that accept clients, before sockets that dial their servers. No privilege is needed.
 //!
 //! The kernel completes the handshake of a client before anybody knows of it. So a client whose server refuses or is silent has
 //! a connection at first, and then a RST; options are not mirrored; acknowledgements, windows and retransmissions are the
@@ -14,9 +14,9 @@ use mio::event::Event;
 use mio::net::{TcpListener, TcpStream};
 use mio::{Interest, Registry, Token};
 use nix::errno::Errno;
-use socket2::Socket;
+use socket2::SockRef;
 
-use super::{Sockets, connect, fresh, pauses, sys};
+use super::{Sockets, pauses};
 use crate::engine::{Accepted, Outside};
 use crate::relay::{FlowKey, SocketCommand, SocketEvent};
 use crate::time::{Duration, Instant, earliest};
@@ -25,79 +25,39 @@ use crate::wire::Tuple;
 
 /// How long to wait before the next accept once the process has no descriptor left. The clients wait in the accept queue.
 const SHORTAGE: Duration = Duration::from_millis(100);
+/// The tokens of listeners are behind those of this many sockets and as many others: more than there can be descriptors.
+const FIRST_LISTENER: usize = 1 << 30;
 
-/// How servers are found and dialled.
-pub trait Dial: fmt::Debug + Send {
-    /// The server of a client that this listener has accepted at the address `local`.
-    fn server(&self, listener: usize, local: SocketAddr) -> SocketAddr {
-        let _ = listener;
-        local
-    }
-
-    /// Starts to connect, without waiting.
-    fn dial(&mut self, client: SocketAddr, server: SocketAddr) -> io::Result<Socket>;
+/// Kernel sockets that dial, and that may have clients, too.
+pub(in crate::engine) trait Dialling: Outside + fmt::Debug {
+    /// The sockets.
+    fn sockets(&mut self) -> &mut Sockets;
 }
 
-/// Dials from the client's address to the server that the client has dialled, as TPROXY makes possible (`IP_TRANSPARENT`).
-#[derive(Clone, Copy, Debug)]
-pub struct Transparent {
-    /// The mark of our sockets (`SO_MARK`), by which the packets of these are told from those of clients.
-    pub mark: u32,
-    /// With the client's port, too: not where client and proxy share a network namespace, whose kernel knows the port as that
-    /// of the client's own connection.
-    pub same_port: bool,
-}
-
-impl Dial for Transparent {
-    fn dial(&mut self, client: SocketAddr, server: SocketAddr) -> io::Result<Socket> {
-        let socket = fresh(server)?;
-        socket.set_mark(self.mark)?;
-        make_transparent(&socket, server.is_ipv6())?;
-        // One client may reach two servers from one port.
-        socket.set_reuse_address(true)?;
-        let port = if self.same_port { client.port() } else { 0 };
-        socket.bind(&SocketAddr::new(client.ip(), port).into())?;
-        connect(&socket, server)?;
-        Ok(socket)
-    }
-}
-
-/// Lets a socket have addresses that are not of this machine. Needs `CAP_NET_ADMIN` or `CAP_NET_RAW`.
-///
-/// # Errors
-/// Without the capability.
-pub fn make_transparent(socket: &Socket, ipv6: bool) -> io::Result<()> {
-    match ipv6 {
-        false => socket.set_ip_transparent_v4(true),
-        true => sys::set_ipv6_transparent(socket),
-    }
-}
-
-/// Accepts clients, and dials their servers.
+/// Accepts clients.
 #[derive(Debug)]
-pub struct Accepting {
+pub struct Accepting<D> {
     listeners: Vec<TcpListener>,
-    dial: Box<dyn Dial>,
-    sockets: Sockets,
+    dialling: D,
+    /// That of the first listener.
     first_token: usize,
     /// Listeners that may have clients.
     ready: VecDeque<usize>,
     /// The client that is to be settled.
     client: Option<TcpStream>,
-    /// When to accept again after a shortage.
+    /// When to accept again after a shortage; zero until the clock has been seen.
     resumes: Option<Instant>,
     shortage: bool,
     burst: u32,
 }
 
-impl Accepting {
+impl<D> Accepting<D> {
     /// The listeners must not block.
     #[must_use]
-    pub fn new(listeners: Vec<std::net::TcpListener>, dial: Box<dyn Dial>) -> Self {
+    pub fn new(listeners: Vec<std::net::TcpListener>, dialling: D) -> Self {
         Self {
             listeners: listeners.into_iter().map(TcpListener::from_std).collect(),
-            dial,
-            sockets: Sockets::default(),
+            dialling,
             first_token: 0,
             ready: VecDeque::new(),
             client: None,
@@ -110,27 +70,25 @@ impl Accepting {
     /// The addresses of the next client.
     fn accept(&mut self) -> Option<Tuple> {
         while let Some(&id) = self.ready.front() {
-            let Some(listener) = self.listeners.get(id) else { break };
-            match listener.accept() {
+            match self.listeners.get(id)?.accept() {
                 Ok((stream, client)) => {
                     // It fails for a client that is gone already.
                     let Ok(local) = stream.local_addr() else { continue };
                     self.client = Some(stream);
-                    let (src, dst) = (plain(client), self.dial.server(id, plain(local)));
-                    return Some(Tuple { src, dst });
+                    return Some(Tuple { src: plain(client), dst: plain(local) });
                 }
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
                 Err(e) => match e.raw_os_error().map(Errno::from_raw) {
+                    Some(Errno::EAGAIN) => {
+                        self.ready.pop_front();
+                    }
                     Some(Errno::EMFILE | Errno::ENFILE | Errno::ENOBUFS | Errno::ENOMEM) => {
                         // The listener stays ready: nobody tells when there is a descriptor again.
                         (self.shortage, self.resumes) = (true, Some(Instant::ZERO));
                         return None;
                     }
                     // An error of one client, such as `ECONNABORTED`: accept(2) says to go on.
-                    errno if errno != Some(Errno::EAGAIN) => {}
-                    _ => {
-                        self.ready.pop_front();
-                    }
+                    _ => {}
                 },
             }
         }
@@ -138,25 +96,17 @@ impl Accepting {
     }
 }
 
-impl Outside for Accepting {
+impl<D: Dialling> Outside for Accepting<D> {
     fn start(&mut self, registry: Registry, first_token: usize) -> io::Result<()> {
-        self.first_token = first_token;
+        self.first_token = first_token + 2 * FIRST_LISTENER + 1;
         for (id, listener) in self.listeners.iter_mut().enumerate() {
-            registry.register(listener, Token(first_token + 2 * id + 1), Interest::READABLE)?;
+            registry.register(listener, Token(self.first_token + id), Interest::READABLE)?;
         }
-        self.sockets.start(registry, first_token)
+        self.dialling.start(registry, first_token)
     }
 
     fn command(&mut self, flow: FlowKey, leg: Leg, command: SocketCommand) {
-        let at = (flow, leg);
-        match command {
-            SocketCommand::Dial { server } => {
-                let client = self.sockets.peer((flow, Leg::Client));
-                let socket = client.and_then(|client| self.dial.dial(plain(client), server));
-                self.sockets.dial(at, socket, server.is_ipv6());
-            }
-            command => self.sockets.command(at, command),
-        }
+        self.dialling.command(flow, leg, command);
     }
 
     fn poll_accepted(&mut self) -> Option<Accepted> {
@@ -173,9 +123,9 @@ impl Outside for Accepting {
     fn settle(&mut self, flow: Option<FlowKey>) {
         let Some(stream) = self.client.take() else { return };
         match flow {
-            Some(flow) => self.sockets.adopt((flow, Leg::Client), stream),
+            Some(flow) => self.dialling.sockets().adopt((flow, Leg::Client), stream),
             // The close makes the RST.
-            None => drop(socket2::SockRef::from(&stream).set_linger(Some(Duration::ZERO))),
+            None => drop(SockRef::from(&stream).set_linger(Some(Duration::ZERO))),
         }
     }
 
@@ -186,37 +136,35 @@ impl Outside for Accepting {
     }
 
     fn on_ready(&mut self, event: &Event) {
-        let Some(slot) = event.token().0.checked_sub(self.first_token) else { return };
-        let id = slot / 2;
-        if slot % 2 == 0 {
-            self.sockets.on_ready(id, event);
-        } else if !self.ready.contains(&id) {
-            self.ready.push_back(id);
+        match event.token().0.checked_sub(self.first_token) {
+            None => self.dialling.on_ready(event),
+            Some(id) if self.ready.contains(&id) => {}
+            Some(id) => self.ready.push_back(id),
         }
     }
 
     fn poll_event(&mut self) -> Option<(FlowKey, Leg, SocketEvent)> {
-        self.sockets.poll_event()
+        self.dialling.poll_event()
     }
 
-    fn on_packet(&mut self, _: Instant, _: &[u8], _: bool) -> bool {
-        false
+    fn on_packet(&mut self, now: Instant, packet: &[u8], needs_csum: bool) -> bool {
+        self.dialling.on_packet(now, packet, needs_csum)
     }
 
-    fn poll_packet(&mut self, _: &mut BytesMut) -> bool {
-        false
+    fn poll_packet(&mut self, packet: &mut BytesMut) -> bool {
+        self.dialling.poll_packet(packet)
     }
 
     fn poll_limit(&mut self) -> Option<&'static str> {
-        std::mem::take(&mut self.shortage).then_some("RLIMIT_NOFILE")
+        let own = std::mem::take(&mut self.shortage).then_some("RLIMIT_NOFILE");
+        own.or_else(|| self.dialling.poll_limit())
     }
 
     fn poll_timeout(&self) -> Option<Instant> {
-        let accepts = !self.ready.is_empty() && self.resumes.is_none();
-        if self.sockets.is_busy() || accepts {
+        if !self.ready.is_empty() && self.resumes.is_none() {
             return Some(Instant::ZERO);
         }
-        earliest(self.sockets.poll_timeout(), self.resumes)
+        earliest(self.dialling.poll_timeout(), self.resumes)
     }
 
     fn on_timeout(&mut self, now: Instant) {
@@ -225,7 +173,7 @@ impl Outside for Accepting {
             Some(at) if at <= now => self.resumes = None,
             _ => {}
         }
-        self.sockets.on_timeout(now);
+        self.dialling.on_timeout(now);
     }
 }
 

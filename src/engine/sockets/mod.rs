@@ -36,7 +36,8 @@ use socket2::{Domain, Protocol, Type};
 use crate::relay::{FlowKey, SocketCommand, SocketEvent};
 use crate::time::Instant;
 use crate::trace::Leg;
-pub use accepting::{Accepting, Dial, Transparent, make_transparent};
+pub use accepting::Accepting;
+pub(super) use accepting::Dialling;
 pub(super) use addresses::Addresses;
 use addresses::Patience;
 use probe::{Probe, State};
@@ -102,17 +103,8 @@ impl Sockets {
         self.registry.as_ref()
     }
 
-    /// The socket of a leg that is being dialled; `ipv6` tells the flow's family, which is not that of `socket` for some
-    /// name servers.
-    pub(super) fn dial(&mut self, at: At, socket: io::Result<socket2::Socket>, ipv6: bool) {
-        if let Err((e, mut addresses)) = self.begin(at, socket, Addresses::new([], ipv6)) {
-            addresses.failed(&e);
-            self.events.push_back((at, addresses.end()));
-        }
-    }
-
     /// Dials one address after the other until one answers.
-    pub(super) fn dial_any(&mut self, at: At, addresses: Addresses) {
+    pub(super) fn dial(&mut self, at: At, addresses: Addresses) {
         if let Some(failed) = self.dial_next(at, addresses) {
             self.events.push_back((at, failed));
         }
@@ -167,15 +159,6 @@ impl Sockets {
         if self.insert(Socket::accepted(at, stream)).is_err() {
             self.events.push_back((at, SocketEvent::Reset));
         }
-    }
-
-    /// Whom the socket of a leg is connected to.
-    ///
-    /// # Errors
-    /// `ENOTCONN` if it has no socket, or its peer is gone.
-    pub(super) fn peer(&self, at: At) -> io::Result<SocketAddr> {
-        let id = self.by_leg.get(&at).ok_or(Errno::ENOTCONN)?;
-        self.sockets[*id].stream.peer_addr()
     }
 
     fn insert(&mut self, mut socket: Socket) -> io::Result<usize> {

@@ -32,17 +32,6 @@ pub(in crate::engine) fn at_urgent_byte(socket: impl AsFd) -> io::Result<bool> {
     Ok(answer != 0)
 }
 
-/// `IPV6_TRANSPARENT`: the socket may have addresses that are not of this machine.
-pub(super) fn set_ipv6_transparent(socket: impl AsFd) -> io::Result<()> {
-    let (fd, on): (_, libc::c_int) = (socket.as_fd().as_raw_fd(), 1);
-    let len = size_of_val(&on) as libc::socklen_t;
-    // SAFETY: `on` is readable for the length given and lives during the call.
-    let result = unsafe {
-        libc::setsockopt(fd, libc::IPPROTO_IPV6, libc::IPV6_TRANSPARENT, (&raw const on).cast(), len)
-    };
-    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
-}
-
 /// What the kernel knows of a connection.
 pub(in crate::engine) fn tcp_info(socket: impl AsFd) -> io::Result<libc::tcp_info> {
     // SAFETY: tcp_info is plain data for which all zero is valid.

@@ -57,7 +57,7 @@ impl Bench {
     }
 
     fn dial(&mut self, addresses: &[SocketAddr]) {
-        self.sockets.dial_any(AT, Addresses::new(addresses.iter().copied(), false));
+        self.sockets.dial(AT, Addresses::new(addresses.iter().copied(), false));
     }
 
     /// A connection: its far end, and this end as [`AT`].

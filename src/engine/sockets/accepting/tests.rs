@@ -7,11 +7,14 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Duration;
 
 use super::*;
+use crate::engine::sockets::Addresses;
 use crate::engine::{Clock, Handle, Settings, start};
 use crate::fault::Rules;
 use crate::relay;
 use crate::trace::{Event as Told, Outcome, Record, Sink};
 
+/// What the loop begins with.
+const FIRST_TOKEN: usize = 2;
 /// The tests' own limit.
 const LONG: Duration = Duration::from_secs(10);
 
@@ -25,17 +28,53 @@ impl Sink for Tell {
 
 /// All clients are for one server.
 #[derive(Debug)]
-struct To(SocketAddr);
+struct To(SocketAddr, Sockets);
 
-impl Dial for To {
-    fn server(&self, _: usize, _: SocketAddr) -> SocketAddr {
-        self.0
+impl Dialling for To {
+    fn sockets(&mut self) -> &mut Sockets {
+        &mut self.1
+    }
+}
+
+impl Outside for To {
+    fn start(&mut self, registry: Registry, first_token: usize) -> io::Result<()> {
+        assert_eq!(first_token, FIRST_TOKEN);
+        self.1.start(registry, first_token)
     }
 
-    fn dial(&mut self, _: SocketAddr, server: SocketAddr) -> io::Result<Socket> {
-        let socket = fresh(server)?;
-        connect(&socket, server)?;
-        Ok(socket)
+    fn command(&mut self, flow: FlowKey, leg: Leg, command: SocketCommand) {
+        match command {
+            SocketCommand::Dial { .. } => self.1.dial((flow, leg), Addresses::new([self.0], false)),
+            command => self.1.command((flow, leg), command),
+        }
+    }
+
+    fn on_ready(&mut self, event: &Event) {
+        self.1.on_ready((event.token().0 - FIRST_TOKEN) / 2, event);
+    }
+
+    fn poll_event(&mut self) -> Option<(FlowKey, Leg, SocketEvent)> {
+        self.1.poll_event()
+    }
+
+    fn on_packet(&mut self, _: Instant, _: &[u8], _: bool) -> bool {
+        false
+    }
+
+    fn poll_packet(&mut self, _: &mut BytesMut) -> bool {
+        false
+    }
+
+    fn poll_limit(&mut self) -> Option<&'static str> {
+        None
+    }
+
+    fn poll_timeout(&self) -> Option<Instant> {
+        if self.1.is_busy() { Some(Instant::ZERO) } else { self.1.poll_timeout() }
+    }
+
+    fn on_timeout(&mut self, now: Instant) {
+        self.1.on_timeout(now);
     }
 }
 
@@ -58,7 +97,7 @@ impl Bench {
             clock: Clock::start(),
         };
         let (tell, told) = channel();
-        let outside = Accepting::new(vec![listener], Box::new(To(server)));
+        let outside = Accepting::new(vec![listener], To(server, Sockets::default()));
         let handle = start(&settings, Vec::new(), Some(Box::new(outside)), || Tell(tell.clone())).unwrap();
         Self { handle, at, told }
     }
@@ -134,7 +173,7 @@ fn a_reset_crosses_either_way() {
     for client_resets in [true, false] {
         let (client, server) = pair(&bench, &listener);
         let (resetting, mut other) = if client_resets { (client, server) } else { (server, client) };
-        socket2::SockRef::from(&resetting).set_linger(Some(Duration::ZERO)).unwrap();
+        SockRef::from(&resetting).set_linger(Some(Duration::ZERO)).unwrap();
         drop(resetting);
         assert_eq!(other.read(&mut [0]).unwrap_err().kind(), io::ErrorKind::ConnectionReset);
         assert_eq!(bench.outcome(), Outcome::Reset);
