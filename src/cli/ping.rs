@@ -199,7 +199,9 @@ impl Pace {
             None => Raw::open().inspect_err(|why| tracing::info!(%why, "no TCP of our own here")).ok(),
         };
         let via = if own.is_some() { "own" } else { "kernel" };
-        tracing::info!(via, handshake = ?handshake, "ready");
+        let word =
+            self.handshake.to_possible_value().map_or_else(String::new, |word| word.get_name().to_owned());
+        tracing::info!(via, handshake = word, "ready");
         Ok(own.map_or(Way::Kernel, |raw| Way::Own(raw, handshake)))
     }
 }

@@ -38,6 +38,8 @@
 //! `added_by_fault` is exact where a fault loses or holds segments: whatever passes until the same step is taken, also the time
 //! until a peer sends again. What a peer does after a segment that a fault has rewritten or invented counts as its own.
 //!
+//! In a ping the client is halfopen itself: `opened` is the intended start, and `added_by_proxy` how late the SYN left.
+//!
 //! A step that never finished (silence, a client that gave up, a flow still opening at the end) counts with the time it had
 //! lasted, as a lower bound: see [`Latency`]. A refusal is an answer, not a connect: it counts as an outcome only.
 

@@ -29,7 +29,7 @@ use crate::time::{Duration, Instant, earliest};
 use crate::trace::{Event, FlowId, Leg, Outcome, Resend, State};
 
 /// The limit of attempts in flight, by the option that sets it.
-pub const IN_FLIGHT: &str = "--in-flight";
+const IN_FLIGHT: &str = "--in-flight";
 
 /// What to ping, and how often.
 #[derive(Clone, Debug)]

@@ -121,3 +121,23 @@ pub fn emit(note: &IcmpNote, segment: &Segment) -> ArrayVec<u8, MAX_LEN> {
     out[start + 2..start + 4].copy_from_slice(&sum.to_be_bytes());
     out
 }
+
+#[cfg(test)]
+mod tests {
+    use super::name;
+
+    #[test]
+    fn the_same_trouble_has_the_same_name_in_both_versions() {
+        for (v4, v6, expected) in [
+            ((3, 0), (1, 0), "net unreachable"),
+            ((3, 1), (1, 3), "host unreachable"),
+            ((3, 3), (1, 4), "port unreachable"),
+            ((3, 13), (1, 1), "administratively prohibited"),
+            ((11, 0), (3, 0), "time exceeded"),
+            ((12, 0), (4, 0), "parameter problem"),
+        ] {
+            assert_eq!((name(false, v4.0, v4.1), name(true, v6.0, v6.1)), (expected, expected));
+        }
+        assert_eq!((name(false, 3, 99), name(true, 1, 99)), ("unreachable", "unreachable"));
+    }
+}

@@ -97,7 +97,7 @@ struct Ports {
 }
 
 impl Ports {
-    /// The port that was used last of all, or never.
+    /// A port that was never used, or else the one that has been idle for longest.
     fn take(&mut self) -> Option<u16> {
         for port in self.fresh.by_ref() {
             match sys::keep_port(port) {
