@@ -10,19 +10,22 @@ pub mod ping;
 mod service;
 mod totals;
 
-use std::cell::RefCell;
 use std::io;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 
 use crate::config::{Scaling, Settings};
-use crate::control::http::Server;
+use crate::control::api::{self, Instance};
+use crate::control::http::{self, Source};
+use crate::control::{Door, Server};
 use crate::engine::tun::Device;
 use crate::engine::{self, Clock, Handle, Outside};
 use crate::fault::Rules;
 use crate::measure::{Counters, Measure, NameCount};
+use crate::report::summary::{ScaledTime, TimeScale};
 use crate::time::{Duration, Instant};
-use observer::{Observer, Report, Watch};
+use observer::{Observer, Report, Watch, lock};
+use totals::Totals;
 
 /// A running engine and its observer.
 #[derive(Debug)]
@@ -31,10 +34,10 @@ pub struct Run {
     observer: Observer,
     clock: Clock,
     seed: u64,
-    scaling: RefCell<Scaling>,
+    scaling: Arc<Mutex<Scaling>>,
     /// It takes new flows.
     ready: Arc<AtomicBool>,
-    metrics: Option<Server>,
+    server: Option<Server>,
 }
 
 /// How a run ended.
@@ -68,7 +71,7 @@ impl Run {
         let names = rules.rules().iter().map(|rule| (rule.name.clone(), rule.kind.name));
         let clock = Clock::start();
         let mut watch = Watch { clock, ..watch };
-        let listener = watch.metrics.take();
+        let doors = (watch.metrics.take(), watch.control.take());
         let observer = Observer::start(Measure::new(names), watch)?;
         let engine = engine::Settings {
             relay: settings.relay.clone(),
@@ -78,23 +81,16 @@ impl Run {
         };
         let engine = engine::start(&engine, devices, outside, || observer.tap())?;
         let ready = Arc::new(AtomicBool::new(true));
-        let totals = observer.totals(Arc::clone(engine.gauges()), Arc::clone(&ready));
-        let metrics = listener.map(|listener| listener.serve(Arc::new(totals))).transpose()?;
-        Ok(Self {
-            engine,
-            observer,
-            clock,
-            seed: rules.seed(),
-            scaling: RefCell::new(settings.scaling.clone()),
-            ready,
-            metrics,
-        })
+        let scaling = Arc::new(Mutex::new(settings.scaling.clone()));
+        let totals = Totals::new(&observer, &engine, &ready, (rules.seed(), clock), &scaling);
+        let server = open(doors, Arc::new(totals))?;
+        Ok(Self { engine, observer, clock, seed: rules.seed(), scaling, ready, server })
     }
 
     /// Rules for flows from now on.
     pub fn set_rules(&self, rules: Rules, scaling: Scaling) {
         self.engine.set_rules(&Arc::new(rules));
-        *self.scaling.borrow_mut() = scaling;
+        *lock(&self.scaling) = scaling;
     }
 
     /// The totals so far.
@@ -130,15 +126,40 @@ impl Run {
     /// Waits for the engine's end and closes the books.
     #[must_use]
     pub fn finish(self) -> Ended {
-        let Self { engine, observer, clock, seed, scaling, metrics, .. } = self;
+        let Self { engine, observer, clock, seed, scaling, server, .. } = self;
         let engine_error = engine.join().err();
         // Nobody is told totals of a run that is over.
-        drop(metrics);
+        drop(server);
         let at = clock.now();
-        let (report, scaling) = (observer.finish(at), scaling.into_inner());
+        let (report, scaling) = (observer.finish(at), lock(&scaling).clone());
         let epoch = clock.epoch();
         Ended { report, seed: Some(seed), scaling, at, epoch, engine_error, abandoned: false }
     }
+}
+
+/// Opens the doors that there are: for metrics, and for the control socket.
+fn open((metrics, control): (Option<Door>, Option<Door>), totals: Arc<Totals>) -> io::Result<Option<Server>> {
+    let source: Arc<dyn Source> = Arc::clone(&totals) as _;
+    let metrics = metrics.map(|door| (door, http::routes(Arc::clone(&source))));
+    let control = control.map(|door| (door, api::routes(totals as Arc<dyn Instance>)));
+    let doors: Vec<_> = metrics.into_iter().chain(control).collect();
+    (!doors.is_empty()).then(|| Server::start(doors, &source)).transpose()
+}
+
+/// What the time scale did, for a summary; `None` where it is 1.
+#[must_use]
+pub fn time_scale(scaling: &Scaling) -> Option<TimeScale> {
+    let scaled = scaling.scaled.iter().map(|time| ScaledTime {
+        rule: time.rule.clone(),
+        attribute: time.attribute,
+        from_seconds: time.from.as_secs_f64(),
+        seconds: time.to.as_secs_f64(),
+    });
+    (scaling.factor != 1.0).then(|| TimeScale {
+        factor: scaling.factor,
+        scaled: scaled.collect(),
+        unscaled: scaling.unscaled.clone(),
+    })
 }
 
 impl Ended {

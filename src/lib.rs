@@ -18,9 +18,10 @@
 //! | `engine` | how packets reach the relay: the device, the loop, the clock, the kernel sockets of `exec` and `listen` |
 //! | `setup` | links, routes, rules, namespaces: plan, apply, undo |
 //! | `config` | from text to meaning: files, environment, options |
+//! | `control` | what a running instance tells: metrics, and the control socket with its client |
 //! | `cli`, `app` | the commands; wiring, signals, order of start and stop |
 //!
-//! Arrows between them: `main → cli → app → {engine, setup, config}`; `engine → relay, tcp, fault, wire, trace`;
+//! Arrows between them: `main → cli → app → {engine, control, setup, config}`; `engine → relay, tcp, fault, wire, trace`;
 //! `relay → tcp, fault, wire, trace`; `ping → tcp, wire, trace`; `fault → wire, tcp::knobs`; `tcp → wire, trace, cx`. Observers (`measure`, `report`, `capture`)
 //! see only events, so they cannot change behaviour. `tests/tidy.rs` holds the arrows.
 //!
@@ -49,6 +50,8 @@
 //! | source port | the port that a sidecar's server leg comes from |
 //! | event | one entry of the only trace vocabulary; logs, counters, histograms and ladders are made from events |
 //! | page | a report as one file of HTML, without script |
+//! | history | the ladders of the newest flows, kept while a run goes on |
+//! | kill | the end of a flow from outside: by RST, by FIN, or without a word |
 //! | ladder | the sequence diagram of a flow: both legs, every segment, faults marked |
 #![cfg_attr(not(feature = "host"), forbid(unsafe_code))]
 

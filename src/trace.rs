@@ -231,6 +231,8 @@ pub enum Outcome {
     Aborted,
     /// Still open when the run ended.
     Open,
+    /// Ended from outside by `halfopen flows kill`.
+    Killed,
 }
 
 impl Outcome {
@@ -245,6 +247,31 @@ impl Outcome {
             Self::Reset => "reset",
             Self::Aborted => "aborted",
             Self::Open => "open",
+            Self::Killed => "killed",
+        }
+    }
+}
+
+/// How a flow is killed from outside.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Kill {
+    /// By a RST to both ends.
+    Rst,
+    /// By a FIN to both ends, after all bytes that wait for them.
+    Fin,
+    /// Without a word: neither end hears of it, and what they still send is swallowed.
+    Vanish,
+}
+
+impl Kill {
+    /// The rest of a sentence that begins with "killed".
+    #[must_use]
+    pub const fn how(self) -> &'static str {
+        match self {
+            Self::Rst => "by RST",
+            Self::Fin => "by FIN",
+            Self::Vanish => "without a word",
         }
     }
 }
@@ -275,6 +302,11 @@ pub enum Event {
         upstream_bytes: u64,
         /// Payload bytes delivered to the client.
         downstream_bytes: u64,
+    },
+    /// Somebody outside has ended the flow.
+    Killed {
+        /// In which way.
+        how: Kill,
     },
     /// A segment arrived from this leg's peer.
     SegmentIn {

@@ -68,6 +68,10 @@ fn every_command_explains_itself() {
         ("matrix", &["matrix", "--help"]),
         ("ping", &["ping", "--help"]),
         ("floor", &["floor", "--help"]),
+        ("flows", &["flows", "--help"]),
+        ("flows-kill", &["flows", "kill", "--help"]),
+        ("stats", &["stats", "--help"]),
+        ("rules", &["rules", "--help"]),
         ("report", &["report", "--help"]),
         ("ladder", &["ladder", "--help"]),
         ("faults", &["faults", "--help"]),
@@ -100,6 +104,11 @@ fn wrong_usage_is_answered_with_2() {
         &["ping", "127.0.0.1:80", "-4", "-6"],
         &["config"],
         &["run", "--log-format", "xml"],
+        &["flows", "x"],
+        &["flows", "kill"],
+        &["flows", "kill", "1"],
+        &["flows", "kill", "1", "--rst", "--fin"],
+        &["flows", "1", "kill", "1", "--rst"],
     ] {
         assert_eq!(Halfopen::new().says(args).code, 2, "{args:?}");
     }
@@ -168,7 +177,7 @@ fn unknown_keys_name_the_line_and_the_nearest_key() {
             r#"halfopen: halfopen.toml:4: limits.flow = 3: unknown key
   hint: did you mean "flows"?
 halfopen: halfopen.toml:5: web: unknown key
-  hint: allowed here: seed, time_scale, preset, intercept, listener, tcp, limits, engine, capture, measure, metrics, rule
+  hint: allowed here: seed, time_scale, preset, intercept, listener, tcp, limits, engine, capture, measure, metrics, control, rule
 "#,
         );
     Halfopen::new().file("halfopen.yml", "tcp:\n  bufer: 1MiB\n").complains(

@@ -8,6 +8,9 @@
 mod close;
 #[path = "exec/command.rs"]
 mod command;
+#[allow(dead_code, reason = "the singles are for the gateway")]
+#[path = "kernel/control.rs"]
+mod control;
 #[path = "exec/faults.rs"]
 mod faults;
 #[path = "kernel/handshake.rs"]
@@ -62,16 +65,29 @@ fn main() -> ExitCode {
     }
     let rows = [handshake::ROWS, close::ROWS, stream::ROWS].concat();
     let rows = rows.into_iter().filter(|(name, _)| !GATEWAY_ONLY.contains(name)).flat_map(trials_of);
-    let singles = [command::SINGLES, latencies::SINGLES, network::SINGLES, faults::SINGLES, opening::SINGLES]
-        .concat()
-        .into_iter()
-        .map(|(name, test)| {
-            Trial::test(name, move || {
-                test();
-                Ok::<(), Failed>(())
-            })
-        });
-    libtest_mimic::run(&args, singles.chain(rows).collect()).exit_code()
+    let singles = [
+        control::OF_EXEC,
+        command::SINGLES,
+        latencies::SINGLES,
+        network::SINGLES,
+        faults::SINGLES,
+        opening::SINGLES,
+    ]
+    .concat()
+    .into_iter()
+    .map(|(name, test)| {
+        Trial::test(name, move || {
+            test();
+            Ok::<(), Failed>(())
+        })
+    });
+    let control = control::BOTH.iter().map(|(name, test)| {
+        Trial::test(*name, || {
+            test(Way::UserExec);
+            Ok::<(), Failed>(())
+        })
+    });
+    libtest_mimic::run(&args, singles.chain(control).chain(rows).collect()).exit_code()
 }
 
 fn trials_of((name, row): Row) -> Vec<Trial> {

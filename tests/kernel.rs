@@ -8,6 +8,9 @@
 mod close;
 #[path = "kernel/container.rs"]
 mod container;
+#[allow(dead_code, reason = "some of it is for exec")]
+#[path = "kernel/control.rs"]
+mod control;
 #[path = "kernel/faults/mod.rs"]
 mod faults;
 #[path = "kernel/handshake.rs"]
@@ -64,7 +67,7 @@ fn main() -> ExitCode {
 }
 
 fn trials() -> Vec<Trial> {
-    let areas: [(&str, &[Row], &[Single]); 9] = [
+    let areas: [(&str, &[Row], &[Single]); 10] = [
         ("setup", &[], setup::SINGLES),
         ("container", &[], container::SINGLES),
         ("handshake", handshake::ROWS, &[]),
@@ -74,9 +77,11 @@ fn trials() -> Vec<Trial> {
         ("faults", &[], faults::SINGLES),
         ("hostile", &[], hostile::SINGLES),
         ("ping", &[], ping::SINGLES),
+        ("control", &[], control::SINGLES),
     ];
     let all = areas.into_iter().flat_map(|(area, rows, singles)| trials_of(area, rows, singles));
-    let all = all.chain(sidecar::trials()).chain(listen::trials());
+    let both = control::BOTH.iter().map(|(name, test)| trial((*name).to_owned(), || test(Way::Proxied)));
+    let all = all.chain(sidecar::trials()).chain(listen::trials()).chain(both);
     let proofs = faults::PROOFS.iter().flat_map(|proofs| proofs.iter()).map(|proof| {
         Trial::test(format!("faults: {} ({}): {}", proof.fault, proof.entry, proof.expected), move || {
             truth::observe(proof, (proof.run)());

@@ -4,7 +4,7 @@
 //!  data path ── Tap ──┬─▶ Measure (always, at once) ◀── taken by the thread of --hlog FILE, see `hlog`
 //!   (a Sink)          └─▶ Mailbox (bounded) ─▶ the observer's thread ─┬─▶ --events FILE
 //!                                                                     ├─▶ --pcap FILE
-//!                                                                     ├─▶ ladders, of the first flows or the worst
+//!                                                                     ├─▶ ladders: of the first flows, the worst, the newest so far
 //!                                                                     └─▶ log lines
 //! ```
 //!
@@ -14,7 +14,6 @@
 
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
-use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
@@ -23,13 +22,12 @@ use tracing::Level;
 
 use super::hlog::Keeper;
 use super::pcap::{Pcap, Writer};
-use super::totals::Totals;
-use crate::control::Listener;
-use crate::engine::{Clock, Gauges};
+use crate::control::Door;
+use crate::engine::Clock;
 use crate::measure::{Counters, Kind, Latencies, Latency, Measure, NameCount};
-use crate::report::{Ladders, Worst};
+use crate::report::{Ladder, Ladders, Worst};
 use crate::time::{Duration, Instant};
-use crate::trace::{Event, Record, Sink};
+use crate::trace::{Event, FlowId, Record, Sink};
 
 /// What to watch besides the totals.
 #[derive(Debug)]
@@ -43,15 +41,19 @@ pub struct Watch {
     /// How long its intervals are (`measure.interval`).
     pub interval: Duration,
     /// Tell metrics here.
-    pub metrics: Option<Listener>,
+    pub metrics: Option<Door>,
+    /// Answer `halfopen flows` and `halfopen stats` here.
+    pub control: Option<Door>,
     /// The clock of the run.
     pub clock: Clock,
     /// Most payload bytes that wait for the observer's thread (`limits.capture`).
     pub waiting_bytes: usize,
-    /// Keep ladders.
+    /// Keep ladders of the first flows until the end.
     pub ladders: bool,
     /// Keep those of the worst flows, too; this many open ones are followed at most (`limits.ladders`).
     pub worst: Option<usize>,
+    /// Keep ladders of so many of the newest flows (`control.history`), for who asks while the run goes on.
+    pub history: usize,
     /// Log each flow at debug level, each segment at trace level, if these levels are enabled.
     pub log: bool,
     /// Most events that wait for the observer's thread (`limits.events`).
@@ -66,10 +68,12 @@ impl Default for Watch {
             hlog: None,
             interval: Duration::from_secs(10),
             metrics: None,
+            control: None,
             clock: Clock::start(),
             waiting_bytes: 64 << 20,
             ladders: false,
             worst: None,
+            history: 0,
             log: false,
             waiting: 1 << 16,
         }
@@ -83,6 +87,7 @@ pub struct Observer {
     /// Latencies that were taken from it.
     taken: Arc<Mutex<Latencies>>,
     keeper: Option<Keeper>,
+    kept: Arc<Mutex<Kept>>,
     thread: Option<(Arc<Mailbox>, JoinHandle<Told>)>,
     segments: bool,
     snaplen: u32,
@@ -108,16 +113,16 @@ pub struct Report {
 impl Observer {
     /// Watches from here on; `measure` knows the rules.
     pub fn start(measure: Measure, watch: Watch) -> io::Result<Self> {
-        let Watch {
-            events, pcap, hlog, interval, clock, waiting_bytes, ladders, worst, log, waiting, ..
-        } = watch;
+        let Watch { events, pcap, hlog, interval, clock, waiting_bytes, worst, log, waiting, .. } = watch;
+        let kept = Kept::new(watch.ladders, watch.history);
         let log = log && tracing::enabled!(Level::DEBUG);
         let snaplen = pcap.as_ref().map_or(0, |pcap| pcap.snaplen);
         let segments = events.is_some()
             || pcap.is_some()
-            || ladders
+            || kept.any()
             || worst.is_some()
             || (log && tracing::enabled!(Level::TRACE));
+        let kept = Arc::new(Mutex::new(kept));
         let thread = if segments || log {
             let mailbox = Arc::new(Mailbox::new(waiting, waiting_bytes));
             let reader = Arc::clone(&mailbox);
@@ -127,7 +132,7 @@ impl Observer {
                 pcap: pcap.map(|pcap| Writer::new(pcap, clock.epoch())),
                 pcap_error: None,
                 log,
-                ladders: ladders.then(Ladders::default),
+                kept: Arc::clone(&kept),
                 worst: worst.map(Worst::new),
             };
             let tell = move || {
@@ -142,7 +147,7 @@ impl Observer {
         let taken = Arc::default();
         let keep = |file| Keeper::start(file, clock, interval, Arc::clone(&measure), Arc::clone(&taken));
         let keeper = hlog.map(keep).transpose()?;
-        Ok(Self { measure, taken, keeper, thread, segments, snaplen })
+        Ok(Self { measure, taken, keeper, kept, thread, segments, snaplen })
     }
 
     /// A sink for one thread of the data path.
@@ -177,9 +182,19 @@ impl Observer {
         latency
     }
 
-    /// The totals as metrics, for others to ask.
-    pub(super) fn totals(&self, gauges: Arc<Gauges>, ready: Arc<AtomicBool>) -> Totals {
-        Totals { measure: Arc::clone(&self.measure), taken: Arc::clone(&self.taken), gauges, ready }
+    /// Totals and latencies.
+    pub(super) fn measure(&self) -> &Arc<Mutex<Measure>> {
+        &self.measure
+    }
+
+    /// Latencies that were taken from them.
+    pub(super) fn taken(&self) -> &Arc<Mutex<Latencies>> {
+        &self.taken
+    }
+
+    /// The ladders so far.
+    pub(super) fn kept(&self) -> &Arc<Mutex<Kept>> {
+        &self.kept
     }
 
     /// Ends it: waits until everything is written. All taps must have done their work.
@@ -195,7 +210,8 @@ impl Observer {
         };
         let End { lost, cut, .. } = mailbox.close(now);
         let told = thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-        let Told { ladders, worst, error: events_error, pcap_error } = told;
+        let Told { worst, error: events_error, pcap_error } = told;
+        let ladders = lock(&self.kept).first.take().unwrap_or_default();
         let limits =
             [("limits.events", lost), ("limits.capture", cut), ("limits.ladders", worst.unfollowed())];
         for (limit, times) in limits.into_iter().filter(|(_, times)| *times > 0) {
@@ -319,14 +335,38 @@ struct Teller {
     pcap: Option<Writer>,
     pcap_error: Option<io::Error>,
     log: bool,
-    ladders: Option<Ladders>,
+    kept: Arc<Mutex<Kept>>,
     worst: Option<Worst>,
+}
+
+/// Ladders that are kept.
+#[derive(Debug)]
+pub(super) struct Kept {
+    /// Those of the first flows, for the end.
+    first: Option<Ladders>,
+    /// Those of the newest flows.
+    history: Option<Ladders>,
+}
+
+impl Kept {
+    fn new(first: bool, history: usize) -> Self {
+        Self { first: first.then(Ladders::default), history: (history > 0).then(|| Ladders::newest(history)) }
+    }
+
+    /// True if any are.
+    pub(super) const fn any(&self) -> bool {
+        self.first.is_some() || self.history.is_some()
+    }
+
+    /// The ladder of a flow so far, if it is kept.
+    pub(super) fn get(&self, flow: FlowId) -> Option<&Ladder> {
+        [&self.history, &self.first].into_iter().flatten().find_map(|ladders| ladders.get(flow))
+    }
 }
 
 /// What the teller leaves.
 #[derive(Debug)]
 struct Told {
-    ladders: Ladders,
     worst: Worst,
     error: Option<io::Error>,
     pcap_error: Option<io::Error>,
@@ -350,26 +390,26 @@ impl Teller {
             self.pcap_error = Some(error);
             self.pcap = None;
         }
-        for record in records {
-            if self.log {
-                log(record);
-            }
-            if let Some(ladders) = &mut self.ladders {
-                ladders.record(record.clone());
-            }
-            if let Some(worst) = &mut self.worst {
-                worst.record(record.clone());
-            }
+        if self.log {
+            records.iter().for_each(log);
+        }
+        let mut kept = lock(&self.kept);
+        let Kept { first, history } = &mut *kept;
+        for ladders in [first, history].into_iter().flatten() {
+            records.iter().for_each(|record| ladders.record(record.clone()));
+        }
+        drop(kept);
+        if let Some(worst) = &mut self.worst {
+            records.iter().for_each(|record| worst.record(record.clone()));
         }
     }
 
     fn finish(self, end: End) -> Told {
-        let Self { ladders, worst, error, pcap, mut pcap_error, .. } = self;
+        let Self { worst, error, pcap, mut pcap_error, .. } = self;
         if let Some(Err(error)) = pcap.map(|pcap| pcap.end(end.at, end.lost)) {
             pcap_error = Some(error);
         }
-        let (ladders, worst) = (ladders.unwrap_or_default(), worst.unwrap_or_default());
-        Told { ladders, worst, error, pcap_error }
+        Told { worst: worst.unwrap_or_default(), error, pcap_error }
     }
 }
 
@@ -388,6 +428,7 @@ fn log(Record { flow, leg, event, .. }: &Record) {
         Event::FlowClosed { outcome, upstream_bytes, downstream_bytes } => {
             tracing::debug!(%flow, outcome = outcome.name(), upstream_bytes, downstream_bytes, "flow closed");
         }
+        Event::Killed { how } => tracing::debug!(%flow, ?how, "flow killed"),
         Event::Fired { rule, fault, did, direction, segment } => {
             let segment = segment.as_ref().map(ToString::to_string);
             tracing::debug!(%flow, leg, %rule, fault, ?did, ?direction, segment, "fault fired");

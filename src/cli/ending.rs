@@ -10,17 +10,18 @@ use anstream::stream::RawStream;
 
 use super::page::{self, About};
 use super::{Failure, Shared, paint};
-use crate::app::Ended;
 use crate::app::observer::Watch;
 use crate::app::pcap::Pcap;
+use crate::app::{Ended, time_scale};
 use crate::config::raw::Mode;
 use crate::config::units::MetricsAddr;
 use crate::config::{Scaling, Settings};
-use crate::control::Listener;
+use crate::control::Door;
 use crate::fault::{Rules, nearest};
 use crate::measure::{Assertion, Judgement, Kind};
-use crate::report::summary::{ScaledTime, TimeScale, observed};
+use crate::report::summary::observed;
 use crate::report::{Summary, percentiles};
+use crate::setup::process;
 
 /// Where `run` tells its metrics.
 pub(super) const METRICS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8474);
@@ -59,11 +60,13 @@ pub(super) fn prepare(
     let watch = Watch {
         events,
         metrics: metrics(settings)?,
+        control: control(settings),
         hlog,
         interval: settings.interval,
         pcap: pcap.transpose()?,
         ladders: shared.ladder,
         worst: reports.iter().any(|(path, _)| page::is_page(path)).then_some(settings.ladders),
+        history: settings.history,
         log: true,
         waiting: settings.events,
         waiting_bytes: settings.capture,
@@ -73,15 +76,15 @@ pub(super) fn prepare(
     Ok((watch, Ending { assertions, reports, hgrm, about }))
 }
 
-/// The listener of metrics. A port that was not asked for may be taken: by another instance, perhaps.
-fn metrics(settings: &Settings) -> Result<Option<Listener>, Failure> {
+/// The door for metrics. A port that was not asked for may be taken: by another instance, perhaps.
+fn metrics(settings: &Settings) -> Result<Option<Door>, Failure> {
     let (address, asked) = match settings.metrics {
         MetricsAddr::At(address) => (address, true),
         MetricsAddr::Auto if settings.mode != Mode::Exec => (METRICS, false),
         MetricsAddr::Auto | MetricsAddr::Off => return Ok(None),
     };
-    match Listener::bind(address) {
-        Ok(listener) => Ok(Some(listener)),
+    match Door::for_metrics(address, settings.metrics_connections) {
+        Ok(door) => Ok(Some(door)),
         Err(error) if asked => {
             let what = format_args!("metrics.addr = \"{address}\": cannot listen there: {error}");
             Err(Failure::new(Failure::UNAVAILABLE, what).hint("give a free address, or \"off\""))
@@ -91,6 +94,15 @@ fn metrics(settings: &Settings) -> Result<Option<Listener>, Failure> {
             Ok(None)
         }
     }
+}
+
+/// The control socket. A run does its work without it, too.
+fn control(settings: &Settings) -> Option<Door> {
+    let door = settings.control.then(|| Door::for_control(process::owner(), settings.control_connections))?;
+    door.inspect_err(
+        |error| tracing::warn!(%error, "no control socket; control.socket = false leaves it out"),
+    )
+    .ok()
 }
 
 pub(super) fn create(option: &str, path: &Path) -> Result<File, Failure> {
@@ -242,20 +254,6 @@ fn does_not_hold(judgement: &Judgement) -> Failure {
         return failure.hint("≥ is a lower bound, because a step never finished: no upper limit is proven");
     }
     failure
-}
-
-fn time_scale(scaling: &Scaling) -> Option<TimeScale> {
-    let scaled = scaling.scaled.iter().map(|time| ScaledTime {
-        rule: time.rule.clone(),
-        attribute: time.attribute,
-        from_seconds: time.from.as_secs_f64(),
-        seconds: time.to.as_secs_f64(),
-    });
-    (scaling.factor != 1.0).then(|| TimeScale {
-        factor: scaling.factor,
-        scaled: scaled.collect(),
-        unscaled: scaling.unscaled.clone(),
-    })
 }
 
 fn write_json(mut out: impl Write, summary: &Summary<'_>) -> io::Result<()> {

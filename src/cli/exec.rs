@@ -108,6 +108,7 @@ fn settings(args: &Args) -> Result<(Settings, About), Failure> {
         ("--host-loopback", "intercept.host_loopback", args.host_loopback.clone()),
         ("--grace", "engine.grace", args.grace.clone()),
         ("--metrics-addr", "metrics.addr", args.shared.metrics_addr.clone()),
+        ("--history", "control.history", args.shared.history.clone()),
     ]);
     let layers = load(&request)?;
     let program = args.command.first().map_or_else(String::new, |word| word.to_string_lossy().into_owned());

@@ -7,7 +7,9 @@ mod exec;
 mod failure;
 mod faults;
 mod floor;
+mod flows;
 mod healthcheck;
+mod instance;
 mod ladder;
 mod log;
 mod matrix;
@@ -17,7 +19,9 @@ mod paint;
 mod ping;
 mod presets;
 mod report;
+mod rules;
 mod run;
+mod stats;
 
 use std::process::ExitCode;
 
@@ -45,6 +49,9 @@ enum Command {
     Demo(demo::Args),
     Exec(exec::Args),
     Run(run::Args),
+    Flows(flows::Args),
+    Stats(stats::Args),
+    Rules(rules::Args),
     Report(report::Args),
     Matrix(Box<matrix::Args>),
     Ping(ping::Args),
@@ -69,6 +76,9 @@ pub fn main() -> ExitCode {
         Command::Floor(args) => floor::floor(&args),
         Command::Ladder(args) => ladder::ladder(&args),
         Command::Run(args) => run::run(&args),
+        Command::Flows(args) => flows::flows(&args),
+        Command::Stats(args) => stats::stats(&args),
+        Command::Rules(args) => rules::rules(&args),
         Command::Report(args) => report::report(&args),
         Command::Faults(args) => faults::faults(&args),
         Command::Presets(args) => presets::presets(&args),

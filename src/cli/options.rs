@@ -98,6 +98,11 @@ pub struct Telling {
     #[arg(long)]
     pub ladder: bool,
 
+    /// Keep the ladders of the N newest flows, for "halfopen flows" to show while
+    /// it runs; looks at every segment, as --ladder does. Default: 0
+    #[arg(long, value_name = "N")]
+    pub history: Option<String>,
+
     /// Print the summary at the end as JSON
     #[arg(long)]
     pub json: bool,

@@ -89,6 +89,7 @@ pub(super) fn run(args: &Args) -> Result<ExitCode, Failure> {
         ("--server-interface", "intercept.server_interface", server_interface.clone()),
         ("--grace", "engine.grace", grace.clone()),
         ("--metrics-addr", "metrics.addr", shared.metrics_addr.clone()),
+        ("--history", "control.history", shared.history.clone()),
     ]);
     let machine = Machine::here();
     let layers = load(&request)?;

@@ -38,6 +38,8 @@ pub struct Raw {
     pub measure: Measure,
     /// What Prometheus is told.
     pub metrics: Metrics,
+    /// What `halfopen flows` and `halfopen stats` are told.
+    pub control: Control,
     /// The rules, first to last; all that match a flow act on it.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub rule: Vec<Rule>,
@@ -137,6 +139,10 @@ pub struct Limits {
     /// Open flows whose ladders are kept for a report in HTML, which shows those of the worst; others are not followed.
     /// 1 - 65536, default 256.
     pub ladders: usize,
+    /// Connections to the control socket at once; one more is closed. 1 - 1024, default 16.
+    pub control_connections: usize,
+    /// Connections for metrics at once; one more is closed. 1 - 1024, default 16.
+    pub metrics_connections: usize,
 }
 
 /// `[capture]`: what `--pcap` writes.
@@ -163,6 +169,17 @@ pub struct Measure {
 pub struct Metrics {
     /// Its address and port, or `off`. Default `auto`: `run` listens at 127.0.0.1:8474 if that is free, `exec` nowhere.
     pub addr: MetricsAddr,
+}
+
+/// `[control]`: the local socket that `halfopen flows` and `halfopen stats` ask.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Control {
+    /// Whether there is one: the abstract unix socket `halfopen.control.PID`, for root and the user of the process. Default true.
+    pub socket: bool,
+    /// The newest flows whose ladders are kept for `halfopen flows N` while the run goes on. 0 - 1000, default 0: only those
+    /// that `--ladder` keeps. With any, every segment is looked at, as with `--ladder`.
+    pub history: usize,
 }
 
 /// `[engine]`
@@ -216,6 +233,7 @@ impl Default for Raw {
             capture: Capture::default(),
             measure: Measure::default(),
             metrics: Metrics::default(),
+            control: Control::default(),
             rule: Vec::new(),
         }
     }
@@ -268,6 +286,8 @@ impl Default for Limits {
             udp_flows: 1_024,
             capture: Size(64 << 20),
             ladders: 256,
+            control_connections: 16,
+            metrics_connections: 16,
         }
     }
 }
@@ -281,6 +301,12 @@ impl Default for Capture {
 impl Default for Measure {
     fn default() -> Self {
         Self { interval: Time(Duration::from_secs(10)) }
+    }
+}
+
+impl Default for Control {
+    fn default() -> Self {
+        Self { socket: true, history: 0 }
     }
 }
 

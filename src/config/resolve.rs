@@ -66,6 +66,14 @@ pub struct Settings {
     pub grace: Duration,
     /// Where metrics are served.
     pub metrics: MetricsAddr,
+    /// Connections for metrics at once.
+    pub metrics_connections: usize,
+    /// There is a control socket.
+    pub control: bool,
+    /// Connections to it at once.
+    pub control_connections: usize,
+    /// The newest flows whose ladders are kept while the run goes on.
+    pub history: usize,
 }
 
 /// What the machine adds to the config.
@@ -134,6 +142,10 @@ impl Settings {
             engine: raw.engine.kind,
             grace: raw.engine.grace.0,
             metrics: raw.metrics.addr,
+            metrics_connections: raw.limits.metrics_connections,
+            control: raw.control.socket,
+            control_connections: raw.limits.control_connections,
+            history: raw.control.history,
         })
     }
 }
@@ -156,6 +168,8 @@ fn relay_settings(raw: &raw::Raw) -> relay::Settings {
         udp_flows: _,
         capture: _,
         ladders: _,
+        control_connections: _,
+        metrics_connections: _,
     } = raw.limits;
     let tcp = tcp::Config {
         rto_min: raw.tcp.rto_min.0,
@@ -232,6 +246,7 @@ impl Check<'_> {
             intercept: _,
             listener: _,
             metrics: _,
+            control,
             rule: _,
         } = raw;
         self.range("time_scale", *time_scale, (1e-6, 1e3), "0.000001 to 1000");
@@ -259,6 +274,13 @@ impl Check<'_> {
         self.range("limits.udp_flows", limits.udp_flows, some, "1 or more");
         self.range("limits.capture", limits.capture.0, (1 << 20, u64::MAX), "1MiB or more");
         self.range("limits.ladders", limits.ladders, (1, 65_536), "1 to 65536");
+        for (key, connections) in [
+            ("limits.control_connections", limits.control_connections),
+            ("limits.metrics_connections", limits.metrics_connections),
+        ] {
+            self.range(key, connections, (1, 1024), "1 to 1024");
+        }
+        self.range("control.history", control.history, (0, 1000), "0 to 1000");
         self.range("engine.shards", engine.shards, (0, 64), "0 to 64");
         let intervals = (Duration::from_millis(100), Duration::from_secs(86_400));
         self.range("measure.interval", measure.interval.0, intervals, "100ms to 1day");

@@ -54,6 +54,7 @@ fn setting(section: &str, name: &str, default: &Value) -> Value {
         ("mode", _) => json!({ "enum": ["gateway", "sidecar", "listen", "exec"] }),
         ("kind", _) => json!({ "enum": ["tun", "sockets"] }),
         ("congestion", _) => json!({ "enum": ["cubic", "new-reno"] }),
+        (_, Value::Bool(_)) => json!({ "type": "boolean" }),
         (_, Value::Number(_)) => json!({ "type": "integer", "minimum": 0 }),
         ("bytes" | "buffer", _) => json!({ "type": ["integer", "string"] }),
         _ => json!({ "type": "string" }),

@@ -1,9 +1,6 @@
-//! A small HTTP listener: `/metrics`, `/healthz`, `/readyz`. It has a thread of its own, so that a slow scraper holds up nobody.
+//! What Prometheus and others are told over HTTP: `/metrics`, `/healthz`, `/readyz`.
 
-use std::io;
-use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
-use std::thread::JoinHandle;
 
 use axum::Router;
 use axum::extract::State;
@@ -11,7 +8,6 @@ use axum::http::header::{ACCEPT, CONTENT_TYPE};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::IntoResponse;
 use axum::routing::get;
-use tokio::sync::oneshot;
 
 use super::metrics::{self, Snapshot};
 
@@ -22,71 +18,13 @@ pub trait Source: Send + Sync + 'static {
 
     /// True while it intercepts; false once it drains.
     fn is_ready(&self) -> bool;
+
+    /// Counts a limit that was hit, by its config key.
+    fn limit_hit(&self, limit: &'static str);
 }
 
-/// A listener that has its address and answers nobody yet.
-#[derive(Debug)]
-pub struct Listener(TcpListener);
-
-/// A listener that answers. Dropping it ends it.
-#[derive(Debug)]
-pub struct Server {
-    end: Option<oneshot::Sender<()>>,
-    thread: Option<JoinHandle<()>>,
-}
-
-impl Listener {
-    /// Takes the address.
-    ///
-    /// # Errors
-    /// What the system says, as `EADDRINUSE`.
-    pub fn bind(address: SocketAddr) -> io::Result<Self> {
-        let listener = TcpListener::bind(address)?;
-        listener.set_nonblocking(true)?;
-        Ok(Self(listener))
-    }
-
-    /// The address, with the port that the system chose if 0 was asked for.
-    ///
-    /// # Errors
-    /// What the system says.
-    pub fn address(&self) -> io::Result<SocketAddr> {
-        self.0.local_addr()
-    }
-
-    /// Answers from now on.
-    ///
-    /// # Errors
-    /// If the system gives no thread or no descriptor.
-    pub fn serve(self, source: Arc<dyn Source>) -> io::Result<Server> {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let listener = {
-            let _guard = runtime.enter();
-            tokio::net::TcpListener::from_std(self.0)?
-        };
-        let (end, ended) = oneshot::channel::<()>();
-        let work = move || {
-            runtime.block_on(async {
-                let serve = axum::serve(listener, routes(source)).into_future();
-                // Whoever still reads when the run ends is cut off: the run does not wait for scrapers.
-                tokio::select! { _ = serve => (), _ = ended => () }
-            });
-        };
-        let thread = std::thread::Builder::new().name("control".to_owned()).spawn(work)?;
-        Ok(Server { end: Some(end), thread: Some(thread) })
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        drop(self.end.take());
-        if let Some(thread) = self.thread.take() {
-            let _ = thread.join();
-        }
-    }
-}
-
-fn routes(source: Arc<dyn Source>) -> Router {
+/// The answers of the door for metrics.
+pub fn routes(source: Arc<dyn Source>) -> Router {
     Router::new()
         .route("/metrics", get(tell_metrics))
         .route("/healthz", get(|| async { "ok\n" }))
@@ -116,33 +54,42 @@ async fn tell_ready(State(source): State<Arc<dyn Source>>) -> (StatusCode, &'sta
 
 #[cfg(test)]
 mod tests {
-    use std::io::{Read as _, Write as _};
-    use std::net::TcpStream;
+    use std::io::{self, Read as _, Write as _};
+    use std::net::{SocketAddr, TcpStream};
+    use std::sync::Mutex;
     use std::sync::atomic::{AtomicBool, Ordering};
 
     use super::*;
     use crate::control::metrics::Packets;
+    use crate::control::{Door, Server};
     use crate::measure::Measure;
 
-    struct Fixed(AtomicBool);
+    #[derive(Default)]
+    struct Fixed {
+        draining: AtomicBool,
+        limits: Mutex<Vec<&'static str>>,
+    }
 
     impl Source for Fixed {
         fn snapshot(&self) -> Snapshot {
-            let measure = Measure::default();
-            Snapshot {
-                counters: measure.counters(),
-                latencies: measure.latencies().clone(),
-                rules: Vec::new(),
-                limits: Vec::new(),
-                discarded: Vec::new(),
-                waiting_bytes: 0,
-                packets: Packets::default(),
-            }
+            Snapshot { measure: Measure::default(), waiting_bytes: 0, packets: Packets::default() }
         }
 
         fn is_ready(&self) -> bool {
-            self.0.load(Ordering::Relaxed)
+            !self.draining.load(Ordering::Relaxed)
         }
+
+        fn limit_hit(&self, limit: &'static str) {
+            self.limits.lock().unwrap().push(limit);
+        }
+    }
+
+    /// A door of its own for `most` connections at once.
+    fn serve(source: &Arc<Fixed>, most: usize) -> (SocketAddr, Server) {
+        let door = Door::for_metrics("127.0.0.1:0".parse().unwrap(), most).unwrap();
+        let address = door.address().unwrap();
+        let source: Arc<dyn Source> = Arc::clone(source) as _;
+        (address, Server::start(vec![(door, routes(Arc::clone(&source)))], &source).unwrap())
     }
 
     /// Status line, head and body.
@@ -157,11 +104,8 @@ mod tests {
 
     #[test]
     fn metrics_health_and_readiness_are_served_until_the_end() {
-        let listener = Listener::bind("127.0.0.1:0".parse().unwrap()).unwrap();
-        let address = listener.address().unwrap();
-        let source = Arc::new(Fixed(AtomicBool::new(true)));
-        let asked: Arc<dyn Source> = Arc::clone(&source) as _;
-        let server = listener.serve(asked).unwrap();
+        let source = Arc::new(Fixed::default());
+        let (address, server) = serve(&source, 8);
         let (status, head, body) = ask(address, "/metrics", "");
         assert_eq!(status, "HTTP/1.1 200 OK");
         assert!(head.contains("text/plain; version=0.0.4"), "{head}");
@@ -171,7 +115,7 @@ mod tests {
         assert!(head.contains("application/openmetrics-text") && body.ends_with("# EOF\n"), "{head}");
         let statuses = ["/healthz", "/readyz", "/nothing"].map(|path| ask(address, path, "").0);
         assert_eq!(statuses, ["HTTP/1.1 200 OK", "HTTP/1.1 200 OK", "HTTP/1.1 404 Not Found"]);
-        source.0.store(false, Ordering::Relaxed);
+        source.draining.store(true, Ordering::Relaxed);
         let statuses = ["/healthz", "/readyz"].map(|path| ask(address, path, "").0);
         assert_eq!(statuses, ["HTTP/1.1 200 OK", "HTTP/1.1 503 Service Unavailable"]);
         // Who asks and then says nothing holds nobody up.
@@ -184,9 +128,7 @@ mod tests {
     /// Each asks for more than the sockets can hold, and reads none of it.
     #[test]
     fn scrapers_that_do_not_read_hold_up_no_other_and_not_the_end() {
-        let listener = Listener::bind("127.0.0.1:0".parse().unwrap()).unwrap();
-        let address = listener.address().unwrap();
-        let server = listener.serve(Arc::new(Fixed(AtomicBool::new(true)))).unwrap();
+        let (address, server) = serve(&Arc::new(Fixed::default()), 16);
         let slow = [(); 8].map(|()| {
             let mut stream = TcpStream::connect(address).unwrap();
             stream.set_nonblocking(true).unwrap();
@@ -201,9 +143,33 @@ mod tests {
     }
 
     #[test]
+    fn one_connection_too_many_is_closed_and_counted_and_room_comes_back() {
+        let source = Arc::new(Fixed::default());
+        let (address, _server) = serve(&source, 2);
+        // Connections are accepted in the order in which they came.
+        let halves = [(); 2].map(|()| {
+            let mut stream = TcpStream::connect(address).unwrap();
+            stream.write_all(b"GET /healthz HTTP/1.1\r\nHost: x\r\n").unwrap();
+            stream
+        });
+        let mut third = TcpStream::connect(address).unwrap();
+        let mut said = Vec::new();
+        // Nothing was sent, so it is closed in order.
+        assert_eq!(third.read_to_end(&mut said).unwrap(), 0);
+        assert_eq!(*source.limits.lock().unwrap(), ["limits.metrics_connections"]);
+        for mut stream in halves {
+            stream.write_all(b"\r\n").unwrap();
+            let mut answer = String::new();
+            stream.read_to_string(&mut answer).unwrap();
+            assert!(answer.starts_with("HTTP/1.1 200 OK"), "{answer}");
+        }
+        assert_eq!(ask(address, "/healthz", "").0, "HTTP/1.1 200 OK");
+    }
+
+    #[test]
     fn an_address_in_use_is_told() {
-        let listener = Listener::bind("127.0.0.1:0".parse().unwrap()).unwrap();
-        let error = Listener::bind(listener.address().unwrap()).unwrap_err();
+        let door = Door::for_metrics("127.0.0.1:0".parse().unwrap(), 1).unwrap();
+        let error = Door::for_metrics(door.address().unwrap(), 1).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
     }
 }

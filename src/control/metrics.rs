@@ -12,7 +12,7 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::{Registry, Unit};
 
 use super::process::Process;
-use crate::measure::{Counters, Latencies, Latency, NameCount, RuleCount};
+use crate::measure::{Latency, Measure, NameCount, RuleCount};
 
 /// Upper bounds of the buckets, in seconds.
 pub const BUCKETS: [f64; 25] = [
@@ -44,18 +44,10 @@ pub const BUCKETS: [f64; 25] = [
 ];
 
 /// A run at one moment.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Snapshot {
-    /// The totals.
-    pub counters: Counters,
-    /// All latencies.
-    pub latencies: Latencies,
-    /// The rules.
-    pub rules: Vec<RuleCount>,
-    /// Limits that were hit.
-    pub limits: Vec<NameCount>,
-    /// Why packets were discarded.
-    pub discarded: Vec<NameCount>,
+    /// Totals and latencies: [`Measure::so_far`].
+    pub measure: Measure,
     /// Payload bytes that wait in all flows.
     pub waiting_bytes: usize,
     /// Packets from the device and to it; a super-segment is one.
@@ -131,7 +123,7 @@ impl Collector for Snapshot {
 
 impl Snapshot {
     fn flows(&self, out: &mut Families<'_>) -> fmt::Result {
-        let c = &self.counters;
+        let c = self.measure.counters();
         out.counter("flows_opened", "Flows that have been opened", c.flows)?;
         out.gauge("flows_open", "Flows that are open", c.open)?;
         out.gauge("flows_opening", "Open flows whose client has not completed its handshake", c.opening)?;
@@ -155,19 +147,20 @@ impl Snapshot {
 
     fn names(&self, out: &mut Families<'_>) -> fmt::Result {
         let rule = |rule: &RuleCount| vec![("rule", rule.rule.to_string()), ("fault", rule.fault.to_owned())];
-        let matched = self.rules.iter().map(|r| (rule(r), r.matched));
+        let matched = self.measure.rules().iter().map(|r| (rule(r), r.matched));
         out.counters("rule_matched", "Flows that a rule has matched", None, matched)?;
-        let fired = self.rules.iter().map(|r| (rule(r), r.fired));
+        let fired = self.measure.rules().iter().map(|r| (rule(r), r.fired));
         out.counters("rule_fired", "How often the fault of a rule has acted", None, fired)?;
         let named = |label, counts: &[NameCount]| -> Vec<(Labels, u64)> {
             counts.iter().map(|n| (vec![(label, n.name.to_owned())], n.count)).collect()
         };
-        out.counters("limit_hits", "How often a limit was hit", None, named("limit", &self.limits))?;
-        out.counters("discarded", "Packets that were discarded", None, named("reason", &self.discarded))
+        out.counters("limit_hits", "How often a limit was hit", None, named("limit", self.measure.limits()))?;
+        let discarded = named("reason", self.measure.discarded());
+        out.counters("discarded", "Packets that were discarded", None, discarded)
     }
 
     fn latencies(&self, out: &mut Families<'_>) -> fmt::Result {
-        for (kind, latency) in self.latencies.iter() {
+        for (kind, latency) in self.measure.latencies().iter() {
             let help =
                 format!("The latency {}; unfinished steps count with the time they had lasted", kind.name());
             let metric =
@@ -179,7 +172,7 @@ impl Snapshot {
             let (name, help) = (format!("by_{}", by.name()), format!("Latencies by {}", by.name()));
             let mut metric =
                 out.0.encode_descriptor(&name, &help, Some(&Unit::Seconds), MetricType::Histogram)?;
-            for group in self.latencies.groups().filter(|group| group.by == by) {
+            for group in self.measure.latencies().groups().filter(|group| group.by == by) {
                 let labels: Labels =
                     vec![("latency", group.kind.name().to_owned()), (by.name(), group.name.to_string())];
                 histogram(metric.encode_family(&labels)?, &group.values)?;
@@ -240,7 +233,6 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::measure::Measure;
     use crate::time::Instant;
     use crate::trace::{Did, Direction, Event, FlowId, Leg, Outcome, Record, Sink as _};
 
@@ -270,15 +262,7 @@ mod tests {
                 measure.record(Record { at: Instant::from_millis(at), flow: FlowId(flow), leg, event });
             }
         }
-        Snapshot {
-            counters: measure.counters(),
-            latencies: measure.latencies().clone(),
-            rules: measure.rules().to_vec(),
-            limits: measure.limits().to_vec(),
-            discarded: measure.discarded().to_vec(),
-            waiting_bytes: 7,
-            packets: Packets { received: 20, sent: 21 },
-        }
+        Snapshot { measure, waiting_bytes: 7, packets: Packets { received: 20, sent: 21 } }
     }
 
     #[test]

@@ -1,8 +1,21 @@
-//! What a running instance tells those who ask: metrics for Prometheus, and whether it lives and is ready.
+//! What a running instance tells others: metrics, and the control socket that `halfopen flows` and `halfopen stats` ask.
+//!
+//! | file | what |
+//! |---|---|
+//! | `serve` | doors: listeners with bounds, answered by one thread |
+//! | `http`, `metrics`, `process` | the door of Prometheus |
+//! | `api` | the control socket's answers |
+//! | `socket` | its address, and who may ask |
+//! | `client` | the other side: finds instances and asks them |
 
+pub mod api;
+pub mod client;
 pub mod http;
 pub mod metrics;
 mod process;
+pub mod serve;
+pub mod socket;
 
-pub use http::{Listener, Source};
+pub use http::Source;
 pub use metrics::Snapshot;
+pub use serve::{Door, Server};

@@ -9,6 +9,7 @@ pub mod exec;
 pub mod listen;
 pub mod outside;
 pub mod ping;
+mod remote;
 mod shard;
 pub mod sockets;
 pub mod tun;
@@ -23,12 +24,15 @@ use std::time::Duration;
 
 use mio::{Poll, Waker};
 
+pub use crate::relay::{FlowInfo, NotKilled, RuleFired};
 pub use clock::Clock;
 pub use outside::{Accepted, Outside};
+pub use remote::{Gone, Remote};
 
 use crate::fault::Rules;
 use crate::relay::{self, FlowIds};
 use crate::trace::Sink;
+use remote::Question;
 use shard::Shard;
 use tun::Device;
 
@@ -52,6 +56,8 @@ enum Command {
     Stop(Duration),
     /// Rules for flows from now on.
     SetRules(Arc<Rules>),
+    /// Answer.
+    Tell(Question),
 }
 
 /// How full the tables are and what has passed the devices, over all shards.
@@ -123,7 +129,7 @@ pub struct Handle {
 #[derive(Debug)]
 struct Running {
     commands: Sender<Command>,
-    waker: Waker,
+    waker: Arc<Waker>,
     thread: Option<JoinHandle<io::Result<()>>>,
 }
 
@@ -149,7 +155,7 @@ pub fn start<S: Sink + Send + 'static>(
     }
     for (number, device) in devices.into_iter().enumerate() {
         let poll = Poll::new()?;
-        let waker = Waker::new(poll.registry(), shard::WAKE)?;
+        let waker = Arc::new(Waker::new(poll.registry(), shard::WAKE)?);
         let (commands, inbox): (_, Receiver<Command>) = channel();
         let table = relay::Table::new(
             Arc::clone(&relay),
@@ -180,6 +186,12 @@ impl Handle {
     #[must_use]
     pub fn gauges(&self) -> &Arc<Gauges> {
         &self.gauges
+    }
+
+    /// A way to ask the shards from any thread, for as long as they live.
+    #[must_use]
+    pub fn remote(&self) -> Remote {
+        Remote::new(self.shards.iter().map(|shard| (shard.commands.clone(), Arc::clone(&shard.waker))))
     }
 
     /// True once a shard has ended: after [`Self::stop`], or because its device failed.

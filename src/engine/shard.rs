@@ -160,6 +160,9 @@ impl<S: Sink> Shard<S> {
                 }
             }
             Command::SetRules(rules) => self.table.set_rules(rules),
+            Command::Tell(question) => {
+                question.answer(&mut Cx::new(self.clock.now(), &mut self.sink), &mut self.table);
+            }
         }
     }
 

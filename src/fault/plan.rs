@@ -75,6 +75,12 @@ impl Plan {
         self.armed.iter().map(|armed| armed.rule.name.clone()).collect()
     }
 
+    /// The rules that match this flow, the names of their faults, and how often each has acted; giving a knob back is not
+    /// counted. A segment of a fault's own that leaves later counts when it is made.
+    pub fn fired(&self) -> impl Iterator<Item = (&Arc<str>, &'static str, u32)> {
+        self.armed.iter().map(|armed| (&armed.rule.name, armed.rule.kind.name, armed.fired))
+    }
+
     /// Which of the flows of each of its rules this flow is, in the order of [`Self::rules`].
     #[must_use]
     pub fn turns(&self) -> Vec<Turn> {
@@ -199,6 +205,8 @@ pub(super) struct Armed {
     due: Option<Instant>,
     /// What a segment has brought about, and when.
     later: Option<(Instant, Action)>,
+    /// How often it has acted.
+    fired: u32,
 }
 
 impl Armed {
@@ -217,6 +225,7 @@ impl Armed {
             acted: false,
             due: None,
             later: None,
+            fired: 0,
         }
     }
 
@@ -277,7 +286,7 @@ impl Armed {
             Verdict::Duplicate(copies) | Verdict::Echo(copies, _) => Some(Did::Duplicate(copies)),
         };
         if let Some(did) = did {
-            self.fired(cx, at.leg, at.direction(), did, Some(note));
+            self.tell_fired(cx, at.leg, at.direction(), did, Some(note));
         }
         for deed in done {
             let later = self.tell(cx, &deed);
@@ -287,7 +296,7 @@ impl Armed {
     }
 
     /// Tells of a deed now, or gives what is to be told when it is done.
-    fn tell(&self, cx: &mut Cx<'_>, deed: &Deed) -> Option<Event> {
+    fn tell(&mut self, cx: &mut Cx<'_>, deed: &Deed) -> Option<Event> {
         match deed {
             Deed::Send { leg, segment, after } => {
                 let event = self.event(leg.outward(), Did::Inject, Some(SegmentNote::from(&**segment)));
@@ -297,16 +306,16 @@ impl Armed {
                 cx.for_leg(*leg).emit(event);
             }
             Deed::Icmp { leg, .. } | Deed::Acknowledge { leg, .. } => {
-                self.fired(cx, *leg, leg.outward(), Did::Inject, None);
+                self.tell_fired(cx, *leg, leg.outward(), Did::Inject, None);
             }
             Deed::Act(action) => self.tell_action(cx, *action),
             // They are segments of no flow.
-            Deed::Begin { .. } => self.fired(cx, Leg::Server, Direction::Upstream, Did::Knob, None),
+            Deed::Begin { .. } => self.tell_fired(cx, Leg::Server, Direction::Upstream, Did::Knob, None),
         }
         None
     }
 
-    fn tell_action(&self, cx: &mut Cx<'_>, action: Action) {
+    fn tell_action(&mut self, cx: &mut Cx<'_>, action: Action) {
         let (client, server, did) = match action {
             Action::Reset { client, server } | Action::Finish { client, server } => {
                 (client, server, Did::Inject)
@@ -318,7 +327,7 @@ impl Armed {
         };
         for (leg, told) in [(Leg::Client, client), (Leg::Server, server)] {
             if told {
-                self.fired(cx, leg, leg.outward(), did, None);
+                self.tell_fired(cx, leg, leg.outward(), did, None);
             }
         }
     }
@@ -355,7 +364,7 @@ impl Armed {
         let open = self.trigger.is_open(bounds, so_far);
         if open != std::mem::replace(&mut self.turned[leg as usize], open) {
             let did = if open { Did::Knob } else { Did::Release };
-            self.fired(cx, shown, direction, did, None);
+            self.tell_fired(cx, shown, direction, did, None);
         }
         open
     }
@@ -367,7 +376,7 @@ impl Armed {
         // Only a SYN asks again.
         self.trigger.rest();
         if open {
-            self.fired(cx, Leg::Client, Direction::Downstream, Did::Inject, None);
+            self.tell_fired(cx, Leg::Client, Direction::Downstream, Did::Inject, None);
         }
         open.then_some(how)
     }
@@ -403,12 +412,20 @@ impl Armed {
         earliest(earliest(self.trigger.poll_timeout(), self.due), self.later.map(|(at, _)| at))
     }
 
-    fn fired(&self, cx: &mut Cx<'_>, leg: Leg, direction: Direction, did: Did, segment: Option<SegmentNote>) {
+    fn tell_fired(
+        &mut self,
+        cx: &mut Cx<'_>,
+        leg: Leg,
+        direction: Direction,
+        did: Did,
+        segment: Option<SegmentNote>,
+    ) {
         let event = self.event(direction, did, segment);
         cx.for_leg(leg).emit(event);
     }
 
-    fn event(&self, direction: Direction, did: Did, segment: Option<SegmentNote>) -> Event {
+    fn event(&mut self, direction: Direction, did: Did, segment: Option<SegmentNote>) -> Event {
+        self.fired = self.fired.saturating_add(u32::from(did != Did::Release));
         let (rule, fault) = (self.rule.name.clone(), self.rule.kind.name);
         Event::Fired { rule, fault, did, direction, segment }
     }

@@ -49,6 +49,8 @@ pub struct Outcomes {
     pub aborted: u64,
     /// Open when the run ended.
     pub open: u64,
+    /// Ended from outside by `halfopen flows kill`.
+    pub killed: u64,
 }
 
 impl Outcomes {
@@ -61,17 +63,18 @@ impl Outcomes {
             Outcome::Reset => &mut self.reset,
             Outcome::Aborted => &mut self.aborted,
             Outcome::Open => &mut self.open,
+            Outcome::Killed => &mut self.killed,
         } += 1;
     }
 
     /// Their names, in the order of the fields.
-    pub const NAMES: [&'static str; 7] =
-        ["ok", "refused-rst", "refused-icmp", "timeout", "reset", "aborted", "open"];
+    pub const NAMES: [&'static str; 8] =
+        ["ok", "refused-rst", "refused-icmp", "timeout", "reset", "aborted", "open", "killed"];
 
     /// All outcomes by name, in a fixed order.
     pub fn all(&self) -> impl Iterator<Item = (&'static str, u64)> {
-        let Self { ok, refused_rst, refused_icmp, timeout, reset, aborted, open } = *self;
-        Self::NAMES.into_iter().zip([ok, refused_rst, refused_icmp, timeout, reset, aborted, open])
+        let Self { ok, refused_rst, refused_icmp, timeout, reset, aborted, open, killed } = *self;
+        Self::NAMES.into_iter().zip([ok, refused_rst, refused_icmp, timeout, reset, aborted, open, killed])
     }
 
     /// Those that happened.

@@ -383,7 +383,7 @@ impl Flow {
     /// How long the client has waited in vain for a payload, if the flow did not end well.
     pub(super) fn unanswered(&self, at: Instant, outcome: Outcome) -> Option<Duration> {
         let waits = !self.told && self.asked <= at;
-        let cut = matches!(outcome, Outcome::Timeout | Outcome::Reset | Outcome::Open);
+        let cut = matches!(outcome, Outcome::Timeout | Outcome::Reset | Outcome::Open | Outcome::Killed);
         (waits && cut).then(|| at.since(self.asked))
     }
 

@@ -88,7 +88,7 @@ pub struct Measure {
     flows: HashMap<FlowId, Flow, foldhash::fast::RandomState>,
     /// The targets that are told apart.
     targets: Vec<(SocketAddr, Arc<str>)>,
-    outcomes: [Arc<str>; 7],
+    outcomes: [Arc<str>; 8],
     retransmits: [Arc<str>; 4],
 }
 
@@ -137,6 +137,19 @@ impl Measure {
     /// Adds latencies that were taken before.
     pub fn give_back(&mut self, taken: &Latencies) {
         self.latencies.add(taken);
+    }
+
+    /// The totals and latencies so far, without what is known of the flows that are open.
+    #[must_use]
+    pub fn so_far(&self) -> Self {
+        Self {
+            counters: self.counters,
+            latencies: self.latencies.clone(),
+            rules: self.rules.clone(),
+            limits: self.limits.clone(),
+            discarded: self.discarded.clone(),
+            ..Self::default()
+        }
     }
 
     /// All rules in their order.

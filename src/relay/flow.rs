@@ -10,6 +10,7 @@
 //! | `early` | the same where a fault accepts the client before the server is dialled |
 //! | `seam` | what an event of one leg means for the other |
 //! | `around` | the plan, and segments that it holds |
+//! | `outside` | what is asked and done from outside while it runs |
 
 mod marks;
 
@@ -99,7 +100,8 @@ pub struct Flow {
     pub(super) reset_passes_to: Option<Leg>,
     pub(super) outcome: Option<Outcome>,
     pub(super) opened: Instant,
-    pub(super) last_syn: Instant,
+    /// When a peer was heard last; while the flow opens, when the client's last SYN came.
+    pub(super) heard: Instant,
     /// Hundredths of a second between the last SYN and the one before; a duration would not fit.
     pub(super) syn_interval: u16,
     /// When a flow is given up whose client has stopped to send its SYN, or that only waits to answer with a RST.
@@ -144,7 +146,7 @@ impl Flow {
             reset_passes_to: None,
             outcome: None,
             opened: cx.now,
-            last_syn: cx.now,
+            heard: cx.now,
             syn_interval: 0,
             expires: cx.now + super::opening::PATIENCE,
             established: None,
@@ -158,8 +160,11 @@ impl Flow {
     pub fn on_segment(&mut self, cx: &mut Cx<'_>, leg: Leg, segment: Segment) {
         let cx = &mut cx.for_flow(self.id);
         let cx = &mut cx.for_leg(leg);
+        if self.marks.swallows() {
+            return self.swallow(cx, &segment);
+        }
+        self.hear(cx.now, leg, &segment);
         if leg == Leg::Client {
-            self.hear(cx.now, &segment);
             self.tell_payload(cx, Direction::Upstream, &segment);
         }
         if self.around.is_none() {
@@ -186,6 +191,7 @@ impl Flow {
     /// Something happened to the kernel socket of `leg`.
     pub fn on_socket(&mut self, cx: &mut Cx<'_>, leg: Leg, event: SocketEvent) {
         let cx = &mut cx.for_flow(self.id);
+        self.heard = cx.now;
         if let Some(around) = &mut self.around {
             around.hear(cx.now);
         }
@@ -342,7 +348,7 @@ impl Flow {
     /// A segment that the plan lets through.
     pub(super) fn take_in(&mut self, cx: &mut Cx<'_>, leg: Leg, segment: Segment) {
         self.marks.unsettle();
-        if leg == Leg::Client && matches!(self.phase, Phase::Waiting | Phase::Dialling | Phase::Silent) {
+        if leg == Leg::Client && self.is_unanswered() {
             return self.on_opening_segment(cx, &segment);
         }
         let hops = self.hops_to_give_back();

@@ -61,6 +61,15 @@ impl Link {
         }
     }
 
+    /// The state of our end.
+    pub(super) fn state(&self) -> State {
+        match self {
+            Self::Gone => State::Closed,
+            Self::Tcp(tcp) => tcp.conn.state(),
+            Self::Socket(socket) => socket.state(),
+        }
+    }
+
     pub(super) fn poll_event(&mut self) -> Option<Event> {
         match self {
             Self::Gone => None,

@@ -64,13 +64,23 @@ impl Flow {
         }
     }
 
+    /// True while the client has no answer to its SYN.
+    pub(super) const fn is_unanswered(&self) -> bool {
+        matches!(self.phase, Phase::Waiting | Phase::Dialling | Phase::Silent)
+    }
+
     /// A client that still sends SYNs has not given up, also where a fault loses them: all of them are one connect.
-    pub(super) fn hear(&mut self, now: Instant, segment: &Segment) {
-        let opening = matches!(self.phase, Phase::Waiting | Phase::Dialling | Phase::Silent);
-        if opening && segment.has(Flags::SYN) && !segment.has(Flags::ACK) && segment.seq == self.isn() {
-            let interval = now.since(self.last_syn).as_millis().div_ceil(10);
+    pub(super) fn hear(&mut self, now: Instant, leg: Leg, segment: &Segment) {
+        if !self.is_unanswered() {
+            self.heard = now;
+        } else if leg == Leg::Client
+            && segment.has(Flags::SYN)
+            && !segment.has(Flags::ACK)
+            && segment.seq == self.isn()
+        {
+            let interval = now.since(self.heard).as_millis().div_ceil(10);
             self.syn_interval = u16::try_from(interval).unwrap_or(u16::MAX);
-            self.last_syn = now;
+            self.heard = now;
             self.expires = now + self.patience();
         }
     }
@@ -146,7 +156,7 @@ impl Flow {
 
     /// A fault refuses the client, by ICMP or by RST. Too late once it has its SYN-ACK.
     pub(super) fn refuse(&mut self, cx: &mut Cx<'_>, icmp: Option<(u8, u8)>) {
-        if !matches!(self.phase, Phase::Waiting | Phase::Dialling | Phase::Silent) {
+        if !self.is_unanswered() {
             return;
         }
         self.hang_up(cx);
@@ -207,13 +217,14 @@ impl Flow {
             let rst = Segment { seq: numbers.snd_nxt, flags: Flags::RST, ..Segment::default() };
             self.send_out(cx, Leg::Server, rst);
         }
-        self.abort_dial();
+        self.let_go_of(Leg::Server);
     }
 
-    fn abort_dial(&mut self) {
-        match &mut self.legs[Leg::Server] {
+    /// A leg is wanted no more. A socket has still to hear of it.
+    fn let_go_of(&mut self, leg: Leg) {
+        match &mut self.legs[leg] {
             Link::Socket(socket) => socket.abort(),
-            _ => self.legs.free(Leg::Server),
+            _ => self.legs.free(leg),
         }
     }
 
@@ -229,8 +240,8 @@ impl Flow {
     fn give_up(&mut self, cx: &mut Cx<'_>, outcome: Outcome) {
         self.expires = Instant::FAR;
         self.tell_closed(cx, outcome);
-        self.abort_dial();
-        self.legs.free(Leg::Client);
+        self.let_go_of(Leg::Server);
+        self.let_go_of(Leg::Client);
     }
 
     /// True if `segment`, a SYN of the client, starts a new connection in place of this one: the client's port is used again.

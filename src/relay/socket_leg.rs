@@ -106,6 +106,7 @@ pub struct SocketLeg {
     shutdown: bool,
     eof: bool,
     vanished: bool,
+    deaf: bool,
     gone: bool,
     /// The state of the kernel's end, as far as its events tell.
     state: State,
@@ -142,6 +143,7 @@ impl SocketLeg {
             return;
         }
         match event {
+            SocketEvent::Data { .. } | SocketEvent::Eof if self.deaf => {}
             SocketEvent::Data { .. } | SocketEvent::Eof if self.vanished => self.abort(),
             SocketEvent::Connected => {
                 cx.emit(trace::Event::Dialled { error: None });
@@ -284,6 +286,22 @@ impl SocketLeg {
     /// Silence until the server speaks, then a RST.
     pub fn vanish(&mut self) {
         self.vanished = true;
+    }
+
+    /// Silence, whatever the server says, until [`Self::abort`]. Its own kernel still acknowledges what it sends, until nobody
+    /// has read too much of it: a socket cannot be forgotten without a RST. A dial is given up, which nobody hears.
+    pub fn fall_deaf(&mut self) {
+        (self.vanished, self.deaf) = (true, true);
+        self.received.clear();
+        if self.state == State::SynSent {
+            self.abort();
+        }
+    }
+
+    /// The state of the kernel's end, as far as its events tell.
+    #[must_use]
+    pub const fn state(&self) -> State {
+        self.state
     }
 
     /// Bytes received from the server, and taken by the kernel for it, so far.

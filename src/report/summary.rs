@@ -79,7 +79,7 @@ pub struct ScaledTime {
 }
 
 impl<'a> Summary<'a> {
-    /// The summary of a run that ends `now`; [`Measure::finish`] has been called.
+    /// The summary of a run that ends `now`, if [`Measure::finish`] has been called; else that of a run that goes on.
     #[must_use]
     pub fn new(measure: &'a Measure, seed: impl Into<Option<u64>>, now: Instant) -> Self {
         Self {
@@ -166,7 +166,9 @@ impl<'a> Summary<'a> {
         vec![line, Line::of(Role::Dim, style.words(&moved))]
     }
 
-    fn rule_table(&self, style: &Style) -> Vec<Line> {
+    /// What each rule has matched and fired, behind an empty line; nothing without rules.
+    #[must_use]
+    pub fn rule_table(&self, style: &Style) -> Vec<Line> {
         let names: Vec<_> = self.rules.iter().map(|r| style.cut(&r.rule, RULE)).collect();
         let columns = names.iter().map(|name| name.width()).chain(["rule".len()]).max().unwrap_or_default();
         let mut lines = Vec::new();

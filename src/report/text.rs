@@ -2,12 +2,14 @@
 
 use std::fmt;
 
+use serde::{Deserialize, Serialize};
 use unicode_width::UnicodeWidthStr as _;
 
 use crate::time::Duration;
 
 /// What a part of a line is; only ever used for colour.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Role {
     /// Nothing special.
     #[default]
@@ -27,7 +29,7 @@ pub enum Role {
 }
 
 /// A part of a line.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Span {
     /// Its role.
     pub role: Role,
@@ -36,11 +38,11 @@ pub struct Span {
 }
 
 /// A line.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Line(pub Vec<Span>);
 
 /// Lines.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Text(pub Vec<Line>);
 
 /// How to draw.
@@ -76,7 +78,7 @@ impl Style {
     }
 
     /// Our own words in the character set of the style.
-    pub(super) fn words(&self, text: &str) -> String {
+    pub(crate) fn words(&self, text: &str) -> String {
         if !self.ascii {
             return text.to_owned();
         }

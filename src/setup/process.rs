@@ -1,4 +1,5 @@
-//! Programs that are started in a process group of their own, and ended with all that they started.
+//! Programs that are started in a process group of their own, and ended with all that they started; and what is to be known
+//! of processes.
 
 use std::fs;
 use std::os::unix::process::CommandExt as _;
@@ -7,6 +8,21 @@ use std::process::Command;
 use nix::sys::signal::{Signal, kill, killpg};
 use nix::sys::wait::waitpid;
 use nix::unistd::Pid;
+
+/// The user whose process this is.
+#[must_use]
+pub fn owner() -> u32 {
+    nix::unistd::geteuid().as_raw()
+}
+
+/// Moves the calling thread, the only one, into the network namespace of another process.
+///
+/// # Errors
+/// What the system says: `ENOENT` without that process, `EPERM` or `EACCES` without the privilege.
+pub fn enter_network_of(pid: u32) -> std::io::Result<()> {
+    let namespace = fs::File::open(format!("/proc/{pid}/ns/net"))?;
+    Ok(nix::sched::setns(namespace, nix::sched::CloneFlags::CLONE_NEWNET)?)
+}
 
 /// Makes the program the leader of a process group, told to end (SIGTERM) when the calling thread ends, whatever ends it.
 #[allow(unsafe_code)]

@@ -130,7 +130,7 @@ pub(crate) fn become_powerless() -> nix::Result<()> {
 pub(crate) const NOBODY: u32 = 65_534;
 
 /// True if this process may become somebody else.
-fn has_many_users() -> bool {
+pub(crate) fn has_many_users() -> bool {
     let map = std::fs::read_to_string("/proc/self/uid_map").expect("procfs");
     map.split_ascii_whitespace().nth(2).and_then(|n| n.parse().ok()).is_some_and(|n: u64| n > NOBODY.into())
 }

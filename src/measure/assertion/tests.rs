@@ -132,7 +132,7 @@ fn a_mistake_names_its_column_and_what_is_allowed_there() {
             7,
             "\"é\" is nothing that is counted",
             &format!(
-                "allowed here, outcomes: ok, refused-rst, refused-icmp, timeout, reset, aborted, open; latencies: {}",
+                "allowed here, outcomes: ok, refused-rst, refused-icmp, timeout, reset, aborted, open, killed; latencies: {}",
                 Kind::NAMES.join(", ")
             ),
         ),

@@ -11,6 +11,8 @@ impl Marks {
     const UNSETTLED: u8 = 1 << 2;
     /// The client leg is a kernel socket; the next bit is for the server leg.
     const KERNEL: u8 = 1 << 3;
+    /// It was killed without a word: what its peers still send is swallowed.
+    const SWALLOWS: u8 = 1 << 5;
 
     pub(in crate::relay) const fn unsettle(&mut self) {
         self.0 |= Self::UNSETTLED;
@@ -24,6 +26,14 @@ impl Marks {
         let was = self.is_unsettled();
         self.0 &= !Self::UNSETTLED;
         was
+    }
+
+    pub(in crate::relay) const fn swallow(&mut self) {
+        self.0 |= Self::SWALLOWS;
+    }
+
+    pub(in crate::relay) const fn swallows(self) -> bool {
+        self.0 & Self::SWALLOWS != 0
     }
 
     /// The leg is a kernel socket, or is not.

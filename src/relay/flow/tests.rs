@@ -8,6 +8,7 @@ mod closing;
 mod ends;
 mod handshake;
 mod opening;
+mod outside;
 mod resets;
 mod segments;
 mod shapes;
@@ -23,7 +24,7 @@ use crate::relay::Uplink::{self, Socket, Transparent};
 use crate::relay::{Limits, Refusal};
 use crate::time::Duration;
 use crate::trace::Outcome::{Aborted, Ok as Fine, RefusedIcmp, RefusedRst, Reset, Timeout};
-use crate::trace::Record;
+use crate::trace::{Kill, Record};
 use crate::wire::{Options, RawWindow, SeqNum, WindowScale};
 
 const CLIENT_ISN: u32 = u32::MAX - 2;
@@ -109,6 +110,7 @@ impl Script {
             "k>" => self.socket(Leg::Server, what),
             "a>" => self.socket(Leg::Client, what),
             "i>" => self.icmp(what),
+            "kill" => self.kill(what),
             // The window field of all further input.
             "window" => self.window = what.parse().unwrap(),
             _ => self.pass(humantime::parse_duration(&who[1..]).unwrap()),
@@ -153,6 +155,17 @@ impl Script {
             _ => panic!("{what}"),
         };
         self.flow.on_socket(&mut Cx::new(self.now, &mut self.log), leg, event);
+        self.drain();
+    }
+
+    fn kill(&mut self, what: &str) {
+        let how = match what {
+            "rst" => Kill::Rst,
+            "fin" => Kill::Fin,
+            "vanish" => Kill::Vanish,
+            _ => panic!("{what}"),
+        };
+        self.flow.kill(&mut Cx::new(self.now, &mut self.log), how).unwrap();
         self.drain();
     }
 

@@ -1,3 +1,5 @@
+mod outside;
+
 use super::*;
 use crate::relay::{Limits, SourcePorts};
 use crate::trace::Record;

@@ -14,6 +14,7 @@
 
 mod draw;
 mod explain;
+mod ladders;
 mod mermaid;
 mod rows;
 mod svg;
@@ -25,6 +26,7 @@ use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+pub use ladders::{FLOWS, Ladders};
 use rows::{Arrow, Fate, Item, Mark, ROWS, Rows, States, Way};
 pub(in crate::report) use svg::{PALETTE, part, style};
 use track::Track;
@@ -32,11 +34,9 @@ pub use worst::Worst;
 
 use crate::report::text::{Role, Style, Text, bytes};
 use crate::time::{Duration, Instant};
-use crate::trace::{Did, Direction, Event, FlowId, Leg, Outcome, Record, Resend, SegmentNote, Sink, State};
+use crate::trace::{Did, Direction, Event, FlowId, Leg, Outcome, Record, Resend, SegmentNote, State};
 use crate::wire::Flags;
 
-/// Most flows whose ladders are kept at a time; the events of later ones are not.
-pub const FLOWS: usize = 16;
 /// How long after a change of state its segment may leave.
 const SENDING: Duration = Duration::from_millis(1);
 /// Most held segments that a ladder waits for, and most faults that it names beside an arrow.
@@ -146,6 +146,9 @@ impl Ladder {
                 let leg = leg.unwrap_or_else(|| direction.enters());
                 let mark = Mark { rule: printable(rule), did: *did };
                 self.fired(at, leg, way(leg, *direction), mark, segment.as_ref());
+            }
+            (Event::Killed { how }, _) => {
+                self.note(at, None, Role::Fault, format!("killed {}", how.how()));
             }
             (Event::FlowClosed { outcome, upstream_bytes, downstream_bytes }, _) => {
                 let (up, down) = (bytes(*upstream_bytes), bytes(*downstream_bytes));
@@ -389,83 +392,11 @@ const fn way(leg: Leg, direction: Direction) -> Way {
 }
 
 /// A name as it can stand in a line: whoever wrote the events may have had a line break or a terminal's orders in it.
-fn printable(name: &Arc<str>) -> Arc<str> {
+pub(crate) fn printable(name: &Arc<str>) -> Arc<str> {
     let harmless =
         |c: char| !c.is_control() && !matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
     if name.len() <= NAME && name.chars().all(harmless) {
         return name.clone();
     }
     name.chars().take(NAME).map(|c| if harmless(c) { c } else { '\u{fffd}' }).collect::<String>().into()
-}
-
-/// The ladders of the first flows of a run, or that of one flow.
-#[derive(Debug, Default)]
-pub struct Ladders {
-    flows: VecDeque<Ladder>,
-    /// Flows without a ladder.
-    untold: u64,
-    only: Option<FlowId>,
-}
-
-impl Ladders {
-    /// The ladder of this flow and no other, from the first event that is seen of it.
-    #[must_use]
-    pub fn only(flow: FlowId) -> Self {
-        Self { only: Some(flow), ..Self::default() }
-    }
-
-    /// The ladders, by flow number.
-    pub fn iter(&self) -> impl Iterator<Item = &Ladder> {
-        self.flows.iter()
-    }
-
-    /// All ladders, one below the other.
-    #[must_use]
-    pub fn draw(&self, style: &Style) -> Text {
-        let mut text = Text::default();
-        for ladder in &self.flows {
-            text.0.extend(ladder.draw(style).0);
-            text.0.push(crate::report::Line::default());
-        }
-        if let Some(remark) = self.remark() {
-            text.0.push(crate::report::Line::of(Role::Dim, remark));
-        }
-        text
-    }
-
-    /// All ladders as a Mermaid sequence diagram.
-    #[must_use]
-    pub fn mermaid(&self) -> String {
-        mermaid::draw(self.flows.iter(), self.remark().as_deref())
-    }
-
-    /// All ladders as one SVG, without script and without references.
-    #[must_use]
-    pub fn svg(&self) -> String {
-        svg::draw(self.flows.iter(), self.remark().as_deref())
-    }
-
-    fn remark(&self) -> Option<String> {
-        let untold = self.untold;
-        (untold > 0).then(|| format!("{untold} more flows have no ladder; only the first {FLOWS} are drawn"))
-    }
-}
-
-impl Sink for Ladders {
-    fn record(&mut self, record: Record) {
-        if let Some(ladder) = self.flows.iter_mut().find(|ladder| ladder.flow == record.flow) {
-            ladder.record(&record);
-        } else if self
-            .only
-            .map_or(matches!(record.event, Event::FlowOpened { .. }), |only| only == record.flow)
-        {
-            if self.flows.len() == FLOWS {
-                self.untold += 1;
-                return;
-            }
-            let mut ladder = Ladder::new(record.flow);
-            ladder.record(&record);
-            self.flows.push_back(ladder);
-        }
-    }
 }

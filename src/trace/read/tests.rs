@@ -3,7 +3,7 @@ use proptest::sample::select;
 
 use super::*;
 use crate::time::Instant;
-use crate::trace::{Did, Direction, Event, FlowId, Leg, Outcome, Resend, SegmentNote};
+use crate::trace::{Did, Direction, Event, FlowId, Kill, Leg, Outcome, Resend, SegmentNote};
 use crate::wire::{Flags, Options, SeqNum};
 
 prop_compose! {
@@ -52,7 +52,9 @@ fn any_event() -> impl Strategy<Value = Event> {
         Outcome::Reset,
         Outcome::Aborted,
         Outcome::Open,
+        Outcome::Killed,
     ]);
+    let kills = select(vec![Kill::Rst, Kill::Fin, Kill::Vanish]);
     let whys = select(vec![
         Resend::Rto,
         Resend::Rack,
@@ -72,6 +74,7 @@ fn any_event() -> impl Strategy<Value = Event> {
         (outcomes, any::<u64>(), any::<u64>()).prop_map(|(outcome, upstream_bytes, downstream_bytes)| {
             Event::FlowClosed { outcome, upstream_bytes, downstream_bytes }
         }),
+        kills.prop_map(|how| Event::Killed { how }),
         any_note().prop_map(|segment| Event::SegmentIn { segment }),
         any_note().prop_map(|segment| Event::SegmentOut { segment }),
         (states(), states()).prop_map(|(from, to)| Event::StateChanged { from, to }),

@@ -1,6 +1,7 @@
 //! A client that a kernel socket has accepted.
 
 use super::*;
+use crate::trace::Outcome::Killed;
 
 /// What is so, what the SYN to the server offers or that it is dialled by a socket, the rules, the script, the outcome.
 type Accepted = (&'static str, bool, &'static [&'static str], &'static str, Option<Outcome>);
@@ -29,6 +30,15 @@ const ACCEPTED: &[Accepted] = &[
         a< close
         k< close
     ", Some(Fine)),
+    ("two sockets whose flow vanishes hear nobody, and are reset when it is forgotten", false, &[], "
+        open
+        kill vanish
+        a> data 10
+        k> eof
+        +3h
+        a< abort
+        k< abort
+    ", Some(Killed)),
     ("a server that refuses makes a RST of the connection that the client has already", false, &[], "
         k< dial 10.0.0.2:80
         k> refused
