@@ -28,8 +28,8 @@ pub struct Confined {
 }
 
 /// Gives up what a run does not need: privileges by `exec`; capabilities, but for undoing the set-up and reading the config
-/// again; by Landlock all access to files but reading, those that are open, those in [`Needs::directories`] and kernel
-/// settings. Only for a process that has no other thread yet.
+/// again; by Landlock all access to files but reading, those that are open, and those in [`Needs::directories`]. Only for
+/// a process that has no other thread yet.
 ///
 /// # Errors
 /// What the kernel refuses. That it knows no Landlock is no error.
@@ -67,15 +67,12 @@ fn restrict(needs: &Needs) -> Result<&'static str, RulesetError> {
     // The last version of which this program was tried; a newer kernel does the same.
     const KNOWN: ABI = ABI::V5;
     let read = AccessFs::ReadFile | AccessFs::ReadDir;
-    // Settings that are put back at the end.
-    let settings = read | AccessFs::WriteFile;
-    let files = settings | AccessFs::MakeReg | AccessFs::Truncate;
+    let files = read | AccessFs::WriteFile | AccessFs::MakeReg | AccessFs::Truncate;
     let status = Ruleset::default()
         .set_compatibility(CompatLevel::BestEffort)
         .handle_access(AccessFs::from_all(KNOWN))?
         .create()?
         .add_rules(path_beneath_rules(["/"], read))?
-        .add_rules(path_beneath_rules(["/proc/sys/net"], settings))?
         .add_rules(path_beneath_rules(&needs.directories, files))?
         .restrict_self()?;
     Ok(match status.ruleset {

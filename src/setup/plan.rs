@@ -3,8 +3,9 @@
 use std::fmt;
 use std::io;
 
+use super::Error;
 use super::netlink::{Family, Ipv4Setting, Link, Netlink, PROTOCOL, Route, Rule};
-use super::{Error, sysctl};
+use super::sysctl::{self, Setting};
 use crate::engine::tun::{MAX_PACKET, QUEUE_PACKETS};
 
 /// One change.
@@ -90,7 +91,7 @@ impl fmt::Display for Step {
 #[derive(Debug)]
 enum Undo {
     Ipv4 { device: String, index: u32, setting: Ipv4Setting, old: u32 },
-    Sysctl { key: String, old: String },
+    Sysctl { key: String, setting: Setting, old: String },
     Route(Route),
     LocalRule { family: Family, priority: u32 },
     Rule(Rule),
@@ -121,8 +122,9 @@ impl Step {
             Self::Sysctl { key, value } => match sysctl::read(key)? {
                 Some(old) if old == *value => Ok(None),
                 Some(old) => {
-                    sysctl::write(key, value)?;
-                    Ok(Some(Undo::Sysctl { key: key.clone(), old }))
+                    let setting = Setting::open(key)?;
+                    setting.set(value)?;
+                    Ok(Some(Undo::Sysctl { key: key.clone(), setting, old }))
                 }
                 None => Err(io::ErrorKind::NotFound.into()),
             },
@@ -176,7 +178,7 @@ impl Undo {
                 format!("cannot restore {}={old} of {device}", setting.name()),
                 netlink.set_ipv4(index, setting, old),
             ),
-            Self::Sysctl { key, old } => (format!("cannot restore {key}={old}"), sysctl::write(&key, &old)),
+            Self::Sysctl { key, setting, old } => (format!("cannot restore {key}={old}"), setting.set(&old)),
             Self::Route(route) => (format!("cannot remove the route {route}"), netlink.delete_route(&route)),
             Self::LocalRule { family, priority } => (
                 "cannot move the rule for local addresses back to its place".to_owned(),

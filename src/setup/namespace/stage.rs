@@ -52,7 +52,7 @@ pub fn stage(client: IpAddr, server: IpAddr) -> Result<Device, Error> {
 
 /// Lets the first SYN of a socket on the stage ask for ECN and for a cookie of TCP Fast Open, which is not the default.
 pub fn ask_for_extensions(socket: &impl AsFd) -> io::Result<()> {
-    sysctl::write("net/ipv4/tcp_ecn", "1")?;
+    sysctl::Setting::open("net/ipv4/tcp_ecn")?.set("1")?;
     setsockopt(socket, sockopt::TcpFastOpenConnect, &true)?;
     Ok(())
 }
