@@ -83,8 +83,8 @@ struct Way {
     fin: bool,
 
     /// Without a word: neither end hears anything, and for 3 hours nothing that
-    /// they send is answered. Under exec the socket to the server stays open as
-    /// long, or until the run ends, and nobody reads from it
+    /// they send is answered. A leg that is a kernel socket (exec, listen) stays
+    /// open as long, or until the run ends, and nobody reads from it
     #[arg(long)]
     vanish: bool,
 }

@@ -28,7 +28,7 @@ pub struct FlowInfo {
     pub source_port: Option<u16>,
     /// Our end of the client leg: LISTEN while the client's SYN has no answer.
     pub client_state: State,
-    /// Our end of the server leg; in exec mode the kernel's, as far as it tells.
+    /// Our end of the server leg; where it is a kernel socket the kernel's, as far as it tells.
     pub server_state: State,
     /// Payload bytes delivered to the server so far.
     pub upstream_bytes: u64,

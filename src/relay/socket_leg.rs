@@ -288,7 +288,7 @@ impl SocketLeg {
         self.vanished = true;
     }
 
-    /// Silence, whatever the server says, until [`Self::abort`]. Its own kernel still acknowledges what it sends, until nobody
+    /// Silence, whatever the peer says, until [`Self::abort`]. Its own kernel still acknowledges what it sends, until nobody
     /// has read too much of it: a socket cannot be forgotten without a RST. A dial is given up, which nobody hears.
     pub fn fall_deaf(&mut self) {
         (self.vanished, self.deaf) = (true, true);
