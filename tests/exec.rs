@@ -24,6 +24,8 @@ mod latencies;
 mod network;
 #[path = "exec/opening.rs"]
 mod opening;
+#[path = "exec/publish.rs"]
+mod publish;
 #[allow(dead_code, reason = "the singles are for the gateway; this mode has its own")]
 #[path = "kernel/stream.rs"]
 mod stream;
@@ -72,6 +74,7 @@ fn main() -> ExitCode {
         network::SINGLES,
         faults::SINGLES,
         opening::SINGLES,
+        publish::SINGLES,
     ]
     .concat()
     .into_iter()
@@ -87,7 +90,15 @@ fn main() -> ExitCode {
             Ok::<(), Failed>(())
         })
     });
-    libtest_mimic::run(&args, singles.chain(control).chain(rows).collect()).exit_code()
+    let published = publish::rows().into_iter().flat_map(|(name, row)| {
+        [("IPv4", Family::V4), ("IPv6", Family::V6)].map(|(version, family)| {
+            Trial::test(format!("published: {name} ({version})"), move || {
+                compare(Way::Publish, |lab| row(lab, family));
+                Ok::<(), Failed>(())
+            })
+        })
+    });
+    libtest_mimic::run(&args, singles.chain(control).chain(rows).chain(published).collect()).exit_code()
 }
 
 fn trials_of((name, row): Row) -> Vec<Trial> {

@@ -2,17 +2,20 @@
 
 use std::ffi::OsString;
 use std::io;
+use std::net::SocketAddr;
 use std::process::ExitCode;
 
 use clap::Args as ClapArgs;
+use socket2::{Domain, Protocol, Socket, Type};
 use tracing::Level;
 
 use super::page::About;
 use super::{Failure, Shared, ending, log};
 use crate::app::Run;
+use crate::config::listeners::Publish;
 use crate::config::{Loopback, Machine, Settings, load};
 use crate::engine::exec::address::FIRST_NAMESERVER;
-use crate::engine::exec::{AddressMap, Caller, HostLoopback};
+use crate::engine::exec::{AddressMap, Caller, HostLoopback, Published};
 use crate::setup::namespace::{self, Inside, Running};
 use crate::setup::{listeners::LoopbackPorts, resolv::Resolv};
 use crate::time::Duration;
@@ -23,6 +26,8 @@ const SETUP_FAILED: u8 = 125;
 /// so many times in a row, so far apart.
 const QUIET_LOOKS: u32 = 10;
 const BETWEEN_LOOKS: Duration = Duration::from_millis(20);
+/// Clients of a published port that may wait until they are accepted; Linux's `somaxconn`.
+const BACKLOG: i32 = 4096;
 /// Nor if nothing has moved for so many looks, two seconds: it waits for a peer that is dead, or that a fault has cut off.
 const STUCK_LOOKS: u32 = 100;
 
@@ -40,6 +45,12 @@ pub(super) struct Args {
     /// "on", "off", or on these ports, such as 5432,8000-8099. Default: on
     #[arg(long, value_name = "PORTS")]
     host_loopback: Option<String>,
+
+    /// Let clients of the caller's host, or with ADDR of others, connect to this
+    /// port of the command, or to the second one; ADDR is 127.0.0.1 if none is
+    /// given. May be repeated
+    #[arg(short, long, value_name = "[ADDR:]PORT[:PORT]")]
+    publish: Vec<String>,
 
     /// When the command has ended, wait this long until what it sent is
     /// delivered. Default: 8s
@@ -64,10 +75,12 @@ pub(super) fn exec(args: &Args) -> Result<ExitCode, Failure> {
         destinations: namespace::destinations().map_err(|e| Failure::from(e).code(SETUP_FAILED))?,
         resolv_conf: Some(resolv.with_nameservers_from(FIRST_NAMESERVER)),
     };
+    // After the ports that listen already: a published one is the command's own.
+    let published = publish(&settings.publish)?;
     // Before the first thread.
     let (prepared, device) = namespace::prepare(&inside)?;
     let addresses = AddressMap { host_loopback, nameservers: resolv.nameservers };
-    let caller = Caller::new(addresses, settings.udp_flows);
+    let caller = Caller::new(addresses, settings.udp_flows, published);
     let run = Run::start(&settings, watch, vec![device], Some(Box::new(caller)))
         .map_err(|e| setup_failed("start the engine", &e))?;
     let running = prepared.start()?;
@@ -106,6 +119,7 @@ fn settings(args: &Args) -> Result<(Settings, About), Failure> {
     let request = args.shared.sources.request([
         ("exec", "intercept.mode", Some("exec".to_owned())),
         ("--host-loopback", "intercept.host_loopback", args.host_loopback.clone()),
+        ("--publish", "intercept.publish", (!args.publish.is_empty()).then(|| args.publish.join(","))),
         ("--grace", "engine.grace", args.grace.clone()),
         ("--metrics-addr", "metrics.addr", args.shared.metrics_addr.clone()),
         ("--history", "control.history", args.shared.history.clone()),
@@ -114,6 +128,27 @@ fn settings(args: &Args) -> Result<(Settings, About), Failure> {
     let program = args.command.first().map_or_else(String::new, |word| word.to_string_lossy().into_owned());
     let about = About::new(&format!("exec: {program}"), &layers);
     Ok((Settings::resolve(&layers, Machine::here())?, about))
+}
+
+/// Listens at the published addresses.
+fn publish(all: &[Publish]) -> Result<Vec<Published>, Failure> {
+    let listen = |at: SocketAddr| {
+        let socket = Socket::new(Domain::for_address(at), Type::STREAM.nonblocking(), Some(Protocol::TCP))?;
+        if at.is_ipv6() {
+            socket.set_only_v6(true)?;
+        }
+        socket.set_reuse_address(true)?;
+        socket.bind(&at.into())?;
+        socket.listen(BACKLOG)?;
+        Ok(socket.into())
+    };
+    let publish = |Publish { listen: at, port }: &Publish| match listen(at.0) {
+        Ok(listener) => Ok(Published { listener, port: *port }),
+        Err(e) => Err(setup_failed(&format!("publish {at}"), &e).hint(
+            "publish another port, or stop who listens there; ADDR is an address of the caller's host",
+        )),
+    };
+    all.iter().map(publish).collect()
 }
 
 fn host_loopback(config: &Loopback) -> HostLoopback {

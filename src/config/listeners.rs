@@ -151,35 +151,116 @@ impl<'de> Deserialize<'de> for Listener {
     }
 }
 
-/// Listeners: a list of them, or one text with commas between.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Listeners(pub Vec<Listener>);
+/// A port of the command of `exec` that clients outside reach: `[ADDR:]PORT[:PORT]`, where the address is the caller's
+/// (127.0.0.1 if none is given), and the second port that of the command (the same if none is given).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Publish {
+    /// Where clients connect.
+    pub listen: ListenAddr,
+    /// The port inside.
+    pub port: u16,
+}
 
-impl<'de> Deserialize<'de> for Listeners {
-    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
-        struct List;
-        impl<'de> Visitor<'de> for List {
-            type Value = Listeners;
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a list of listeners, such as [\"0.0.0.0:5432=db:5432\"]")
-            }
-            fn visit_str<E: de::Error>(self, text: &str) -> Result<Listeners, E> {
-                let parts = text.split(',').filter(|part| !part.trim().is_empty());
-                parts.map(str::parse).collect::<Result<_, _>>().map(Listeners).map_err(E::custom)
-            }
-            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Listeners, A::Error> {
-                let mut listeners = Listeners::default();
-                while let Some(listener) = seq.next_element()? {
-                    listeners.0.push(listener);
-                }
-                Ok(listeners)
-            }
+impl FromStr for Publish {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let bad = || {
+            format!(
+                "not of the form [ADDR:]PORT[:PORT]{HINT}write \"8080\", \"8080:80\" or \"0.0.0.0:8080:80\""
+            )
+        };
+        let port = |text: &str| text.parse().ok().filter(|port: &u16| *port != 0);
+        let text = text.trim();
+        if text.starts_with(':') {
+            return Err(bad());
         }
-        d.deserialize_any(List)
+        // The last colons part ports; those before belong to the address.
+        let (rest, last) = text.rsplit_once(':').unwrap_or(("", text));
+        let last = port(last).ok_or_else(bad)?;
+        let (before, second) = rest.rsplit_once(':').unwrap_or(("", rest));
+        let (address, outside) = match port(second) {
+            Some(outside) if !rest.ends_with(']') => (before, outside),
+            _ => (rest, last),
+        };
+        let ip: IpAddr = match address.strip_prefix('[').and_then(|address| address.strip_suffix(']')) {
+            Some(v6) => v6.parse::<std::net::Ipv6Addr>().map_err(|_| bad())?.into(),
+            None if address.is_empty() => std::net::Ipv4Addr::LOCALHOST.into(),
+            None => address.parse::<std::net::Ipv4Addr>().map_err(|_| bad())?.into(),
+        };
+        Ok(Self { listen: ListenAddr(SocketAddr::new(ip, outside)), port: last })
     }
 }
 
-impl Serialize for Listeners {
+impl fmt::Display for Publish {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.listen, self.port)
+    }
+}
+
+from_text! { Publish: "a port to publish, such as \"8080:80\"" }
+
+impl Serialize for Publish {
+    fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+        s.collect_str(self)
+    }
+}
+
+/// What a list has in it.
+pub trait Item: FromStr<Err = String> {
+    /// What a list of it looks like.
+    const LIST: &'static str;
+}
+
+impl Item for Listener {
+    const LIST: &'static str = "a list of listeners, such as [\"0.0.0.0:5432=db:5432\"]";
+}
+
+impl Item for Publish {
+    const LIST: &'static str = "a list of ports to publish, such as [8080, \"8081:80\"]";
+}
+
+/// A list, or one text with commas between its items.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct List<T>(pub Vec<T>);
+
+impl<T> Default for List<T> {
+    fn default() -> Self {
+        Self(Vec::new())
+    }
+}
+
+impl<'de, T: Item + Deserialize<'de>> Deserialize<'de> for List<T> {
+    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        struct Items<T>(std::marker::PhantomData<T>);
+        impl<'de, T: Item + Deserialize<'de>> Visitor<'de> for Items<T> {
+            type Value = List<T>;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(T::LIST)
+            }
+            fn visit_u64<E: de::Error>(self, number: u64) -> Result<List<T>, E> {
+                self.visit_str(&number.to_string())
+            }
+            fn visit_i64<E: de::Error>(self, number: i64) -> Result<List<T>, E> {
+                self.visit_str(&number.to_string())
+            }
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<List<T>, E> {
+                let parts = text.split(',').filter(|part| !part.trim().is_empty());
+                parts.map(str::parse).collect::<Result<_, _>>().map(List).map_err(E::custom)
+            }
+            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<List<T>, A::Error> {
+                let mut items = Vec::new();
+                while let Some(item) = seq.next_element()? {
+                    items.push(item);
+                }
+                Ok(List(items))
+            }
+        }
+        d.deserialize_any(Items(std::marker::PhantomData))
+    }
+}
+
+impl<T: Serialize> Serialize for List<T> {
     fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
         s.collect_seq(&self.0)
     }
@@ -199,6 +280,23 @@ mod tests {
         ] {
             let listener: Listener = text.parse().unwrap();
             assert_eq!(format!("{}={}", listener.listen, listener.upstream), text);
+        }
+    }
+
+    #[test]
+    fn a_published_port_has_an_address_and_a_port_inside() {
+        for (text, whole) in [
+            ("8080", "127.0.0.1:8080:8080"),
+            ("8080:80", "127.0.0.1:8080:80"),
+            ("0.0.0.0:8080", "0.0.0.0:8080:8080"),
+            ("0.0.0.0:8080:80", "0.0.0.0:8080:80"),
+            ("[::1]:8080", "[::1]:8080:8080"),
+            ("[::]:8080:80", "[::]:8080:80"),
+        ] {
+            assert_eq!(text.parse::<Publish>().unwrap().to_string(), whole);
+        }
+        for text in ["", "0", "http", "8080:", ":80", "localhost:80", "1:2:3:4", "::1:80", "65536", "0:80"] {
+            assert!(text.parse::<Publish>().unwrap_err().starts_with("not of the form"), "{text}");
         }
     }
 

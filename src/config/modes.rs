@@ -89,6 +89,20 @@ impl Check<'_> {
         self.only_beside(intercept);
     }
 
+    pub(super) fn publish(&mut self, intercept: &raw::Intercept) {
+        let all = &intercept.publish.0;
+        if intercept.mode != Mode::Exec && !all.is_empty() {
+            let message = "only exec publishes ports of its command\nremove it, or use mode = \"exec\"";
+            self.wrong("intercept.publish", message);
+        }
+        for (i, published) in all.iter().enumerate() {
+            if all[..i].iter().any(|before| before.listen == published.listen) {
+                let message = format!("{} is published already\nchoose another port", published.listen);
+                self.wrong(&format!("intercept.publish.{i}"), &message);
+            }
+        }
+    }
+
     pub(super) fn listeners(&mut self, raw: &raw::Raw) {
         let listeners = &raw.listener.0;
         if raw.intercept.mode != Mode::Listen {

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::listeners::Listeners;
+use super::listeners::{List, Listener, Publish};
 use super::units::{Loopback, MetricsAddr, PortRange, Ports, Seed, Size, Text, Time};
 use crate::fault::Attributes;
 use crate::relay;
@@ -25,7 +25,7 @@ pub struct Raw {
     /// Which connections are taken, and how.
     pub intercept: Intercept,
     /// Listen: addresses of this host and what stands behind each. Default none; mode listen wants at least one.
-    pub listener: Listeners,
+    pub listener: List<Listener>,
     /// The numbers of our own TCP.
     pub tcp: Tcp,
     /// How much of everything there may be.
@@ -65,6 +65,8 @@ pub struct Intercept {
     pub server_interface: Text,
     /// Exec: which services of the caller's loopback are reachable at their own address. Default `on`.
     pub host_loopback: Loopback,
+    /// Exec: ports of the command that clients outside reach, at addresses of the caller. Default none.
+    pub publish: List<Publish>,
 }
 
 /// Where halfopen stands.
@@ -226,7 +228,7 @@ impl Default for Raw {
             time_scale: 1.0,
             preset: Vec::new(),
             intercept: Intercept::default(),
-            listener: Listeners::default(),
+            listener: List::default(),
             tcp: Tcp::default(),
             limits: Limits::default(),
             engine: Engine::default(),
@@ -249,6 +251,7 @@ impl Default for Intercept {
             client_interface: Text::default(),
             server_interface: Text::default(),
             host_loopback: Loopback::On,
+            publish: List::default(),
         }
     }
 }

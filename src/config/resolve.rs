@@ -6,7 +6,7 @@ use std::hash::BuildHasher as _;
 use std::sync::Arc;
 
 use super::error::Problem;
-use super::listeners::Listener;
+use super::listeners::{Listener, Publish};
 use super::load::Layers;
 use super::raw::{self, EngineKind, Mode};
 use super::rules;
@@ -40,6 +40,8 @@ pub struct Settings {
     pub scaling: Scaling,
     /// Exec: which services on the caller's loopback are reachable.
     pub host_loopback: Loopback,
+    /// Exec: ports of the command that are reachable from outside.
+    pub publish: Vec<Publish>,
     /// What the relay is told.
     pub relay: relay::Settings,
     /// A number that nobody outside can guess; hashes the addresses of flows.
@@ -102,6 +104,7 @@ impl Settings {
         check.intercept(&raw.intercept);
         check.listeners(raw);
         check.engine(raw);
+        check.publish(&raw.intercept);
         let seed = match raw.seed {
             Seed::Fixed(seed) => seed,
             Seed::Random => machine.random,
@@ -125,6 +128,7 @@ impl Settings {
             client_interface: name(&raw.intercept.client_interface),
             server_interface: name(&raw.intercept.server_interface),
             host_loopback: raw.intercept.host_loopback.clone(),
+            publish: raw.intercept.publish.0.clone(),
             relay: relay_settings(raw),
             hash_seed: random(),
             events: raw.limits.events,

@@ -22,6 +22,7 @@ pub(super) fn build(layers: &Layers, seed: u64) -> Result<(Rules, Scaling), Vec<
     let mut times = Vec::new();
     for Candidate { origin, spec, scalable } in candidates(layers) {
         let checked = spec.and_then(Rule::build).and_then(|rule| {
+            let engine = if is_published(layers, &rule) { Engine::Tun } else { engine };
             // Alone first: an error of all rules together does not know which of them it is about.
             Rules::new(seed, engine, vec![rule.clone()])?;
             if mode == Mode::Sidecar {
@@ -49,13 +50,20 @@ pub(super) fn build(layers: &Layers, seed: u64) -> Result<(Rules, Scaling), Vec<
         return Err(vec![nothing_to_scale(layers, &rules)]);
     }
     let all = rules.iter().map(|(_, rule)| rule.clone()).collect();
-    let built = Rules::new(seed, engine, all).map_err(|error| {
+    // Each has been held to its engine alone.
+    let built = Rules::new(seed, Engine::Tun, all).map_err(|error| {
         let blamed = |rule: &Rule| error.value.as_ref().is_some_and(|name| name.to_string() == *rule.name);
         let origin = rules.iter().rev().find(|(_, rule)| blamed(rule)).map(|(origin, _)| *origin);
         vec![origin.map_or_else(|| plain(&error), |origin| origin.problem(layers, error.clone()))]
     })?;
     let scaling = scaling(factor, &built, times);
     Ok((built, scaling))
+}
+
+/// True for a rule about a published port of an `exec` command: the server leg of its flows is our own TCP.
+fn is_published(layers: &Layers, rule: &Rule) -> bool {
+    let publish = &layers.raw.intercept.publish.0;
+    rule.matches.server.port().is_some_and(|port| publish.iter().any(|published| published.port == port))
 }
 
 /// Refuses what cannot be done in the network namespace of an application.
@@ -293,6 +301,19 @@ c.toml:11: rule[5].fault: names more than one fault
              a kernel socket, which decides about windows and acknowledgements itself\n  hint: a gateway can, where both \
              legs are halfopen's own TCP\n"
         );
+    }
+
+    #[test]
+    fn a_rule_about_a_published_port_may_touch_the_servers_segments() {
+        let rule =
+            |port| format!("[[rule]]\nmatch.server = ':{port}'\nfault.ack-delay.direction = 'downstream'\n");
+        let publish = "intercept = { mode = 'exec', publish = ['8080:80'] }\n";
+        assert!(told(&format!("{publish}{}", rule(80)), &[], Mode::Exec).is_ok());
+        assert!(
+            told(&format!("{publish}{}", rule(8080)), &[], Mode::Exec).is_err(),
+            "that is the caller's port"
+        );
+        assert!(told(&rule(80), &[], Mode::Exec).is_err());
     }
 
     #[test]

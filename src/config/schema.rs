@@ -49,6 +49,9 @@ fn setting(section: &str, name: &str, default: &Value) -> Value {
                 closed(Map::from_iter([("listen".to_owned(), text.clone()), ("upstream".to_owned(), text)]));
             json!({ "type": ["array", "string"], "items": { "anyOf": [{ "type": "string" }, table] } })
         }
+        ("publish", _) => {
+            json!({ "type": ["array", "integer", "string"], "items": { "type": ["integer", "string"] } })
+        }
         ("source_ports", _) => json!({ "type": ["string", "integer"] }),
         ("host_loopback", _) => json!({ "type": ["boolean", "string", "integer"] }),
         ("mode", _) => json!({ "enum": ["gateway", "sidecar", "listen", "exec"] }),

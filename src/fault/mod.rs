@@ -103,6 +103,8 @@ pub struct Progress {
     pub downstream_bytes: u64,
     /// The server leg is a kernel socket (exec): its segments cannot be touched.
     pub server_is_socket: bool,
+    /// The client leg is a kernel socket (a published port of exec): its segments cannot be touched.
+    pub client_is_socket: bool,
     /// The flow is one of IPv6.
     pub ipv6: bool,
     /// Client and server have addresses that are not routed on the internet: loopback, link-local, RFC 1918, RFC 4193.

@@ -16,6 +16,12 @@ pub struct Peer {
 }
 
 impl Peer {
+    /// The port, if only one is meant.
+    #[must_use]
+    pub fn port(&self) -> Option<u16> {
+        self.ports.filter(|(from, to)| from == to).map(|(port, _)| port)
+    }
+
     /// True if this address and port are meant.
     #[must_use]
     pub fn contains(&self, addr: SocketAddr) -> bool {

@@ -26,6 +26,8 @@ pub(super) struct Flow {
     connect: Micros,
     /// The first payload to the client has left.
     told: bool,
+    /// A kernel socket has accepted the client: nobody knows how long its connect took.
+    accepted: bool,
 }
 
 /// What it may have in common with others.
@@ -155,6 +157,7 @@ impl Flow {
             ends: None,
             connect: NEVER,
             told: false,
+            accepted: false,
         }
     }
 
@@ -303,6 +306,18 @@ impl Flow {
         };
         self.forget_handshake();
         Some(connected)
+    }
+
+    /// A kernel socket has accepted the client.
+    pub(super) fn accept(&mut self) {
+        self.accepted = true;
+        if let Some(handshake) = &mut self.handshake {
+            handshake.established = true;
+        }
+    }
+
+    pub(super) const fn is_accepted(&self) -> bool {
+        self.accepted
     }
 
     fn forget_handshake(&mut self) {

@@ -224,7 +224,7 @@ impl Measure {
         self.counters.open = self.counters.open.saturating_sub(1);
         let Some(flow) = self.flows.remove(&id) else { return };
         let refused = matches!(outcome, Outcome::RefusedRst | Outcome::RefusedIcmp);
-        if flow.connect().is_none() {
+        if flow.connect().is_none() && !flow.is_accepted() {
             self.counters.opening = self.counters.opening.saturating_sub(1);
         }
         if !refused {
@@ -246,6 +246,9 @@ impl Measure {
             if let Some(owner) = ended.owner {
                 self.counters.time_wait.count(ended.leg, owner);
             }
+        }
+        if flow.is_accepted() {
+            return;
         }
         let step = match flow.connect() {
             Some(connect) => Step::Took(connect),
@@ -396,6 +399,13 @@ impl Sink for Measure {
             (Some(leg), Event::SegmentOut { segment }) => self.segment(at, flow, leg, segment.flags, true),
             (Some(leg), Event::SegmentIn { segment }) => self.segment(at, flow, leg, segment.flags, false),
             (Some(Leg::Client), Event::Established) => self.client_established(at, flow),
+            // A kernel socket has accepted the client; our own TCP goes by SYN-RECEIVED.
+            (Some(Leg::Client), Event::StateChanged { from: State::Closed, to: State::Established }) => {
+                if let Some(flow) = self.flows.get_mut(&flow) {
+                    flow.accept();
+                    self.counters.opening = self.counters.opening.saturating_sub(1);
+                }
+            }
             (Some(Leg::Server), Event::StateChanged { to: State::SynSent, .. }) => {
                 if let Some(flow) = self.flows.get_mut(&flow) {
                     flow.dial(at);

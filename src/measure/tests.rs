@@ -94,6 +94,19 @@ fn the_kernels_connect_counts_as_server_connect() {
 }
 
 #[test]
+fn the_connect_of_a_client_that_the_kernel_has_accepted_is_not_known() {
+    let accepted = Event::StateChanged { from: State::Closed, to: State::Established };
+    let mut run = Run::new();
+    run.open(0, 1, &[]).at(0, 1, Some(Leg::Client), accepted).dial(1, 1);
+    run.at(5, 1, Some(Leg::Server), Event::Established);
+    assert_eq!((run.0.counters().open, run.0.counters().opening), (1, 0));
+    run.close(3000, 1, Outcome::Ok);
+    assert_eq!(run.shape(Kind::Connect), (0, 0, 0));
+    assert_eq!(run.shape(Kind::ServerConnect), (1, 0, 4));
+    assert_eq!((run.0.counters().open, run.0.counters().opening), (0, 0));
+}
+
+#[test]
 fn handshakes_that_never_finish_count_and_refusals_do_not() {
     let mut run = Run::new();
     run.open(0, 1, &[]).dial(0, 1).close(3000, 1, Outcome::Aborted);

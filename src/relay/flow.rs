@@ -458,6 +458,7 @@ impl Flow {
             upstream_bytes: self.legs[Leg::Client].byte_counts().0,
             downstream_bytes: self.legs[Leg::Server].byte_counts().0,
             server_is_socket: self.marks.is_kernel(Leg::Server),
+            client_is_socket: self.marks.is_kernel(Leg::Client),
             ipv6: self.server.is_ipv6(),
             is_private: is_private(self.client.ip()) && is_private(self.server.ip()),
             client: self.legs[Leg::Client].conn().and_then(Connection::numbers),

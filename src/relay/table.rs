@@ -376,12 +376,18 @@ impl Table {
     /// offers, which comes from the client's address; else it is a kernel socket, too. `None`: there is no room, the addresses
     /// are in use, or no new flows are taken; then the client gets a RST.
     pub fn accept(&mut self, cx: &mut Cx<'_>, tuple: Tuple, offer: Option<SynOptions>) -> Option<FlowKey> {
-        let taken = offer.is_some() && self.find(tuple.reverse()).is_some();
-        if taken {
-            cx.emit(Event::Discarded { reason: "the addresses are those of another flow" });
-        }
-        if taken || !self.opening || !self.has_room(cx) {
+        if !self.opening || !self.has_room(cx) {
             return None;
+        }
+        if offer.is_some()
+            && let Some((key, _)) = self.find(tuple.reverse())
+        {
+            if !self.entries[key.slot as usize].lingering {
+                cx.emit(Event::Discarded { reason: "the addresses are those of another flow" });
+                return None;
+            }
+            // It only waits out its TIME-WAIT, and gives way as it does in Linux (RFC 6191).
+            self.remove(cx, key);
         }
         let (id, plan) = self.plan(cx, tuple, &Segment::default());
         let flow = Flow::accepted(cx, &self.settings, id, tuple, offer, plan);

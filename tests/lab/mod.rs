@@ -49,6 +49,8 @@ pub(crate) enum Way {
     Inbound,
     /// halfopen listens on the host in between, which forwards nothing; clients dial that instead of the server.
     Listen,
+    /// The server runs inside `halfopen exec` on its host, which publishes its port; without any privilege.
+    Publish,
 }
 
 impl Way {
@@ -69,6 +71,8 @@ pub(crate) struct Lab {
     pub(crate) at: Option<IpAddr>,
     /// Which address of the listening halfopen clients dial, if not that in their own network.
     pub(crate) dial: Option<IpAddr>,
+    /// Where `halfopen exec` runs, if the server is inside of it.
+    pub(crate) publisher: Option<Ns>,
     pub(crate) way: Way,
     pub(crate) halfopen: Option<Halfopen>,
 }
@@ -128,6 +132,7 @@ impl Lab {
             server: Ns::new(),
             at: None,
             dial: None,
+            publisher: None,
             way,
             halfopen: None,
         }
@@ -158,7 +163,7 @@ impl Lab {
             Way::Sidecar => self.client.sysctl("net/ipv6/conf/all/forwarding", "1"),
             Way::Inbound => self.server.sysctl("net/ipv6/conf/all/forwarding", "1"),
             Way::Listen => self.gateway.sysctl("net/ipv6/conf/all/forwarding", "1"),
-            Way::Direct | Way::Proxied | Way::Exec | Way::UserExec => {}
+            Way::Direct | Way::Proxied | Way::Exec | Way::UserExec | Way::Publish => {}
         }
     }
 
@@ -169,6 +174,11 @@ impl Lab {
             Way::Sidecar => self.halfopen = Some(Halfopen::sidecar(&self.client, options)),
             Way::Inbound => self.halfopen = Some(Halfopen::inbound(&self.server, options)),
             Way::Listen => self.halfopen = Some(Halfopen::listen(&self.gateway, options)),
+            Way::Publish => {
+                let (halfopen, inside) = Halfopen::publish(&self.server, options);
+                self.halfopen = Some(halfopen);
+                self.publisher = Some(std::mem::replace(&mut self.server, inside));
+            }
             Way::Direct | Way::Exec | Way::UserExec => {}
         }
         if self.way.is_exec() {
@@ -212,6 +222,7 @@ impl Lab {
     pub(crate) fn dialled(&self, to: SocketAddr) -> SocketAddr {
         let family = if to.is_ipv4() { Family::V4 } else { Family::V6 };
         match self.way {
+            Way::Publish => SocketAddr::new(server_at(family).ip(), to.port()),
             Way::Listen => SocketAddr::new(self.dial.unwrap_or_else(|| address(family, 1, 1)), to.port()),
             _ => to,
         }
@@ -219,7 +230,12 @@ impl Lab {
 
     /// A server that listens on [`PORT`].
     pub(crate) fn listen(&self, family: Family) -> TcpListener {
-        self.server.run(|| listen(self.server_at(family)).expect("the server's port is free"))
+        let at = match (self.way, family) {
+            (Way::Publish, Family::V4) => SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), PORT),
+            (Way::Publish, Family::V6) => SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), PORT),
+            _ => self.server_at(family),
+        };
+        self.server.run(|| listen(at).expect("the server's port is free"))
     }
 
     /// What a client's connect to `to` gives, within [`PATIENCE`].
@@ -247,6 +263,7 @@ impl Lab {
                 assert_eq!(peer.ip(), own.ip(), "the server logs the client's address");
                 assert!(SOURCE_PORTS.contains(&peer.port()), "{peer} is halfopen's own port");
             }
+            Way::Publish => assert_eq!(peer, own, "the server logs the client's address"),
             Way::Exec | Way::UserExec | Way::Listen => {}
         }
         (client, limited(server).expect("a live socket"))
@@ -381,7 +398,7 @@ pub(crate) fn compare_in<T: Debug + PartialEq>(
     let mut lab = Lab::new(Way::Direct);
     arrange(&mut lab);
     let direct = row(&lab);
-    let runs = !with.is_exec();
+    let runs = !with.is_exec() && with != Way::Publish;
     let options: &[&str] = if runs { &["--json", "--grace", "0"] } else { &[] };
     let mut lab = Lab::with(with, options);
     arrange(&mut lab);

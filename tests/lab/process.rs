@@ -181,6 +181,13 @@ impl Halfopen {
         (this, inside)
     }
 
+    /// The same as somebody without privileges, with [`PORT`] of all addresses of the host published.
+    pub(crate) fn publish(ns: &Ns, options: &[&str]) -> (Self, Ns) {
+        let published = [format!("0.0.0.0:{PORT}"), format!("[::]:{PORT}")];
+        let publish = ["--publish", &published[0], "--publish", &published[1]];
+        Self::exec(ns, true, &[&publish, options].concat())
+    }
+
     /// The process of the idle command.
     pub(crate) fn inside(&self) -> u32 {
         let said = self.said();

@@ -72,6 +72,23 @@ impl AddressMap {
     }
 }
 
+/// The command's address of a family.
+#[must_use]
+pub fn inside(ipv6: bool) -> IpAddr {
+    if ipv6 { INSIDE_V6.into() } else { INSIDE_V4.into() }
+}
+
+/// The address of a client outside as the command sees it: its own, but for one that the namespace has itself.
+#[must_use]
+pub fn seen_inside(client: SocketAddr) -> SocketAddr {
+    let ip = match client.ip().to_canonical() {
+        ip if !ip.is_loopback() && ip != inside(ip.is_ipv6()) => ip,
+        IpAddr::V4(_) => GATEWAY_V4.into(),
+        IpAddr::V6(_) => GATEWAY_V6.into(),
+    };
+    SocketAddr::new(ip, client.port())
+}
+
 /// True for the addresses that answer to echo requests. Answers for any other would be a lie about its host.
 #[must_use]
 pub fn is_gateway(ip: IpAddr) -> bool {
@@ -106,6 +123,20 @@ mod tests {
         for (inside, outside) in table {
             let outside = outside.map(|a| a.parse().unwrap());
             assert_eq!(map.outside(inside.parse().unwrap()), outside, "{inside}");
+        }
+    }
+
+    #[test]
+    fn a_client_is_seen_by_its_address_unless_that_is_of_the_namespace() {
+        for (client, seen) in [
+            ("192.0.2.1:5000", "192.0.2.1:5000"),
+            ("127.0.0.1:5000", "10.0.2.2:5000"),
+            ("10.0.2.100:5000", "10.0.2.2:5000"),
+            ("[2001:db8::1]:5000", "[2001:db8::1]:5000"),
+            ("[::1]:5000", "[fd00:2::2]:5000"),
+            ("[::ffff:127.0.0.1]:5000", "10.0.2.2:5000"),
+        ] {
+            assert_eq!(seen_inside(client.parse().unwrap()), seen.parse().unwrap(), "{client}");
         }
     }
 

@@ -6,19 +6,23 @@ mod udp;
 
 use std::collections::VecDeque;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 use std::time::Duration;
 
 use bytes::BytesMut;
 use mio::event::Event;
+use mio::net::TcpStream;
 use mio::{Registry, Token};
 
-use super::Outside;
+use super::sockets::doors::{Client, Doors};
 use super::sockets::{Addresses, Sockets, pauses};
+use super::{Accepted, Outside};
 use crate::relay::{FlowKey, SocketCommand, SocketEvent};
+use crate::tcp::SynOptions;
 use crate::time::Instant;
 use crate::trace::Leg;
 use crate::wire::datagram::{self, Datagram};
+use crate::wire::{Tuple, WindowScale};
 
 pub use address::{AddressMap, HostLoopback};
 use udp::{Outgoing, UdpRelay};
@@ -40,13 +44,47 @@ pub struct Caller {
     udp_limit_hit: bool,
     echoes: VecDeque<BytesMut>,
     next_sweep: Option<Instant>,
+    /// Where clients of published ports arrive.
+    doors: Doors,
+    /// The first token of these.
+    first_door: usize,
+    /// The ports inside, by door.
+    published: Vec<u16>,
+    /// The client that is to be settled.
+    client: Option<TcpStream>,
+}
+
+/// A port of the command that is reachable from outside.
+#[derive(Debug)]
+pub struct Published {
+    /// Where clients connect; it does not block.
+    pub listener: TcpListener,
+    /// The port inside.
+    pub port: u16,
+}
+
+/// What the SYN to a published port offers: as Linux does on an Ethernet.
+const fn offer(ipv6: bool) -> SynOptions {
+    SynOptions {
+        mss: Some(if ipv6 { 1440 } else { 1460 }),
+        window_scale: Some(WindowScale::new(7)),
+        sack: true,
+        timestamps: true,
+        ecn: false,
+    }
 }
 
 impl Caller {
     /// `udp_flows` is the most UDP flows at a time (`limits.udp_flows`).
     #[must_use]
-    pub fn new(addresses: AddressMap, udp_flows: usize) -> Self {
+    pub fn new(addresses: AddressMap, udp_flows: usize, published: Vec<Published>) -> Self {
+        let ports = published.iter().map(|published| published.port).collect();
+        let doors = Doors::new(published.into_iter().map(|published| published.listener));
         Self {
+            doors,
+            first_door: 0,
+            published: ports,
+            client: None,
             addresses,
             first_token: 0,
             sockets: Sockets::default(),
@@ -67,8 +105,10 @@ impl Caller {
 
 impl Outside for Caller {
     fn start(&mut self, registry: Registry, first_token: usize) -> io::Result<()> {
-        self.first_token = first_token;
-        self.sockets.start(registry, first_token)
+        self.first_door = first_token;
+        self.doors.register(&registry, |id| Token(first_token + id))?;
+        self.first_token = first_token + self.doors.len();
+        self.sockets.start(registry, self.first_token)
     }
 
     fn command(&mut self, flow: FlowKey, leg: Leg, command: SocketCommand) {
@@ -79,13 +119,31 @@ impl Outside for Caller {
     }
 
     fn on_ready(&mut self, event: &Event) {
-        let Some(slot) = event.token().0.checked_sub(self.first_token) else { return };
+        let Some(slot) = event.token().0.checked_sub(self.first_token) else {
+            return self.doors.on_ready(event.token().0 - self.first_door);
+        };
         let id = slot / 2;
         if slot % 2 == 1 {
             self.udp.on_ready(id);
         } else {
             self.sockets.on_ready(id, event);
         }
+    }
+
+    fn poll_accepted(&mut self) -> Option<Accepted> {
+        let Client { stream, from, door } = self.doors.accept()?;
+        self.client = Some(stream);
+        let src = address::seen_inside(from);
+        let dst = SocketAddr::new(address::inside(src.is_ipv6()), self.published[door]);
+        Some(Accepted { tuple: Tuple { src, dst }, offer: Some(offer(src.is_ipv6())) })
+    }
+
+    fn settle(&mut self, flow: Option<FlowKey>) {
+        self.sockets.settle(self.client.take(), flow);
+    }
+
+    fn stop(&mut self) {
+        self.doors.close();
     }
 
     fn poll_event(&mut self) -> Option<(FlowKey, Leg, SocketEvent)> {
@@ -132,14 +190,16 @@ impl Outside for Caller {
     }
 
     fn poll_limit(&mut self) -> Option<&'static str> {
-        std::mem::take(&mut self.udp_limit_hit).then_some("limits.udp_flows")
+        let udp = std::mem::take(&mut self.udp_limit_hit).then_some("limits.udp_flows");
+        udp.or_else(|| self.doors.poll_limit())
     }
 
     fn poll_timeout(&self) -> Option<Instant> {
-        if self.sockets.is_busy() || self.udp.is_pending() {
+        if self.sockets.is_busy() || self.udp.is_pending() || self.doors.is_busy() {
             return Some(Instant::ZERO);
         }
-        self.sockets.poll_timeout().into_iter().chain(self.next_sweep).min()
+        let doors = self.doors.poll_timeout();
+        self.sockets.poll_timeout().into_iter().chain(self.next_sweep).chain(doors).min()
     }
 
     fn on_timeout(&mut self, now: Instant) {
@@ -147,6 +207,7 @@ impl Outside for Caller {
             self.udp.sweep();
             self.next_sweep = (!self.udp.is_empty()).then(|| now + SWEEP);
         }
+        self.doors.on_timeout(now);
         self.sockets.on_timeout(now);
     }
 }

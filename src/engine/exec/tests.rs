@@ -16,7 +16,7 @@ struct Bench {
 impl Bench {
     fn new(udp_flows: usize) -> Self {
         let poll = Poll::new().unwrap();
-        let mut caller = Caller::new(AddressMap::default(), udp_flows);
+        let mut caller = Caller::new(AddressMap::default(), udp_flows, Vec::new());
         caller.start(poll.registry().try_clone().unwrap(), 10).unwrap();
         Self { poll, caller }
     }

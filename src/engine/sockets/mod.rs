@@ -13,6 +13,7 @@
 
 mod accepting;
 mod addresses;
+pub(super) mod doors;
 pub(super) mod errors;
 mod probe;
 pub(super) mod ready;
@@ -154,8 +155,15 @@ impl Sockets {
         self.dial_next(at, left)
     }
 
-    /// A client's socket becomes a leg.
-    pub(super) fn adopt(&mut self, at: At, stream: TcpStream) {
+    /// A client's socket becomes the client leg of its flow. Without a flow the client gets a RST.
+    pub(super) fn settle(&mut self, client: Option<TcpStream>, flow: Option<FlowKey>) {
+        let Some(stream) = client else { return };
+        let Some(flow) = flow else {
+            // The close makes the RST.
+            drop(socket2::SockRef::from(&stream).set_linger(Some(std::time::Duration::ZERO)));
+            return;
+        };
+        let at = (flow, Leg::Client);
         if self.insert(Socket::accepted(at, stream)).is_err() {
             self.events.push_back((at, SocketEvent::Reset));
         }

@@ -43,8 +43,6 @@ pub(super) struct Socket {
     shutdown: bool,
     /// The peer's FIN was read.
     eof: bool,
-    /// An urgent byte is announced.
-    urgent: bool,
     /// The kernel reported an error that no call has returned yet.
     error: bool,
     /// A write has returned the error; what was received before it is still delivered first.
@@ -90,7 +88,6 @@ impl Socket {
             writes: VecDeque::new(),
             shutdown: false,
             eof: false,
-            urgent: false,
             error: false,
             broken: None,
             probed: false,
@@ -115,7 +112,6 @@ impl Socket {
 
     /// Notes what readiness says.
     pub(super) fn note(&mut self, event: &mio::event::Event) {
-        self.urgent |= event.is_priority();
         self.error |= event.is_error();
     }
 
@@ -227,7 +223,8 @@ impl Socket {
 
     /// Reads once; `None` is the end of the stream. A read stops by itself before an urgent byte.
     fn read(&mut self, buf: &mut BytesMut) -> io::Result<Option<(Bytes, bool)>> {
-        let urgent = self.urgent && sys::at_urgent_byte(self.stream.as_fd())?;
+        // Always asked: the byte may have come since the last readiness.
+        let urgent = sys::at_urgent_byte(self.stream.as_fd())?;
         let most = if urgent { 1 } else { self.credit.min(MAX_READ) };
         buf.clear();
         buf.reserve(most);
@@ -238,7 +235,6 @@ impl Socket {
             }
         };
         self.credit -= n;
-        self.urgent &= !urgent;
         Ok(match n {
             0 => None,
             n if n < MIN_SHARED => Some((Bytes::copy_from_slice(buf), urgent)),

@@ -6,6 +6,8 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Duration;
 
+use socket2::SockRef;
+
 use super::*;
 use crate::engine::sockets::Addresses;
 use crate::engine::{Clock, Handle, Settings, start};

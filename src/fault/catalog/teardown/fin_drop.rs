@@ -50,6 +50,7 @@ impl Fault for FinDrop {
     fn selects(&self, at: Point, seg: &Segment, progress: &Progress) -> bool {
         let here = match self.direction {
             Direction::Downstream if progress.server_is_socket => Point { leg: Leg::Client, way: Way::Out },
+            Direction::Upstream if progress.client_is_socket => Point { leg: Leg::Server, way: Way::Out },
             direction => Point { leg: direction.enters(), way: Way::In },
         };
         at == here && seg.has(Flags::FIN)
