@@ -59,8 +59,10 @@ pub fn dry_run(settings: &Settings) -> Result<Plan, setup::Error> {
     }
 }
 
-/// Our device with what leads into it, if we need one, and the kernel sockets behind it or instead of it.
-fn set_up(settings: &Settings) -> Result<(Option<Interception>, Option<Box<dyn Outside>>), setup::Error> {
+/// What leads into our device, if we need one; and the kernel sockets behind it, or instead of it.
+type SetUp = (Option<Interception>, Option<Box<dyn Outside>>);
+
+fn set_up(settings: &Settings) -> Result<SetUp, setup::Error> {
     let request = || listen_request(settings);
     Ok(match (settings.mode, settings.engine) {
         (Mode::Listen, EngineKind::Sockets) => {
@@ -198,13 +200,12 @@ impl Signals {
 /// the network namespace has lost its owner, which ends all flows.
 async fn until_ended(
     run: &Run,
-    interception: Option<&mut Interception>,
+    mut interception: Option<&mut Interception>,
     mut signals: Signals,
     grace: Duration,
     live: bool,
     mut reload: impl FnMut() -> Result<(Rules, Scaling), Vec<Problem>>,
 ) -> bool {
-    let mut interception = interception;
     let mut line = LiveLine::new(live);
     let mut tick = tokio::time::interval(TICK);
     let mut look = tokio::time::interval(LOOK);
