@@ -1,5 +1,5 @@
 //! Doors: listeners that speak HTTP. One thread answers at all of them, so that whoever asks slowly holds up nobody else's
-//! work. A connection is one request, lasts [`PATIENCE`] at most, and there are only so many at a time.
+//! work. A connection is one request, lasts half a minute at most, and there are only so many at a time.
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
