@@ -223,15 +223,22 @@ impl Socket {
 
     /// Reads once; `None` is the end of the stream. A read stops by itself before an urgent byte.
     fn read(&mut self, buf: &mut BytesMut) -> io::Result<Option<(Bytes, bool)>> {
-        // Always asked: the byte may have come since the last readiness.
-        let urgent = sys::at_urgent_byte(self.stream.as_fd())?;
-        let most = if urgent { 1 } else { self.credit.min(MAX_READ) };
-        buf.clear();
-        buf.reserve(most);
-        let n = loop {
-            match sys::receive(self.stream.as_fd(), buf, most) {
+        let socket = self.stream.as_fd();
+        let (n, urgent) = loop {
+            // In this order: what comes after the second question may be urgent, and is left for the next read.
+            let there = sys::readable(socket)?;
+            let urgent = sys::at_urgent_byte(socket)?;
+            let most = if urgent { 1 } else { self.credit.min(MAX_READ).min(there) };
+            buf.clear();
+            buf.reserve(most);
+            let received = match most {
+                0 if sys::has_more(socket)? => continue,
+                0 => Ok(0),
+                _ => sys::receive(socket, buf, most),
+            };
+            match received {
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-                result => break result?,
+                result => break (result?, urgent),
             }
         };
         self.credit -= n;

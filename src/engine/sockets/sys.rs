@@ -5,11 +5,13 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd};
 
 use bytes::BytesMut;
+use nix::sys::socket::{MsgFlags, recv};
 
 /// `SIOCATMARK` of asm-generic/sockios.h.
 const SIOCATMARK: u64 = 0x8905;
 
 nix::ioctl_read_bad!(at_mark, SIOCATMARK, libc::c_int);
+nix::ioctl_read_bad!(waiting, libc::FIONREAD, libc::c_int);
 
 /// Receives at most `most` bytes behind the end of `buf`, which must have room for at least one. 0 is the end of the stream.
 pub(super) fn receive(socket: impl AsFd, buf: &mut BytesMut, most: usize) -> io::Result<usize> {
@@ -22,6 +24,22 @@ pub(super) fn receive(socket: impl AsFd, buf: &mut BytesMut, most: usize) -> io:
     // SAFETY: the kernel has just written `n` bytes behind the end of `buf`, within its capacity.
     unsafe { buf.set_len(buf.len() + n) };
     Ok(n)
+}
+
+/// Bytes that can be read at once; 0 also at the end of the stream, and if a read would fail.
+pub(super) fn readable(socket: impl AsFd) -> io::Result<usize> {
+    let mut answer = 0;
+    // SAFETY: `answer` is the int that the request fills.
+    unsafe { waiting(socket.as_fd().as_raw_fd(), &raw mut answer)? };
+    Ok(usize::try_from(answer).unwrap_or(0))
+}
+
+/// True if there is a byte now. False at the end of the stream.
+///
+/// # Errors
+/// That of a read, such as `EAGAIN` while there is none.
+pub(super) fn has_more(socket: impl AsFd) -> io::Result<bool> {
+    Ok(recv(socket.as_fd().as_raw_fd(), &mut [0], MsgFlags::MSG_PEEK)? > 0)
 }
 
 /// True if the next byte to be read is the urgent one.
