@@ -10,7 +10,7 @@
 //! | `early` | the same where a fault accepts the client before the server is dialled |
 //! | `seam` | what an event of one leg means for the other |
 //! | `around` | the plan, and segments that it holds |
-//! | `outside` | what is asked and done from outside while it runs |
+//! | `control` | what is asked and done from outside while it runs |
 
 mod marks;
 
@@ -195,11 +195,9 @@ impl Flow {
         if let Some(around) = &mut self.around {
             around.hear(cx.now);
         }
-        if let SocketEvent::Data { .. } = event
-            && self.marks.is_kernel(Leg::Client)
-        {
+        if let (Leg::Client, SocketEvent::Data { .. }) = (leg, &event) {
             // No segment tells it.
-            self.tell_first_payload(cx, leg.other().outward());
+            self.tell_first_payload(cx, Direction::Upstream);
         }
         if let Link::Socket(socket) = &mut self.legs[leg] {
             socket.on_event(&mut cx.for_leg(leg), event);
@@ -445,7 +443,7 @@ impl Flow {
         }
     }
 
-    fn tell_first_payload(&mut self, cx: &mut Cx<'_>, direction: Direction) {
+    pub(super) fn tell_first_payload(&mut self, cx: &mut Cx<'_>, direction: Direction) {
         if self.marks.tell(direction) {
             cx.emit(Event::FirstPayload { direction });
         }

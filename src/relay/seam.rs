@@ -11,13 +11,15 @@
 
 use std::net::IpAddr;
 
+use bytes::Bytes;
+
 use super::around::FORGET;
 use super::flow::{BOTH, Flow, Phase};
 use super::leg::Link;
 use crate::cx::Cx;
 use crate::tcp::Event;
 use crate::time::{Duration, Instant};
-use crate::trace::{Leg, Outcome, State};
+use crate::trace::{Direction, Leg, Outcome, State};
 
 /// What a leg is offered before the flow has moved anything. It grows with what has been delivered, as Linux's receive
 /// buffers do, so that memory goes to those who use it.
@@ -62,9 +64,18 @@ impl Flow {
         if let Some(offset) = from.urgent_received() {
             to.set_urgent(offset);
         }
-        while let Some(data) = from.recv(&mut cx.for_leg(leg)) {
-            to.send(data);
+        while let Some(data) = self.legs[leg].recv(&mut cx.for_leg(leg)) {
+            self.hand(cx, leg.other(), data);
         }
+    }
+
+    /// Gives bytes to the leg that sends them on.
+    pub(super) fn hand(&mut self, cx: &mut Cx<'_>, to: Leg, data: Bytes) {
+        if to == Leg::Client && self.marks.is_kernel(to) {
+            // No segment will tell it.
+            self.tell_first_payload(cx, Direction::Downstream);
+        }
+        self.legs[to].send(data);
     }
 
     /// Offers `leg` the free space of the other leg's queue: who stops reading stops the writer, end to end.

@@ -82,7 +82,7 @@ impl Flow {
             let pipe = self.around.as_mut().and_then(|around| around.pipe(leg));
             let Some(flowing) = pipe.and_then(|pipe| pipe.pop(cx.now, other_ended, delivered)) else { break };
             match flowing {
-                Flowing::Data(data) => self.legs[to].send(data),
+                Flowing::Data(data) => self.hand(cx, to, data),
                 Flowing::Fin => self.legs[to].shutdown(&mut cx.for_leg(to)),
                 Flowing::Limit { reset: true } => {
                     self.act(cx, Action::Reset { client: true, server: true });

@@ -3,7 +3,7 @@
 //! One cycle: arrivals ([`Table::route`], [`Table::on_segment`], …) touch flows; then each touched flow is served once:
 //! [`Table::poll_output`] until `None`, and [`Table::settle`].
 
-mod outside;
+mod control;
 mod ports;
 
 use std::collections::VecDeque;
@@ -19,7 +19,7 @@ use super::flow::{Caps, Flow, Output};
 use super::neighbours::Neighbours;
 use super::settings::{Settings, Uplink};
 use super::socket_leg::SocketEvent;
-pub use outside::Looked;
+pub use control::Looked;
 
 use crate::cx::Cx;
 use crate::fault::{Plan, Rules};

@@ -5,10 +5,10 @@
 mod accept_first;
 mod accepted;
 mod closing;
+mod control;
 mod ends;
 mod handshake;
 mod opening;
-mod outside;
 mod resets;
 mod segments;
 mod shapes;

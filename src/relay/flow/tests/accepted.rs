@@ -107,17 +107,49 @@ const ACCEPTED: &[Accepted] = &[
     ", Some(Reset)),
 ];
 
+/// `own`: the server leg is our own TCP.
+fn script_of(own: bool, rules: &[&str]) -> Script {
+    let engine = if own { Engine::Tun } else { Engine::Sockets };
+    let offer = own.then(|| SynInfo::of(&segment("S 0", 0, None)).options);
+    let mut s = Script::with(Transparent, engine, rules, |cx, settings, tuple, plan| {
+        Flow::accepted(cx, settings, FlowId(1), tuple, offer, plan)
+    });
+    s.drain();
+    s
+}
+
 #[test]
 fn accepted() {
     for (sentence, own, rules, script, outcome) in ACCEPTED {
         println!("{sentence}");
-        let engine = if *own { Engine::Tun } else { Engine::Sockets };
-        let offer = own.then(|| SynInfo::of(&segment("S 0", 0, None)).options);
-        let mut s = Script::with(Transparent, engine, rules, |cx, settings, tuple, plan| {
-            Flow::accepted(cx, settings, FlowId(1), tuple, offer, plan)
-        });
-        s.drain();
+        let mut s = script_of(*own, rules);
         s.run(&script.replace("open", OPEN_ACCEPTED));
         assert_eq!(s.outcome(), *outcome, "{sentence}");
+    }
+}
+
+/// What no segment tells: when the first bytes have come from the client, and when they have gone to it.
+#[test]
+fn first_payloads_are_told_when_they_come_and_when_they_go() {
+    for (own, script) in [
+        (false, "open\n a> data 10\n k< write 10\n +1s\n k> data 5\n +1s\n a< write 5"),
+        (
+            true,
+            "s< S 0\n s> S. 0 ack 1\n a< read 65536\n s< . 1 ack 1\n a> data 10\n s< P. 1:11 ack 1\n s> . 1 ack 11\n +1s
+            s> P. 1:6 ack 11\n s< . 11 ack 6\n +1s\n a< write 5",
+        ),
+    ] {
+        let mut s = script_of(own, &["latency latency=1s direction=downstream"]);
+        let start = s.now;
+        s.run(&script.replace("open", OPEN_ACCEPTED));
+        let told: Vec<_> = s
+            .log
+            .iter()
+            .filter_map(|record| match record.event {
+                Event::FirstPayload { direction } => Some((direction, record.at.since(start).as_millis())),
+                _ => None,
+            })
+            .collect();
+        assert_eq!(told, [(Direction::Upstream, 0), (Direction::Downstream, 2000)], "own TCP: {own}");
     }
 }

@@ -2,7 +2,7 @@
 
 use super::{FlowKey, Table};
 use crate::cx::Cx;
-use crate::relay::outside::{FlowInfo, NotKilled};
+use crate::relay::control::{FlowInfo, NotKilled};
 use crate::time::Instant;
 use crate::trace::{FlowId, Kill};
 
