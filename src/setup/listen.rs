@@ -18,12 +18,11 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 
 use socket2::{Domain, Protocol, Socket, Type};
 
-use super::interception::{Interception, TABLE_OWN, move_local_rule, own_icmp};
+use super::interception::{Interception, TABLE_OWN, move_local_rule};
 use super::netlink::{Family, Netlink, Port, Route, Rule, RuleAction};
 use super::plan::{Plan, Step};
 use super::sidecar::{
-    Facts, Ipv6, LOOPBACK_V4, PREF_BYPASS, PREF_END, PREF_ICMP, PREF_LOCAL, PREF_OWN_ICMP, PREF_OWN_REST,
-    PREF_TO_SERVER, PREF_TO_SERVICE, family_of, in_compose, is_global,
+    Facts, Ipv6, LOOPBACK_V4, PREF_LOCAL, PREF_TO_SERVER, PREF_TO_SERVICE, family_of, in_compose, is_global,
 };
 use super::{Error, ErrorKind};
 
@@ -178,33 +177,18 @@ impl Request {
 
     /// The rules of one family, in the order in which they are put up: what brings packets to us comes last.
     fn rules(&self, family: Family, facts: &Facts) -> Vec<Rule> {
-        let rule = |priority, action| Rule::new(family, priority, action);
-        let from = |device: &str, rule: Rule| Rule { from_device: Some(device.to_owned()), ..rule };
-        let divert = |priority| rule(priority, RuleAction::Table(TABLE_OWN));
-        let mut rules = vec![
-            rule(PREF_END, RuleAction::Nop),
-            from(&self.device, rule(PREF_BYPASS, RuleAction::Goto(PREF_END))),
-            from("lo", rule(PREF_OWN_REST, RuleAction::Goto(PREF_END))),
-        ];
-        rules.extend(facts.no_router(&self.device, family));
-        if family == Family::V6 || !facts.rp_filter {
-            rules.extend(own_icmp(family, PREF_OWN_ICMP, TABLE_OWN));
-        }
-        // Neighbour discovery is ICMP as well, and would not survive the way.
-        if family == Family::V4 && !facts.rp_filter {
-            rules.push(Rule { ip_protocol: Some(family.icmp()), ..divert(PREF_ICMP) });
-        }
+        let mut rules = facts.first_rules(&self.device, family, TABLE_OWN);
         for at in self.of(family) {
             let to_listener = |priority| Rule {
                 to: Some(at.ip()).filter(|ip| !ip.is_unspecified()),
                 ip_protocol: Some(libc::IPPROTO_TCP as u8),
                 port: Some(Port::Destination(at.port()..=at.port())),
-                ..divert(priority)
+                ..Rule::new(family, priority, RuleAction::Table(TABLE_OWN))
             };
             if !at.ip().is_loopback() {
                 rules.push(to_listener(PREF_TO_SERVICE));
             }
-            rules.push(from("lo", to_listener(PREF_TO_SERVER)));
+            rules.push(Rule { from_device: Some("lo".to_owned()), ..to_listener(PREF_TO_SERVER) });
         }
         rules
     }

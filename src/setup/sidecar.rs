@@ -32,16 +32,16 @@ use super::{Error, ErrorKind, sysctl};
 /// Each connection that exists at the start costs a rule, which every packet is compared with.
 const MOST_BEFORE_US: usize = 256;
 
-pub(super) const PREF_OWN_ICMP: u32 = 8;
-pub(super) const PREF_BYPASS: u32 = 9;
+const PREF_OWN_ICMP: u32 = 8;
+const PREF_BYPASS: u32 = 9;
 const PREF_TO_LEG: u32 = 10;
 const PREF_FROM_SERVICE: u32 = 11;
 pub(super) const PREF_TO_SERVER: u32 = 12;
-pub(super) const PREF_OWN_REST: u32 = 13;
-pub(super) const PREF_ICMP: u32 = 14;
+const PREF_OWN_REST: u32 = 13;
+const PREF_ICMP: u32 = 14;
 const PREF_BEFORE_US: u32 = 15;
 pub(super) const PREF_TO_SERVICE: u32 = 16;
-pub(super) const PREF_END: u32 = 19;
+const PREF_END: u32 = 19;
 pub(super) const PREF_LOCAL: u32 = 20;
 const PREF_NO_ROUTER: u32 = 21;
 
@@ -318,19 +318,7 @@ impl Request {
         let rule = |priority, action| Rule::new(family, priority, action);
         let from = |device: &str, rule: Rule| Rule { from_device: Some(device.to_owned()), ..rule };
         let divert = |priority| rule(priority, RuleAction::Table(TABLE));
-        let mut rules = vec![
-            rule(PREF_END, RuleAction::Nop),
-            from(&self.device, rule(PREF_BYPASS, RuleAction::Goto(PREF_END))),
-            from("lo", rule(PREF_OWN_REST, RuleAction::Goto(PREF_END))),
-        ];
-        rules.extend(facts.no_router(&self.device, family));
-        if family == Family::V6 || !facts.rp_filter {
-            rules.extend(own_icmp(family, PREF_OWN_ICMP, TABLE));
-        }
-        // Neighbour discovery is ICMP as well, and would not survive the way.
-        if family == Family::V4 && !facts.rp_filter {
-            rules.push(Rule { ip_protocol: Some(family.icmp()), ..divert(PREF_ICMP) });
-        }
+        let mut rules = facts.first_rules(&self.device, family, TABLE);
         let answers =
             |range: &RangeInclusive<u16>| Some(Port::Both(range.clone(), self.source_ports.clone()));
         for range in &self.ports {
@@ -408,7 +396,7 @@ impl Facts {
     }
 
     /// Keeps this host from becoming a router, by the interfaces that did not forward before.
-    pub(super) fn no_router(&self, device: &str, family: Family) -> Vec<Rule> {
+    fn no_router(&self, device: &str, family: Family) -> Vec<Rule> {
         if family == Family::V6 {
             return Vec::new();
         }
@@ -418,6 +406,28 @@ impl Facts {
             ..Rule::new(family, PREF_NO_ROUTER, RuleAction::Blackhole)
         };
         closed.map(drop).collect()
+    }
+
+    /// The rules that are put up first: what is ours is not taken again, this host is no router, and ICMP errors about our
+    /// segments go by `table` into our device.
+    pub(super) fn first_rules(&self, device: &str, family: Family, table: u32) -> Vec<Rule> {
+        let rule = |priority, action| Rule::new(family, priority, action);
+        let from = |device: &str, priority| Rule {
+            from_device: Some(device.to_owned()),
+            ..rule(priority, RuleAction::Goto(PREF_END))
+        };
+        let mut rules =
+            vec![rule(PREF_END, RuleAction::Nop), from(device, PREF_BYPASS), from("lo", PREF_OWN_REST)];
+        rules.extend(self.no_router(device, family));
+        if family == Family::V6 || !self.rp_filter {
+            rules.extend(own_icmp(family, PREF_OWN_ICMP, table));
+        }
+        // Neighbour discovery is ICMP as well, and would not survive the way.
+        if family == Family::V4 && !self.rp_filter {
+            rules
+                .push(Rule { ip_protocol: Some(family.icmp()), ..rule(PREF_ICMP, RuleAction::Table(table)) });
+        }
+        rules
     }
 
     /// The families whose connections can be taken.

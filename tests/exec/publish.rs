@@ -28,20 +28,9 @@ pub(crate) const SINGLES: &[Single] = &[
     ("published: latency holds the server's bytes back", latency),
 ];
 
-/// Rows of the stream that say something new about a kernel socket towards the client.
-const STREAM: &[&str] = &[
-    "a server that speaks first is heard",
-    "a slow reader stops the writer, and loses nothing",
-    "one byte at a time arrives as such",
-    "the urgent mark stays between the same bytes",
-    "a keepalive does not hurt an idle connection",
-    "both directions at full speed carry equal bytes",
-];
-
 /// Rows that are done without and with a published port.
 pub(crate) fn rows() -> Vec<Row> {
-    let stream = stream::ROWS.iter().copied().filter(|(name, _)| STREAM.contains(name));
-    close::ROWS.iter().copied().chain(stream).collect()
+    [close::ROWS, &stream::of_kernel_sockets()].concat()
 }
 
 fn too_early() {

@@ -16,7 +16,9 @@ use nix::sys::signal::{Signal, kill};
 use crate::lab::events::Events;
 use crate::lab::process::{Halfopen, command};
 use crate::lab::sniff::Sniffer;
-use crate::lab::{Lab, PATIENCE, PORT, Way, accept, address, compare, compare_in, drain, outcome, wait};
+use crate::lab::{
+    Lab, PATIENCE, PORT, Way, accept, address, chosen, compare, compare_in, drain, outcome, wait,
+};
 use crate::setup::{NONE, carried, fails, state, talk, with_mounts};
 use crate::sidecar::{CAP_NET_ADMIN, FAULTS, without, word};
 use crate::{Row, Single, VERSIONS, close, faults, handshake, stream, trial};
@@ -49,23 +51,11 @@ const HANDSHAKE: &[&str] = &["a refused connection is refused to the client"];
 /// hosts behind one address.
 const NOT_HERE: &[&str] = &["H1", "H22", "T1", "H13"];
 
-const STREAM: &[&str] = &[
-    "a server that speaks first is heard",
-    "a slow reader stops the writer, and loses nothing",
-    "one byte at a time arrives as such",
-    "the urgent mark stays between the same bytes",
-    "a keepalive does not hurt an idle connection",
-    "both directions at full speed carry equal bytes",
-];
-
 pub(crate) fn trials() -> Vec<Trial> {
     let mut trials: Vec<Trial> =
         SINGLES.iter().map(|(name, test)| trial(format!("listen: {name}"), test)).collect();
-    let chosen = |rows: &[Row], names: &[&str]| -> Vec<Row> {
-        rows.iter().copied().filter(|(name, _)| names.contains(name)).collect()
-    };
-    let rows = [chosen(handshake::ROWS, HANDSHAKE), close::ROWS.to_vec(), chosen(stream::ROWS, STREAM)];
-    for (name, row) in rows.concat() {
+    let rows = [&chosen(handshake::ROWS, HANDSHAKE)[..], close::ROWS, &stream::of_kernel_sockets()].concat();
+    for (name, row) in rows {
         trials.extend(VERSIONS.map(|(family, version)| {
             trial(format!("listen: {name} ({version})"), move || compare(Way::Listen, |lab| row(lab, family)))
         }));

@@ -13,7 +13,7 @@ use sha2::{Digest, Sha256};
 use socket2::{SockRef, TcpKeepalive};
 
 use crate::lab::lossy::{Lossy, Quality};
-use crate::lab::{Lab, PATIENCE, Way, accept, address, drain, errno, outcome, wait};
+use crate::lab::{Lab, PATIENCE, Way, accept, address, chosen, drain, errno, outcome, wait};
 use crate::{Row, Seen, Single};
 
 pub(crate) const ROWS: &[Row] = &[
@@ -28,6 +28,19 @@ pub(crate) const ROWS: &[Row] = &[
     ("both directions at full speed carry equal bytes", full_duplex),
     ("a smaller MTU on the way is found out", small_mtu),
 ];
+
+/// Rows that say something new where a kernel socket stands on one side.
+pub(crate) fn of_kernel_sockets() -> Vec<Row> {
+    let names = [
+        "a server that speaks first is heard",
+        "a slow reader stops the writer, and loses nothing",
+        "one byte at a time arrives as such",
+        "the urgent mark stays between the same bytes",
+        "a keepalive does not hurt an idle connection",
+        "both directions at full speed carry equal bytes",
+    ];
+    chosen(ROWS, &names)
+}
 
 pub(crate) const SINGLES: &[Single] = &[
     ("more than 4 GiB upstream arrive with an equal SHA-256", || {

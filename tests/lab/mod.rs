@@ -357,6 +357,13 @@ pub(crate) fn errno(error: &io::Error) -> String {
     }
 }
 
+/// The rows of these names, each of which must be there.
+pub(crate) fn chosen<T: Copy>(rows: &[(&'static str, T)], names: &[&str]) -> Vec<(&'static str, T)> {
+    let row =
+        |name: &&str| *rows.iter().find(|row| row.0 == *name).unwrap_or_else(|| panic!("no row {name:?}"));
+    names.iter().map(row).collect()
+}
+
 /// `ok` or the errno.
 pub(crate) fn outcome<T>(result: &io::Result<T>) -> String {
     result.as_ref().map_or_else(errno, |_| "ok".to_owned())
