@@ -369,7 +369,7 @@ fn a_matrix_refuses_what_it_cannot_do_before_it_runs_anything() {
     refused(
         &["matrix", "--junit", "gone/junit.xml", "true"],
         1,
-        "halfopen: --junit gone/junit.xml: cannot be created: No such file or directory (os error 2)\n",
+        "halfopen: --junit gone/junit.xml: cannot be created: No such file or directory (os error 2)\n  hint: name a file in a directory that is there and may be written to\n",
     );
     let said = Halfopen::new().file("halfopen.toml", "preset = ['dpi-reset']\n").says(&["matrix", "true"]);
     let told = "halfopen: the config has rules, which would act on every run\n  hint: take them out of the config, and give them as --fault or --preset\n";

@@ -108,6 +108,7 @@ fn control(settings: &Settings) -> Option<Door> {
 pub(super) fn create(option: &str, path: &Path) -> Result<File, Failure> {
     File::create(path).map_err(|e| {
         Failure::new(Failure::FAILED, format_args!("{option} {}: cannot be created: {e}", path.display()))
+            .hint("name a file in a directory that is there and may be written to")
     })
 }
 

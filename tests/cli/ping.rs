@@ -45,7 +45,7 @@ fn a_ping_that_cannot_be_says_why_before_anything_is_sent() {
         (
             &["--hlog", "none/x"],
             1,
-            "halfopen: --hlog none/x: cannot be created: No such file or directory (os error 2)\n",
+            "halfopen: --hlog none/x: cannot be created: No such file or directory (os error 2)\n  hint: name a file in a directory that is there and may be written to\n",
         ),
     ] {
         let args = [&["ping", "127.0.0.1:80", "-n", "1"], options].concat();
