@@ -1,7 +1,7 @@
 //! Compares halfopen as a gateway with the kernel's forwarding and with HAProxy, on this machine, in one interleaved run:
 //!
 //! ```text
-//! sudo cargo bench --bench peers -- [--rounds N] [--seconds S] [--only PEER] [--row TEXT] [--before PROGRAM] [--armed]
+//! sudo cargo bench --bench peers -- [--rounds N] [--seconds S] [--only PEER,...] [--row TEXT] [--before PROGRAM] [--armed]
 //! ```
 //!
 //! `--before` names another build of halfopen, which becomes one more peer, as does with `--armed` halfopen with a rule on every flow
@@ -16,8 +16,8 @@
 //! with one thread that copies (no splicing) and with the client's address; with its port, too, its sockets would collide
 //! in TIME-WAIT.
 //!
-//! All share the cores of one machine, programs included, and the machine drifts: the peers take turns at each row, in another
-//! order in each round. A ratio compares what was measured within one round; of the rounds, the table shows the median and
+//! All share the cores of one machine, programs included, and the machine drifts, and feels whoever came before: the peers take
+//! turns at each row, in another order in each round, and backwards when each of them has been first. A ratio compares what was measured within one round; of the rounds, the table shows the median and
 //! the middle half. The ratios say more than the numbers, and many short rounds more than a few long ones.
 #![allow(clippy::unwrap_used, reason = "a benchmark that cannot go on stops")]
 
@@ -41,7 +41,7 @@ const PROGRAMS: [(&str, &str); 6] = [
     ("haproxy", "haproxy"),
 ];
 
-const USAGE: &str = "sudo cargo bench --bench peers -- [--rounds N] [--seconds S] [--only PEER] [--row TEXT] [--before PROGRAM] [--armed]";
+const USAGE: &str = "sudo cargo bench --bench peers -- [--rounds N] [--seconds S] [--only PEER,...] [--row TEXT] [--before PROGRAM] [--armed]";
 
 fn main() -> ExitCode {
     let options = match Options::parse(std::env::args().skip(1)) {
@@ -76,6 +76,9 @@ fn main() -> ExitCode {
             }
         }
         peers.rotate_left(1);
+        if (round as usize).is_multiple_of(peers.len()) {
+            peers.reverse();
+        }
     }
     print!("{}", table.render(&options.peers));
     ExitCode::SUCCESS
@@ -119,6 +122,7 @@ impl Options {
     fn parse(mut args: impl Iterator<Item = String>) -> Result<Self, String> {
         let peers = vec![Peer::Kernel, Peer::Haproxy, Peer::Halfopen];
         let mut options = Self { rounds: 5, seconds: 2, peers, row: String::new(), before: None };
+        let mut only = None;
         while let Some(arg) = args.next() {
             let mut value = || args.next().ok_or_else(|| format!("{arg} needs a value"));
             match arg.as_str() {
@@ -132,14 +136,16 @@ impl Options {
                     options.peers.push(Peer::Before);
                 }
                 "--armed" => options.peers.push(Peer::Armed),
-                "--only" => {
-                    let name = value()?;
-                    options.peers.retain(|peer| peer.name() == name);
-                    if options.peers.is_empty() {
-                        return Err(format!("--only {name}: the peers are kernel, haproxy, halfopen"));
-                    }
-                }
+                "--only" => only = Some(value()?),
                 _ => return Err(format!("unknown option {arg}")),
+            }
+        }
+        if let Some(only) = only {
+            options.peers.retain(|peer| only.split(',').any(|name| name == peer.name()));
+            if options.peers.is_empty() {
+                let hint =
+                    "the peers are kernel, haproxy, halfopen, and before and armed if they are asked for";
+                return Err(format!("--only {only}: {hint}"));
             }
         }
         Ok(options)
