@@ -28,6 +28,8 @@ mod setup;
 mod sidecar;
 #[path = "kernel/stream.rs"]
 mod stream;
+#[path = "kernel/tproxy.rs"]
+mod tproxy;
 #[path = "kernel/transparent.rs"]
 mod transparent;
 #[path = "kernel/truth.rs"]
@@ -81,7 +83,7 @@ fn trials() -> Vec<Trial> {
     ];
     let all = areas.into_iter().flat_map(|(area, rows, singles)| trials_of(area, rows, singles));
     let both = control::BOTH.iter().map(|(name, test)| trial((*name).to_owned(), || test(Way::Proxied)));
-    let all = all.chain(sidecar::trials()).chain(listen::trials()).chain(both);
+    let all = all.chain(sidecar::trials()).chain(listen::trials()).chain(tproxy::trials()).chain(both);
     let proofs = faults::PROOFS.iter().flat_map(|proofs| proofs.iter()).map(|proof| {
         Trial::test(format!("faults: {} ({}): {}", proof.fault, proof.entry, proof.expected), move || {
             truth::observe(proof, (proof.run)());

@@ -7,6 +7,8 @@ mod capture;
 mod lab;
 #[path = "real/metrics.rs"]
 mod metrics;
+#[path = "real/nft.rs"]
+mod nft;
 #[path = "real/page.rs"]
 mod page;
 
@@ -38,19 +40,25 @@ const NOBODY: u32 = 65_534;
 enum Via {
     /// A gateway between the two; the client runs beside it, untouched.
     Gateway,
+    /// The same by kernel sockets.
+    Sockets,
     /// `halfopen exec` around the client.
     Exec,
 }
 
 impl Via {
     fn lab(self) -> Lab {
-        Lab::new(if self == Self::Gateway { Way::Proxied } else { Way::Direct })
+        Lab::new(match self {
+            Self::Gateway => Way::Proxied,
+            Self::Sockets => Way::GatewaySockets,
+            Self::Exec => Way::Direct,
+        })
     }
 
     /// The client program.
     fn client(self, lab: &Lab, name: &str, args: &[&str]) -> Command {
         let mut client = match self {
-            Self::Gateway => program(&lab.client, name),
+            Self::Gateway | Self::Sockets => program(&lab.client, name),
             Self::Exec => command(&lab.client, &["exec", "--", name]),
         };
         client
@@ -388,5 +396,13 @@ fn main() -> ExitCode {
         page::chromium_shows_a_report();
         Ok::<(), Failed>(())
     });
-    libtest_mimic::run(&args, trials.chain([capture, metrics, page]).collect()).exit_code()
+    let sockets = Trial::test("sockets: curl fetches 1 GiB from nginx", || {
+        curl_fetches_a_gibibyte(Via::Sockets);
+        Ok::<(), Failed>(())
+    });
+    let nft = Trial::test("sockets: nft lists what a dry run prints", || {
+        nft::lists_what_a_dry_run_prints();
+        Ok::<(), Failed>(())
+    });
+    libtest_mimic::run(&args, trials.chain([capture, metrics, page, sockets, nft]).collect()).exit_code()
 }

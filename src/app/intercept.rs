@@ -1,6 +1,7 @@
 //! Gateway, sidecar and listeners: set up, run until a signal, stop, undo; in this order whatever happens in between.
 
 use std::io;
+use std::net::TcpListener;
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 
@@ -16,12 +17,12 @@ use crate::config::units::PortRange;
 use crate::config::{Problem, Scaling, Settings};
 use crate::engine::Outside;
 use crate::engine::listen::{Listener, Upstreams, look_up};
-use crate::engine::sockets::Accepting;
+use crate::engine::sockets::{Accepting, Transparent};
 use crate::fault::Rules;
 use crate::report::status_line;
 use crate::setup::confine::{Needs, confine};
 use crate::setup::plan::Plan;
-use crate::setup::{self, Interception, gateway, listen, sidecar};
+use crate::setup::{self, Interception, gateway, listen, sidecar, tproxy};
 use crate::time::Duration;
 
 /// The name of our device.
@@ -51,11 +52,15 @@ impl From<io::Error> for Error {
 
 /// The plan of the set-up, without doing it.
 pub fn dry_run(settings: &Settings) -> Result<Plan, setup::Error> {
-    match settings.mode {
-        Mode::Listen if settings.engine == EngineKind::Sockets => Ok(Plan::default()),
-        Mode::Sidecar => sidecar::dry_run(&sidecar_request(settings)),
-        Mode::Listen => listen::dry_run(&listen_request(settings)),
-        Mode::Gateway | Mode::Exec => gateway::dry_run(&gateway_request(settings)),
+    match (settings.mode, settings.engine) {
+        (Mode::Listen, EngineKind::Sockets) => Ok(Plan::default()),
+        (Mode::Listen, EngineKind::Tun) => listen::dry_run(&listen_request(settings)),
+        (Mode::Sidecar, EngineKind::Sockets) => tproxy::dry_run_sidecar(&sidecar_request(settings)),
+        (Mode::Sidecar, EngineKind::Tun) => sidecar::dry_run(&sidecar_request(settings)),
+        (Mode::Gateway | Mode::Exec, EngineKind::Sockets) => {
+            tproxy::dry_run_gateway(&gateway_request(settings))
+        }
+        (Mode::Gateway | Mode::Exec, EngineKind::Tun) => gateway::dry_run(&gateway_request(settings)),
     }
 }
 
@@ -72,9 +77,26 @@ fn set_up(settings: &Settings) -> Result<SetUp, setup::Error> {
         (Mode::Listen, EngineKind::Tun) => {
             (Some(listen::up(&request())?), Some(Box::new(upstreams(settings))))
         }
-        (Mode::Sidecar, _) => (Some(sidecar::up(&sidecar_request(settings))?), None),
-        (Mode::Gateway | Mode::Exec, _) => (Some(gateway::up(&gateway_request(settings))?), None),
+        (Mode::Sidecar, EngineKind::Sockets) => {
+            let (up, listeners) = tproxy::sidecar(&sidecar_request(settings))?;
+            (Some(up), Some(transparent(listeners, false)?))
+        }
+        (Mode::Sidecar, EngineKind::Tun) => (Some(sidecar::up(&sidecar_request(settings))?), None),
+        (Mode::Gateway | Mode::Exec, EngineKind::Sockets) => {
+            let (up, listeners) = tproxy::gateway(&gateway_request(settings))?;
+            (Some(up), Some(transparent(listeners, true)?))
+        }
+        (Mode::Gateway | Mode::Exec, EngineKind::Tun) => {
+            (Some(gateway::up(&gateway_request(settings))?), None)
+        }
     })
+}
+
+/// What stands behind these listeners: the servers that their clients dialled.
+fn transparent(listeners: Vec<TcpListener>, keeps_port: bool) -> Result<Box<dyn Outside>, setup::Error> {
+    let servers = Transparent::new(&listeners, keeps_port, tproxy::MARK_OWN)
+        .map_err(|e| setup::Error::from_io("cannot tell the address of a listener", &e))?;
+    Ok(Box::new(Accepting::new(listeners, servers)))
 }
 
 fn range(ports: PortRange) -> RangeInclusive<u16> {
@@ -154,9 +176,9 @@ pub fn intercept(
     let listeners = settings.listeners.iter().map(|listener| listener.listen.to_string());
     let at: Vec<String> = ports.into_iter().chain(listeners).collect();
     if settings.engine == EngineKind::Sockets {
-        tracing::info!("kernel sockets carry the bytes: a client is accepted before its upstream is dialled");
+        tracing::info!("kernel sockets carry the bytes: a client is accepted before its server is dialled");
     }
-    let device = interception.as_ref().map(|_| DEVICE);
+    let device = interception.as_ref().filter(|_| settings.engine == EngineKind::Tun).map(|_| DEVICE);
     tracing::info!(seed = settings.rules.seed(), ports = at.join(","), device, "ready");
     service::ready();
     check_upstreams(settings);

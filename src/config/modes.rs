@@ -8,7 +8,8 @@ use super::resolve::Check;
 use super::units::{Loopback, PortRange};
 
 impl Check<'_> {
-    pub(super) fn intercept(&mut self, intercept: &raw::Intercept) {
+    pub(super) fn intercept(&mut self, raw: &raw::Raw) {
+        let intercept = &raw.intercept;
         let mode = match intercept.mode {
             Mode::Exec => return self.exec(intercept),
             Mode::Listen => return self.listen(intercept),
@@ -17,7 +18,10 @@ impl Check<'_> {
                 "gateway"
             }
             Mode::Sidecar => {
-                self.sidecar(intercept);
+                self.no_interfaces(intercept, "sidecar");
+                if raw.engine.kind == EngineKind::Tun {
+                    self.source_ports(intercept);
+                }
                 "sidecar"
             }
         };
@@ -38,8 +42,7 @@ impl Check<'_> {
         }
     }
 
-    fn sidecar(&mut self, intercept: &raw::Intercept) {
-        self.no_interfaces(intercept, "sidecar");
+    fn source_ports(&mut self, intercept: &raw::Intercept) {
         let source_ports = intercept.source_ports;
         if source_ports.contains(u16::MAX) {
             self.wrong("intercept.source_ports", "a sidecar cannot take port 65535\nend the range at 65534");
@@ -146,16 +149,30 @@ impl Check<'_> {
     }
 
     pub(super) fn engine(&mut self, raw: &raw::Raw) {
-        if raw.engine.kind == EngineKind::Sockets && raw.intercept.mode != Mode::Listen {
-            let hint = "remove it, or use mode = \"listen\"";
-            self.wrong("engine.kind", &format!("only mode listen can do without our own TCP\n{hint}"));
+        if raw.engine.kind == EngineKind::Sockets {
+            self.sockets(raw);
         }
         self.shards(raw);
     }
 
+    fn sockets(&mut self, raw: &raw::Raw) {
+        if raw.intercept.mode == Mode::Exec {
+            let hint = "remove it, or use another mode";
+            self.wrong("engine.kind", &format!("exec cannot do without our own TCP\n{hint}"));
+        }
+        if raw.intercept.source_ports != raw::Intercept::default().source_ports {
+            let hint = "remove it, or use engine.kind = \"tun\"";
+            self.wrong(
+                "intercept.source_ports",
+                &format!("the kernel chooses the ports of its sockets\n{hint}"),
+            );
+        }
+    }
+
     fn shards(&mut self, raw: &raw::Raw) {
         let mode = match raw.intercept.mode {
-            Mode::Gateway => return,
+            Mode::Gateway if raw.engine.kind == EngineKind::Tun => return,
+            Mode::Gateway => "gateway with kernel sockets",
             Mode::Exec => "exec",
             Mode::Listen => "listen",
             // The two legs of a flow have different ports, so the kernel may steer them to different threads.

@@ -101,7 +101,7 @@ impl Settings {
         let raw = &layers.raw;
         let mut check = Check { layers, problems: Vec::new() };
         check.ranges(raw);
-        check.intercept(&raw.intercept);
+        check.intercept(raw);
         check.listeners(raw);
         check.engine(raw);
         check.publish(&raw.intercept);
@@ -384,6 +384,18 @@ mod tests {
             (
                 "engine.shards = 2\nintercept.mode = 'exec'",
                 "c.toml:1: engine.shards = 2: mode exec has one thread for packets; remove it, or set it to 1\n",
+            ),
+            (
+                "engine.kind = 'sockets'\nengine.shards = 2\nintercept.ports = [80]",
+                "c.toml:2: engine.shards = 2: mode gateway with kernel sockets has one thread for packets; remove it, or set it to 1\n",
+            ),
+            (
+                "engine.kind = 'sockets'\nintercept.mode = 'exec'",
+                "c.toml:1: engine.kind = \"sockets\": exec cannot do without our own TCP; remove it, or use another mode\n",
+            ),
+            (
+                "engine.kind = 'sockets'\nintercept = { mode = 'sidecar', ports = [61005], source_ports = '61000-61009' }",
+                "c.toml:2: intercept.source_ports = \"61000-61009\": the kernel chooses the ports of its sockets; remove it, or use engine.kind = \"tun\"\n",
             ),
             (
                 "intercept.mode = 'listen'",

@@ -54,13 +54,21 @@ pub trait Outside: Send {
 
     /// An IP packet that is neither TCP nor an ICMP error of a flow; its checksum may be unfinished if `needs_csum` (only the
     /// pseudo-header sum is in the field, as it is for packets of the same machine). False: it is written back.
-    fn on_packet(&mut self, now: Instant, packet: &[u8], needs_csum: bool) -> bool;
+    fn on_packet(&mut self, now: Instant, packet: &[u8], needs_csum: bool) -> bool {
+        let _ = (now, packet, needs_csum);
+        false
+    }
 
     /// The next whole IP packet, with full checksums, for the inside. Clears and fills `packet`; false if there is none.
-    fn poll_packet(&mut self, packet: &mut BytesMut) -> bool;
+    fn poll_packet(&mut self, packet: &mut BytesMut) -> bool {
+        packet.clear();
+        false
+    }
 
     /// The config key of a limit that was hit since the last call. The loop calls this until `None` after packets.
-    fn poll_limit(&mut self) -> Option<&'static str>;
+    fn poll_limit(&mut self) -> Option<&'static str> {
+        None
+    }
 
     /// When [`Self::on_timeout`] wants to be called; a time in the past if events or packets are left for the next turn.
     fn poll_timeout(&self) -> Option<Instant>;

@@ -102,7 +102,10 @@ impl Flow {
     pub(super) fn dial(&mut self, cx: &mut Cx<'_>) {
         let settings = &self.settings;
         self.legs[Leg::Server] = match self.marks.is_kernel(Leg::Server) {
-            true => Link::Socket(Box::new(SocketLeg::dial(&mut cx.for_leg(Leg::Server), self.server))),
+            true => {
+                let leg = SocketLeg::dial(&mut cx.for_leg(Leg::Server), self.client, self.server);
+                Link::Socket(Box::new(leg))
+            }
             false => {
                 let tuple = self.arriving(Leg::Server).reverse();
                 let ip = carried(self.syn.ip, self.hops_to_give_back());

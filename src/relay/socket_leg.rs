@@ -15,6 +15,8 @@ use crate::trace::{self, State};
 pub enum SocketCommand {
     /// Connect to the server, without waiting. Answered by [`SocketEvent::Connected`] or [`SocketEvent::Failed`].
     Dial {
+        /// The client.
+        client: SocketAddr,
         /// The server that the client dialled.
         server: SocketAddr,
     },
@@ -118,8 +120,9 @@ const CREDIT_STEP: u32 = 64 << 10;
 impl SocketLeg {
     /// Dials.
     #[must_use]
-    pub fn dial(cx: &mut Cx<'_>, server: SocketAddr) -> Self {
-        let mut leg = Self { commands: VecDeque::from([SocketCommand::Dial { server }]), ..Self::default() };
+    pub fn dial(cx: &mut Cx<'_>, client: SocketAddr, server: SocketAddr) -> Self {
+        let commands = VecDeque::from([SocketCommand::Dial { client, server }]);
+        let mut leg = Self { commands, ..Self::default() };
         leg.change_state(cx, State::SynSent);
         leg
     }
@@ -343,8 +346,8 @@ mod tests {
     use crate::time::Instant;
 
     fn leg() -> SocketLeg {
-        let mut leg =
-            SocketLeg::dial(&mut Cx::new(Instant::ZERO, &mut trace::NoSink), "192.0.2.1:80".parse().unwrap());
+        let [client, server] = ["192.0.2.2:1234", "192.0.2.1:80"].map(|at| at.parse().unwrap());
+        let mut leg = SocketLeg::dial(&mut Cx::new(Instant::ZERO, &mut trace::NoSink), client, server);
         assert!(matches!(leg.poll_command(), Some(SocketCommand::Dial { .. })));
         leg
     }

@@ -34,7 +34,7 @@ pub struct Request {
 
 /// What of this host matters for the plan.
 #[derive(Clone, Debug, Default)]
-struct Facts {
+pub(super) struct Facts {
     links: Vec<Link>,
     ipv6: Ipv6,
     /// New devices start with IPv6 off, although it is in use here (Docker does that).
@@ -46,7 +46,7 @@ struct Facts {
 
 /// How IPv6 forwarding is switched on here.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-enum Ipv6 {
+pub(super) enum Ipv6 {
     /// No interface has IPv6.
     #[default]
     Off,
@@ -60,7 +60,7 @@ enum Ipv6 {
 
 /// Puts the interception up: from here on packets wait in the devices.
 pub fn up(request: &Request) -> Result<Interception, Error> {
-    Interception::up(|netlink| plan(request, netlink), &request.device, request.shards)
+    Interception::up(|netlink| plan(request, netlink), Some((&request.device, request.shards)))
 }
 
 /// What [`up`] would do, for `--dry-run`.
@@ -73,7 +73,7 @@ fn plan(request: &Request, netlink: &mut Netlink) -> Result<Plan, Error> {
 }
 
 impl Facts {
-    fn gather(netlink: &mut Netlink) -> Result<Self, Error> {
+    pub(super) fn gather(netlink: &mut Netlink) -> Result<Self, Error> {
         let links = netlink.links().map_err(|e| Error::from_io("cannot list the network interfaces", &e))?;
         let is = |key: &str, value: &str| {
             let found =
@@ -100,17 +100,30 @@ impl Facts {
     }
 }
 
+/// What a gateway without a device of ours does besides leading connections to kernel sockets: it forwards.
+pub(super) fn without_device(request: &Request, facts: Facts) -> Result<Plan, Error> {
+    request.check_ports()?;
+    let sides = request.sides(&facts)?;
+    let steps = [forward_ipv4(&sides), forward_ipv6(facts.ipv6, &sides)].concat();
+    let off = notes(&Facts { rp_filter: false, conntrack: false, ..facts });
+    Ok(Plan { steps, notes: off })
+}
+
 impl Request {
     fn plan(&self, facts: &Facts) -> Result<Plan, Error> {
         self.check_ports()?;
         let sides = self.sides(facts)?;
         let mut plan = Plan { steps: vec![Step::Device { name: self.device.clone() }], notes: notes(facts) };
         let routers: Vec<&str> = sides.iter().copied().chain([self.device.as_str()]).collect();
-        plan.steps.extend(routers.iter().map(|device| set_ipv4(device, Ipv4Setting::Forwarding, 1)));
+        plan.steps.extend(forward_ipv4(&routers));
         // This host's own ICMP errors come back out of our device, with this host's address as their source.
         plan.steps.push(set_ipv4(&self.device, Ipv4Setting::AcceptLocal, 1));
         plan.steps.push(set_ipv4(&self.device, Ipv4Setting::RpFilter, 0));
-        plan.steps.extend(self.forward_ipv6(facts, &routers));
+        if facts.ipv6_off_by_default {
+            let key = format!("net/ipv6/conf/{}/disable_ipv6", self.device);
+            plan.steps.push(Step::Sysctl { key, value: "0" });
+        }
+        plan.steps.extend(forward_ipv6(facts.ipv6, &routers));
         for family in Family::ALL.into_iter().filter(|f| *f == Family::V4 || facts.ipv6 != Ipv6::Off) {
             plan.steps.push(Step::Route {
                 route: Route { device: None, ..Route::default_by(family, 0, TABLE) },
@@ -159,27 +172,6 @@ impl Request {
         })
     }
 
-    fn forward_ipv6(&self, facts: &Facts, routers: &[&str]) -> Vec<Step> {
-        let mut steps = Vec::new();
-        if facts.ipv6_off_by_default {
-            steps.push(Step::Sysctl {
-                key: format!("net/ipv6/conf/{}/disable_ipv6", self.device),
-                value: "0",
-            });
-        }
-        match facts.ipv6 {
-            Ipv6::Off | Ipv6::Forwards => {}
-            Ipv6::PerDevice => steps.extend(routers.iter().map(|device| Step::Sysctl {
-                key: format!("net/ipv6/conf/{device}/force_forwarding"),
-                value: "1",
-            })),
-            Ipv6::All => {
-                steps.push(Step::Sysctl { key: "net/ipv6/conf/all/forwarding".to_owned(), value: "1" })
-            }
-        }
-        steps
-    }
-
     /// The rules of one family. What the device emits matches none of them and goes on as any forwarded packet.
     fn rules(&self, family: Family) -> Vec<Rule> {
         let tcp = Some(libc::IPPROTO_TCP as u8);
@@ -217,6 +209,22 @@ impl Request {
     }
 }
 
+fn forward_ipv4(routers: &[&str]) -> Vec<Step> {
+    routers.iter().map(|device| set_ipv4(device, Ipv4Setting::Forwarding, 1)).collect()
+}
+
+fn forward_ipv6(ipv6: Ipv6, routers: &[&str]) -> Vec<Step> {
+    let set = |key, value| Step::Sysctl { key, value };
+    match ipv6 {
+        Ipv6::Off | Ipv6::Forwards => Vec::new(),
+        Ipv6::PerDevice => {
+            let of = |device: &&str| set(format!("net/ipv6/conf/{device}/force_forwarding"), "1");
+            routers.iter().map(of).collect()
+        }
+        Ipv6::All => vec![set("net/ipv6/conf/all/forwarding".to_owned(), "1")],
+    }
+}
+
 fn notes(facts: &Facts) -> Vec<String> {
     let mut notes = Vec::new();
     if facts.ipv6 == Ipv6::Off {
@@ -240,4 +248,4 @@ fn notes(facts: &Facts) -> Vec<String> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

@@ -20,7 +20,7 @@ pub(super) const TABLE_OWN: u32 = 10_401;
 pub struct Interception {
     pub(super) applied: Applied,
     /// Numbers of the interfaces that led out of the network namespace at the start, if that is somebody else's.
-    pub(super) outside: Vec<u32>,
+    outside: Vec<u32>,
     /// What the user should know.
     pub notes: Vec<String>,
     /// Our device, one entry per shard.
@@ -31,17 +31,20 @@ pub struct Interception {
 }
 
 impl Interception {
-    /// Puts the interception up that `plan` makes: from here on packets wait in the queues of `device`, one per shard.
+    /// Puts the interception up that `plan` makes: from here on packets wait in the queues of our device, if it has this name
+    /// and so many of them.
     pub(super) fn up(
         plan: impl FnOnce(&mut Netlink) -> Result<Plan, Error>,
-        device: &str,
-        shards: usize,
+        device: Option<(&str, usize)>,
     ) -> Result<Self, Error> {
         let mut netlink = Netlink::open()?;
         let plan = plan(&mut netlink)?;
         let lock = Lock::take()?;
         remove_leftovers(&mut netlink)?;
-        let (devices, _) = Device::open_tun(device, shards)?;
+        let devices = match device {
+            Some((name, queues)) => Device::open_tun(name, queues)?.0,
+            None => Vec::new(),
+        };
         let applied = plan.apply(netlink)?;
         Ok(Self {
             applied,
@@ -51,6 +54,11 @@ impl Interception {
             _reserved: Vec::new(),
             _lock: lock,
         })
+    }
+
+    /// These interfaces lead out of a network namespace that is somebody else's.
+    pub(super) fn watch(&mut self, outside: &[&Link]) {
+        self.outside = outside.iter().map(|link| link.index).collect();
     }
 
     /// True while all interfaces are gone that led out of somebody else's network namespace: its owner, such as the

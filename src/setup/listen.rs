@@ -27,7 +27,7 @@ use super::sidecar::{
 use super::{Error, ErrorKind};
 
 /// Clients that the kernel has accepted and we have not: Linux's `net.core.somaxconn`, which bounds it anyway.
-const BACKLOG: i32 = 4096;
+pub(super) const BACKLOG: i32 = 4096;
 
 /// What to intercept.
 #[derive(Clone, Debug)]
@@ -42,7 +42,8 @@ pub struct Request {
 pub fn up(request: &Request) -> Result<Interception, Error> {
     // First of all, because the kernel knows best what cannot be listened at.
     let reserved = request.listeners.iter().map(|at| reserve(*at)).collect::<Result<_, _>>()?;
-    let mut up = Interception::up(|netlink| plan(request, netlink), &request.device, 1).map_err(missing)?;
+    let mut up =
+        Interception::up(|netlink| plan(request, netlink), Some((&request.device, 1))).map_err(missing)?;
     up._reserved = reserved;
     Ok(up)
 }

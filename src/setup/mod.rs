@@ -15,6 +15,7 @@ pub mod process;
 pub mod resolv;
 pub mod sidecar;
 mod sysctl;
+pub mod tproxy;
 
 pub use error::{Error, ErrorKind};
 pub use interception::Interception;

@@ -4,6 +4,7 @@ use std::fmt;
 use std::io;
 
 use super::Error;
+use super::netlink::nft::{OwnedTable, Table};
 use super::netlink::{Family, Ipv4Setting, Link, Netlink, PROTOCOL, Route, Rule};
 use super::sysctl::{self, Setting};
 use crate::engine::tun::{MAX_PACKET, QUEUE_PACKETS};
@@ -48,6 +49,8 @@ pub enum Step {
     },
     /// A policy routing rule.
     Rule(Rule),
+    /// A table of nftables, which is gone with our process.
+    Table(Table),
 }
 
 impl fmt::Display for Step {
@@ -83,6 +86,10 @@ impl fmt::Display for Step {
                 write!(f, "ip {family} rule del pref 0 lookup local")
             }
             Self::Rule(rule) => write!(f, "ip {} rule add {rule}", rule.family.flag()),
+            Self::Table(table) => {
+                writeln!(f, "# an owner's table is gone with the process that has made it")?;
+                write!(f, "nft -f - <<'END'\n{table}\nEND")
+            }
         }
     }
 }
@@ -95,6 +102,7 @@ enum Undo {
     Route(Route),
     LocalRule { family: Family, priority: u32 },
     Rule(Rule),
+    Table { _table: OwnedTable },
 }
 
 impl Step {
@@ -145,6 +153,7 @@ impl Step {
                 })?;
                 Ok(Some(Undo::Rule(rule.clone())))
             }
+            Self::Table(table) => Ok(Some(Undo::Table { _table: table.make()? })),
         }
     }
 }
@@ -185,6 +194,8 @@ impl Undo {
                 netlink.restore_local_rule(family, priority),
             ),
             Self::Rule(rule) => (format!("cannot remove the rule {rule}"), netlink.delete_rule(&rule)),
+            // Dropped, and so gone.
+            Self::Table { .. } => return Ok(()),
         };
         match result {
             Err(e) if matches!(e.raw_os_error(), Some(libc::ENOENT | libc::ESRCH | libc::ENODEV)) => Ok(()),

@@ -30,7 +30,7 @@ use super::plan::{Plan, Step};
 use super::{Error, ErrorKind, sysctl};
 
 /// Each connection that exists at the start costs a rule, which every packet is compared with.
-const MOST_BEFORE_US: usize = 256;
+pub(super) const MOST_BEFORE_US: usize = 256;
 
 const PREF_OWN_ICMP: u32 = 8;
 const PREF_BYPASS: u32 = 9;
@@ -47,7 +47,7 @@ const PREF_NO_ROUTER: u32 = 21;
 
 pub(super) const LOOPBACK_V4: (IpAddr, u8) = (IpAddr::V4(Ipv4Addr::new(127, 0, 0, 0)), 8);
 const LOOPBACK_V6: (IpAddr, u8) = (IpAddr::V6(Ipv6Addr::LOCALHOST), 128);
-const LINK_LOCAL_V6: (IpAddr, u8) = (IpAddr::V6(Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0)), 10);
+pub(super) const LINK_LOCAL_V6: (IpAddr, u8) = (IpAddr::V6(Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0)), 10);
 
 /// What to intercept.
 #[derive(Clone, Debug)]
@@ -75,7 +75,7 @@ pub(super) struct Facts {
     pub(super) rp_filter: bool,
     /// Ports that the kernel gives to connections, without those that are reserved.
     given_out: Vec<RangeInclusive<u16>>,
-    connections: Vec<Connection>,
+    pub(super) connections: Vec<Connection>,
     /// The kernel finds the socket of an arriving packet before its route (`tcp_early_demux`), and then forwards it nowhere.
     early_demux: bool,
 }
@@ -95,12 +95,12 @@ pub(super) enum Ipv6 {
 /// Puts the interception up: from here on packets wait in the device.
 pub fn up(request: &Request) -> Result<Interception, Error> {
     let mut up =
-        Interception::up(|netlink| plan(request, netlink), &request.device, 1).map_err(in_compose)?;
+        Interception::up(|netlink| plan(request, netlink), Some((&request.device, 1))).map_err(in_compose)?;
     // Connections from outside that were taken by the application while the rules came up.
     let facts = Facts::gather(&mut Netlink::open()?)?;
     let rules = facts.families().flat_map(|family| request.before_us(family, &facts));
     up.applied.add(&rules.map(Step::Rule).collect::<Vec<_>>())?;
-    up.outside = facts.outside(&request.device).map(|link| link.index).collect();
+    up.watch(&facts.outside(&request.device).collect::<Vec<_>>());
     Ok(up)
 }
 
@@ -140,8 +140,7 @@ impl Facts {
             routes.extend(netlink.main_routes(family).map_err(listed)?);
             local_rules.extend(netlink.local_rules(family).map_err(listed)?);
         }
-        let leads_somewhere = |a: &Address| is_global(a.ip) && a.ip.is_ipv6();
-        let ipv6 = if addresses.iter().any(leads_somewhere) { ipv6(&links)? } else { Ipv6::Off };
+        let ipv6 = if has_ipv6(&addresses) { ipv6(&links)? } else { Ipv6::Off };
         let rp_filter = is("net/ipv4/conf/all/rp_filter", "0")? == Some(false);
         let connections = connections()
             .map_err(|e| Error::from_io("cannot list the connections of this network namespace", &e))?;
@@ -160,6 +159,11 @@ impl Facts {
             early_demux,
         })
     }
+}
+
+/// True if one of these IPv6 addresses leads to other hosts.
+pub(super) fn has_ipv6(addresses: &[Address]) -> bool {
+    addresses.iter().any(|a| is_global(a.ip) && a.ip.is_ipv6())
 }
 
 fn read(key: &str) -> Result<Option<String>, Error> {
@@ -246,13 +250,19 @@ impl Request {
         Ok(plan)
     }
 
-    fn check(&self, facts: &Facts) -> Result<(), Error> {
-        let wrong = |what: String, hint: String| Err(Error::new(ErrorKind::Config, what).hint(hint));
+    /// Refuses ports that cannot be taken.
+    pub(super) fn check_taken(&self) -> Result<(), Error> {
         if self.ports.is_empty() && self.inbound_ports.is_empty() {
-            return wrong("no ports to intercept".to_owned(), "e.g. --ports 5432,8000-8099".to_owned());
+            let error = Error::new(ErrorKind::Config, "no ports to intercept");
+            return Err(error.hint("e.g. --ports 5432,8000-8099"));
         }
         check_ports(&self.ports)?;
-        check_ports(&self.inbound_ports)?;
+        check_ports(&self.inbound_ports)
+    }
+
+    fn check(&self, facts: &Facts) -> Result<(), Error> {
+        let wrong = |what: String, hint: String| Err(Error::new(ErrorKind::Config, what).hint(hint));
+        self.check_taken()?;
         check_ports(std::slice::from_ref(&self.source_ports))?;
         let (first, last) = (*self.source_ports.start(), *self.source_ports.end());
         let meets = |range: &&RangeInclusive<u16>| *range.start() <= last && *range.end() >= first;

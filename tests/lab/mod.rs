@@ -29,6 +29,8 @@ use process::Halfopen;
 pub(crate) const PORT: u16 = 5432;
 /// Where a sidecar's own connections come from.
 pub(crate) const SOURCE_PORTS: std::ops::RangeInclusive<u16> = 61_000..=64_999;
+/// The option for kernel sockets.
+const SOCKETS: &[&str] = &["--engine", "sockets"];
 /// No single wait of a test is longer.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -47,6 +49,12 @@ pub(crate) enum Way {
     Sidecar,
     /// The same on the server's host, for what comes in.
     Inbound,
+    /// Through halfopen in the gateway, by kernel sockets.
+    GatewaySockets,
+    /// halfopen is a sidecar on the client's host, by kernel sockets.
+    SidecarSockets,
+    /// The same on the server's host, for what comes in.
+    InboundSockets,
     /// halfopen listens on the host in between, which forwards nothing; clients dial that instead of the server.
     Listen,
     /// The server runs inside `halfopen exec` on its host, which publishes its port; without any privilege.
@@ -155,7 +163,7 @@ impl Lab {
                 self.gateway.route(family, Some((net, 0)), Some(address(family, 2, 2)), RouteKind::Unicast);
             }
         }
-        if !matches!(self.way, Way::Proxied | Way::Listen) {
+        if !matches!(self.way, Way::Proxied | Way::GatewaySockets | Way::Listen) {
             self.gateway.forward(&["cli0", "srv0"]);
         }
         // What IPv6 needs, and a container gets by `sysctls:`.
@@ -163,7 +171,7 @@ impl Lab {
             Way::Sidecar => self.client.sysctl("net/ipv6/conf/all/forwarding", "1"),
             Way::Inbound => self.server.sysctl("net/ipv6/conf/all/forwarding", "1"),
             Way::Listen => self.gateway.sysctl("net/ipv6/conf/all/forwarding", "1"),
-            Way::Direct | Way::Proxied | Way::Exec | Way::UserExec | Way::Publish => {}
+            _ => {}
         }
     }
 
@@ -173,6 +181,15 @@ impl Lab {
             Way::Proxied => self.halfopen = Some(Halfopen::gateway(&self.gateway, options)),
             Way::Sidecar => self.halfopen = Some(Halfopen::sidecar(&self.client, options)),
             Way::Inbound => self.halfopen = Some(Halfopen::inbound(&self.server, options)),
+            Way::GatewaySockets => {
+                self.halfopen = Some(Halfopen::gateway(&self.gateway, &[options, SOCKETS].concat()));
+            }
+            Way::SidecarSockets => {
+                self.halfopen = Some(Halfopen::sidecar(&self.client, &[options, SOCKETS].concat()));
+            }
+            Way::InboundSockets => {
+                self.halfopen = Some(Halfopen::inbound(&self.server, &[options, SOCKETS].concat()));
+            }
             Way::Listen => self.halfopen = Some(Halfopen::listen(&self.gateway, options)),
             Way::Publish => {
                 let (halfopen, inside) = Halfopen::publish(&self.server, options);
@@ -258,7 +275,12 @@ impl Lab {
         let (server, peer) = accept(listener).expect("the client has connected");
         let own = client.local_addr().expect("connected");
         match self.way {
-            Way::Direct | Way::Proxied => assert_eq!(peer, own, "the server logs the client's address"),
+            Way::Direct | Way::Proxied | Way::GatewaySockets => {
+                assert_eq!(peer, own, "the server logs the client's address");
+            }
+            Way::SidecarSockets | Way::InboundSockets => {
+                assert_eq!(peer.ip(), own.ip(), "the server logs the client's address");
+            }
             Way::Sidecar | Way::Inbound => {
                 assert_eq!(peer.ip(), own.ip(), "the server logs the client's address");
                 assert!(SOURCE_PORTS.contains(&peer.port()), "{peer} is halfopen's own port");

@@ -277,6 +277,11 @@ impl Halfopen {
     pub(crate) fn finish(mut self) -> serde_json::Value {
         let status = self.end_by(Signal::SIGTERM);
         assert!(status.success(), "halfopen ended with {status}; it said:\n{}", self.said());
+        self.summary()
+    }
+
+    /// The summary of one that has ended, if it was started with `--json`.
+    pub(crate) fn summary(mut self) -> serde_json::Value {
         let stdout = self.child.stdout.take().expect("it is piped");
         serde_json::from_reader(stdout).expect("a summary as JSON")
     }

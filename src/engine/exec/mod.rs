@@ -113,7 +113,7 @@ impl Outside for Caller {
 
     fn command(&mut self, flow: FlowKey, leg: Leg, command: SocketCommand) {
         match command {
-            SocketCommand::Dial { server } => self.dial(flow, server),
+            SocketCommand::Dial { server, .. } => self.dial(flow, server),
             command => self.sockets.command((flow, leg), command),
         }
     }

@@ -44,7 +44,8 @@ fn an_address_inside_that_stands_for_none_outside_is_refused() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     bench.caller.addresses.host_loopback = HostLoopback::Off;
     let flow = FlowKey { slot: 7, generation: 1 };
-    bench.caller.command(flow, Leg::Server, SocketCommand::Dial { server: listener.local_addr().unwrap() });
+    let (client, server) = ("10.0.2.100:1234".parse().unwrap(), listener.local_addr().unwrap());
+    bench.caller.command(flow, Leg::Server, SocketCommand::Dial { client, server });
     let refused = SocketEvent::Failed { errno: "ECONNREFUSED", refusal: Refusal::Reset };
     assert_eq!(bench.caller.poll_event(), Some((flow, Leg::Server, refused)));
 }

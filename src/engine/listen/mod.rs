@@ -9,7 +9,6 @@ mod lookup;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 
-use bytes::BytesMut;
 use mio::event::Event;
 use mio::{Interest, Registry, Token};
 
@@ -126,7 +125,7 @@ impl Outside for Upstreams {
 
     fn command(&mut self, flow: FlowKey, leg: Leg, command: SocketCommand) {
         match command {
-            SocketCommand::Dial { server } => self.dial(flow, server),
+            SocketCommand::Dial { server, .. } => self.dial(flow, server),
             command => {
                 if matches!(command, SocketCommand::Abort | SocketCommand::Close) {
                     self.waiting.retain(|(waiting, ..)| *waiting != flow);
@@ -147,19 +146,6 @@ impl Outside for Upstreams {
 
     fn poll_event(&mut self) -> Option<(FlowKey, Leg, SocketEvent)> {
         self.sockets.poll_event()
-    }
-
-    fn on_packet(&mut self, _: Instant, _: &[u8], _: bool) -> bool {
-        false
-    }
-
-    fn poll_packet(&mut self, packet: &mut BytesMut) -> bool {
-        packet.clear();
-        false
-    }
-
-    fn poll_limit(&mut self) -> Option<&'static str> {
-        None
     }
 
     fn poll_timeout(&self) -> Option<Instant> {

@@ -29,7 +29,8 @@ impl Bench {
     }
 
     fn dial(&mut self, flow: FlowKey, server: &str) {
-        self.upstreams.command(flow, Leg::Server, SocketCommand::Dial { server: server.parse().unwrap() });
+        let (client, server) = ("192.0.2.2:1234".parse().unwrap(), server.parse().unwrap());
+        self.upstreams.command(flow, Leg::Server, SocketCommand::Dial { client, server });
     }
 
     fn event(&mut self) -> (FlowKey, SocketEvent) {

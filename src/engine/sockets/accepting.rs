@@ -28,6 +28,11 @@ const FIRST_LISTENER: usize = 1 << 30;
 pub(in crate::engine) trait Dialling: Outside + fmt::Debug {
     /// The sockets.
     fn sockets(&mut self) -> &mut Sockets;
+
+    /// False for a client that is to be reset.
+    fn takes(&self, _tuple: Tuple) -> bool {
+        true
+    }
 }
 
 /// Accepts clients.
@@ -66,8 +71,12 @@ impl<D: Dialling> Outside for Accepting<D> {
             let Client { stream, from, .. } = self.doors.accept()?;
             // It fails for a client that is gone already.
             let Ok(local) = stream.local_addr() else { continue };
+            let tuple = Tuple { src: plain(from), dst: plain(local) };
             self.client = Some(stream);
-            return Some(Accepted { tuple: Tuple { src: plain(from), dst: plain(local) }, offer: None });
+            if self.dialling.takes(tuple) {
+                return Some(Accepted { tuple, offer: None });
+            }
+            self.settle(None);
         }
     }
 

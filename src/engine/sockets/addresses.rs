@@ -5,10 +5,13 @@ use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use socket2::Socket;
+
 use crate::relay::{Refusal, SocketEvent};
 use crate::time::Instant;
 
-use super::{At, errors};
+use super::transparent::Source;
+use super::{At, connect, errors, fresh};
 
 /// An address that stays silent for so long is given up while there are others: two SYNs of a Linux of today are lost then.
 const ATTEMPT: Duration = Duration::from_secs(2);
@@ -19,12 +22,30 @@ pub(in crate::engine) struct Addresses {
     left: VecDeque<SocketAddr>,
     ipv6: bool,
     told: Option<(&'static str, Refusal)>,
+    /// Where the dial comes from, if that is not this host's own choice.
+    source: Option<Source>,
 }
 
 impl Addresses {
     /// To these addresses, for a client that came by IPv6 or not.
     pub(in crate::engine) fn new(addresses: impl IntoIterator<Item = SocketAddr>, ipv6: bool) -> Self {
-        Self { left: addresses.into_iter().collect(), ipv6, told: None }
+        Self { left: addresses.into_iter().collect(), ipv6, told: None, source: None }
+    }
+
+    /// The same from there.
+    pub(super) const fn from(mut self, source: Source) -> Self {
+        self.source = Some(source);
+        self
+    }
+
+    /// Dials one of them.
+    pub(super) fn connect(&self, server: SocketAddr) -> io::Result<Socket> {
+        if let Some(source) = self.source {
+            return source.connect(server);
+        }
+        let socket = fresh(server)?;
+        connect(&socket, server)?;
+        Ok(socket)
     }
 
     /// The next address.

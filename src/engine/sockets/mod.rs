@@ -19,6 +19,7 @@ mod probe;
 pub(super) mod ready;
 mod socket;
 pub(super) mod sys;
+mod transparent;
 
 use std::collections::VecDeque;
 use std::io;
@@ -44,6 +45,7 @@ use addresses::Patience;
 use probe::{Probe, State};
 use ready::Ready;
 use socket::{Look, Socket};
+pub use transparent::{Transparent, be_transparent};
 
 /// Events that are handed out in a row; then the other side has its turn.
 pub(super) const BURST: u32 = 64;
@@ -114,8 +116,7 @@ impl Sockets {
     /// Dials the next address; the end of the dial, if there is none.
     fn dial_next(&mut self, at: At, mut addresses: Addresses) -> Option<SocketEvent> {
         while let Some(server) = addresses.pop() {
-            let socket = fresh(server).and_then(|socket| connect(&socket, server).map(|()| socket));
-            match self.begin(at, socket, addresses) {
+            match self.begin(at, addresses.connect(server), addresses) {
                 Ok(()) => return None,
                 Err((e, left)) => {
                     addresses = left;

@@ -50,6 +50,19 @@ pub(in crate::engine) fn at_urgent_byte(socket: impl AsFd) -> io::Result<bool> {
     Ok(answer != 0)
 }
 
+/// Has a socket with an address and without a port get its port when it connects: then others may have the same one towards
+/// other peers.
+pub(super) fn bind_address_no_port(socket: impl AsFd) -> io::Result<()> {
+    let yes: libc::c_int = 1;
+    let len = size_of_val(&yes) as libc::socklen_t;
+    let fd = socket.as_fd().as_raw_fd();
+    // SAFETY: `yes` is readable for the length given and lives during the call.
+    let result = unsafe {
+        libc::setsockopt(fd, libc::IPPROTO_IP, libc::IP_BIND_ADDRESS_NO_PORT, (&raw const yes).cast(), len)
+    };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
 /// What the kernel knows of a connection.
 pub(in crate::engine) fn tcp_info(socket: impl AsFd) -> io::Result<libc::tcp_info> {
     // SAFETY: tcp_info is plain data for which all zero is valid.

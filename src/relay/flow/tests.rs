@@ -248,7 +248,7 @@ impl Script {
 
 fn describe(command: &SocketCommand) -> String {
     match command {
-        SocketCommand::Dial { server } => format!("dial {server}"),
+        SocketCommand::Dial { server, .. } => format!("dial {server}"),
         SocketCommand::Read { credit } => format!("read {credit}"),
         SocketCommand::Write { data, .. } => format!("write {}", data.len()),
         SocketCommand::Probe => "probe".into(),

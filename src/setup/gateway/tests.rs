@@ -1,6 +1,6 @@
 use super::*;
 
-fn facts(ipv6: Ipv6) -> Facts {
+pub(in crate::setup) fn facts(ipv6: Ipv6) -> Facts {
     let link = |index, name: &str, flags: i32| Link::for_test(index, name, flags as u32);
     let links = vec![
         link(1, "lo", libc::IFF_UP | libc::IFF_LOOPBACK),

@@ -36,6 +36,12 @@ impl Message {
         self.with(kind, &value.to_ne_bytes())
     }
 
+    /// Appends a 32-bit attribute in the byte order of networks, as the packet filter has them.
+    #[must_use]
+    pub(super) fn with_be32(self, kind: u16, value: u32) -> Self {
+        self.with(kind, &value.to_be_bytes())
+    }
+
     /// Appends a zero-terminated string.
     #[must_use]
     pub(super) fn with_text(self, kind: u16, value: &str) -> Self {
@@ -66,6 +72,12 @@ impl Message {
     pub(super) fn with_raw(mut self, bytes: &[u8]) -> Self {
         self.0.extend_from_slice(bytes);
         self.aligned()
+    }
+
+    /// Adds flags to those of the header.
+    pub(super) fn add_flags(&mut self, flags: u16) {
+        let old = u16::from_ne_bytes([self.0[6], self.0[7]]);
+        self.0[6..8].copy_from_slice(&(old | flags).to_ne_bytes());
     }
 
     /// The finished bytes.

@@ -1,8 +1,9 @@
-//! Links, addresses, routes and rules by netlink, in the network namespace of the thread that opens it. No external
+//! Links, addresses, routes, rules and tables of nftables by netlink, in the network namespace of the thread that opens it. No external
 //! program is used.
 
 mod link;
 mod message;
+pub mod nft;
 mod route;
 mod rule;
 
@@ -41,11 +42,11 @@ pub struct Netlink {
 impl Netlink {
     /// Opens the current network namespace.
     pub fn open() -> Result<Self, Error> {
-        Self::connect().map_err(|e| Error::from_io("cannot open a netlink socket", &e))
+        Self::connect(NETLINK_ROUTE).map_err(|e| Error::from_io("cannot open a netlink socket", &e))
     }
 
-    fn connect() -> io::Result<Self> {
-        let mut socket = Socket::new(NETLINK_ROUTE)?;
+    fn connect(protocol: isize) -> io::Result<Self> {
+        let mut socket = Socket::new(protocol)?;
         socket.bind_auto()?;
         socket.connect(&SocketAddr::new(0, 0))?;
         // Old kernels answer without a text; that is all.
@@ -63,12 +64,29 @@ impl Netlink {
         self.exchange(build(NLM_F_REQUEST | NLM_F_DUMP), each)
     }
 
-    fn exchange(&mut self, message: Message, mut each: impl FnMut(&[u8])) -> io::Result<()> {
+    /// Sends requests in one datagram, of which the last but one asks for an acknowledgement.
+    fn send_batch(&mut self, all: Vec<Message>) -> io::Result<()> {
+        let first = self.seq + 1;
+        let mut bytes = Vec::new();
+        for message in all {
+            self.seq += 1;
+            bytes.extend(message.finish(self.seq));
+        }
+        self.socket.send(&bytes, 0)?;
+        self.answers(first, |_| {})
+    }
+
+    fn exchange(&mut self, message: Message, each: impl FnMut(&[u8])) -> io::Result<()> {
         self.seq += 1;
         self.socket.send(&message.finish(self.seq), 0)?;
+        self.answers(self.seq, each)
+    }
+
+    /// Reads the answers to the requests from number `first` on.
+    fn answers(&self, first: u32, mut each: impl FnMut(&[u8])) -> io::Result<()> {
         loop {
             let (bytes, _) = self.socket.recv_from_full()?;
-            for answer in messages(&bytes).filter(|m| m.seq == self.seq) {
+            for answer in messages(&bytes).filter(|m| m.seq >= first) {
                 match answer.kind {
                     NLMSG_DONE => return Ok(()),
                     NLMSG_ERROR => return acknowledged(answer),

@@ -19,6 +19,7 @@ const RTAX_ADVMSS: u16 = 8;
 const RTA_TABLE: u16 = 15;
 const RT_SCOPE_UNIVERSE: u8 = 0;
 const RT_SCOPE_LINK: u8 = 253;
+const RT_SCOPE_HOST: u8 = 254;
 const RTN_UNICAST: u8 = 1;
 const RTN_BLACKHOLE: u8 = 6;
 const RTN_UNREACHABLE: u8 = 7;
@@ -100,6 +101,7 @@ impl Route {
     fn message(&self, kind: u16, flags: u16) -> Message {
         let scope = match (self.via, self.kind, self.device) {
             (None, RouteKind::Unicast, Some(_)) => RT_SCOPE_LINK,
+            (_, RouteKind::Local, _) => RT_SCOPE_HOST,
             _ => RT_SCOPE_UNIVERSE,
         };
         let table = u8::try_from(self.table).unwrap_or(0);
@@ -130,7 +132,7 @@ impl Route {
             return None;
         }
         let route = Self::parse(body, family)?;
-        matches!(route.kind, RouteKind::Unicast | RouteKind::Throw).then_some(Self {
+        matches!(route.kind, RouteKind::Unicast | RouteKind::Local | RouteKind::Throw).then_some(Self {
             via: None,
             source: None,
             mss: None,
@@ -175,8 +177,10 @@ fn parse_destination(body: &[u8], family: Family) -> Option<(IpAddr, u8)> {
 impl fmt::Display for Route {
     /// As `ip route` takes it, without the device, whose name a route does not know.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.kind == RouteKind::Throw {
-            f.write_str("throw ")?;
+        match self.kind {
+            RouteKind::Throw => f.write_str("throw ")?,
+            RouteKind::Local => f.write_str("local ")?,
+            _ => {}
         }
         match self.to {
             Some((ip, prefix)) => write!(f, "{ip}/{prefix}"),
@@ -220,7 +224,7 @@ impl Netlink {
         Ok(routes)
     }
 
-    /// The unicast and throw routes that carry our protocol number, in all tables.
+    /// The unicast, local and throw routes that carry our protocol number, in all tables.
     pub fn own_routes(&mut self, family: Family) -> io::Result<Vec<Route>> {
         let mut routes = Vec::new();
         let fixed = [family.number(), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];

@@ -16,6 +16,7 @@ const FRA_SRC: u16 = 2;
 const FRA_IIFNAME: u16 = 3;
 const FRA_GOTO: u16 = 4;
 const FRA_PRIORITY: u16 = 6;
+const FRA_FWMARK: u16 = 10;
 const FRA_TABLE: u16 = 15;
 const FRA_PROTOCOL: u16 = 21;
 const FRA_IP_PROTO: u16 = 22;
@@ -114,6 +115,8 @@ pub struct Rule {
     pub priority: u32,
     /// The interface that the packet came in by; `lo` stands for packets of this host itself.
     pub from_device: Option<String>,
+    /// The mark that the packet filter, or its socket, has given it.
+    pub mark: Option<u32>,
     /// The source address.
     pub from: Option<IpAddr>,
     /// The destination address.
@@ -140,6 +143,7 @@ impl Rule {
             family,
             priority,
             from_device: None,
+            mark: None,
             from: None,
             to: None,
             ip_protocol: None,
@@ -169,6 +173,9 @@ impl Rule {
         }
         if let Some(device) = &self.from_device {
             message = message.with_text(FRA_IIFNAME, device);
+        }
+        if let Some(mark) = self.mark {
+            message = message.with_u32(FRA_FWMARK, mark);
         }
         if let Some(from) = self.from {
             message = message.with_ip(FRA_SRC, from);
@@ -204,6 +211,7 @@ impl Rule {
             family,
             priority: number(FRA_PRIORITY).unwrap_or(0),
             from_device: attribute(attrs, FRA_IIFNAME).map(text),
+            mark: number(FRA_FWMARK),
             from: attribute(attrs, FRA_SRC).and_then(ip),
             to: attribute(attrs, FRA_DST).and_then(ip),
             ip_protocol: attribute(attrs, FRA_IP_PROTO).and_then(|v| v.first().copied()),
@@ -235,6 +243,9 @@ impl fmt::Display for Rule {
         }
         if let Some(device) = &self.from_device {
             write!(f, " iif {device}")?;
+        }
+        if let Some(mark) = self.mark {
+            write!(f, " fwmark {mark:#x}")?;
         }
         match self.ip_protocol.map(i32::from) {
             Some(libc::IPPROTO_TCP) => f.write_str(" ipproto tcp")?,

@@ -1,0 +1,202 @@
+//! Rules as the kernel takes them: each question loads something into a register and compares it.
+
+use std::net::IpAddr;
+
+use super::super::message::Message;
+use super::{Action, Family, Match, NftRule, whole};
+
+const NFTA_LIST_ELEM: u16 = 1;
+const NFTA_EXPR_NAME: u16 = 1;
+const NFTA_EXPR_DATA: u16 = 2;
+const NFTA_DATA_VALUE: u16 = 1;
+const NFTA_DATA_VERDICT: u16 = 2;
+const NFTA_VERDICT_CODE: u16 = 1;
+const NF_ACCEPT: u32 = 1;
+/// The first register of 16 bytes, which is enough for one thing at a time, and the second.
+const REGISTER: u32 = 1;
+const SECOND: u32 = 2;
+const REGISTER_VERDICT: u32 = 0;
+const META_MARK: u32 = 3;
+const META_IIFNAME: u32 = 6;
+const META_NFPROTO: u32 = 15;
+const META_L4PROTO: u32 = 16;
+const CMP_EQ: u32 = 0;
+const CMP_NEQ: u32 = 1;
+const BASE_NETWORK: u32 = 1;
+const BASE_TRANSPORT: u32 = 2;
+const SOCKET_TRANSPARENT: u32 = 0;
+/// Flags in the header of TCP.
+const FLAGS_AT: u32 = 13;
+const SYN: u8 = 0x02;
+const FIN_SYN_RST_ACK: u8 = 0x17;
+const IFNAMSIZ: usize = 16;
+
+/// Appends the expressions of a rule.
+pub(super) fn expressions(m: Message, rule: &NftRule) -> Message {
+    let m = rule.matches.iter().fold(m, asked);
+    match rule.action {
+        Action::Accept => accept(m),
+        Action::Mark(mark) => accept(set_mark(m, mark)),
+        Action::Tproxy { to, mark } => {
+            let m = immediate(m, REGISTER, &octets(to.ip()));
+            let m = immediate(m, SECOND, &to.port().to_be_bytes());
+            let family = if to.is_ipv4() { Family::V4 } else { Family::V6 };
+            // NFTA_TPROXY_FAMILY, NFTA_TPROXY_REG_ADDR, NFTA_TPROXY_REG_PORT
+            let m = numbers(m, "tproxy", &[(1, u32::from(nfproto(family))), (2, REGISTER), (3, SECOND)]);
+            accept(set_mark(m, mark))
+        }
+    }
+}
+
+fn asked(m: Message, question: &Match) -> Message {
+    match question {
+        Match::From(device) => compare(meta(m, META_IIFNAME), CMP_EQ, &name(device)),
+        Match::NotFrom(device) => compare(meta(m, META_IIFNAME), CMP_NEQ, &name(device)),
+        Match::Mark(mark) => compare(meta(m, META_MARK), CMP_EQ, &mark.to_ne_bytes()),
+        Match::Family(family) => compare(meta(m, META_NFPROTO), CMP_EQ, &[nfproto(*family)]),
+        Match::Tcp => compare(meta(m, META_L4PROTO), CMP_EQ, &[libc::IPPROTO_TCP as u8]),
+        Match::SourcePort(range) => within(payload(m, BASE_TRANSPORT, 0, 2), *range.start(), *range.end()),
+        Match::DestinationPort(range) => {
+            within(payload(m, BASE_TRANSPORT, 2, 2), *range.start(), *range.end())
+        }
+        Match::Syn => {
+            compare(mask(payload(m, BASE_TRANSPORT, FLAGS_AT, 1), &[FIN_SYN_RST_ACK]), CMP_EQ, &[SYN])
+        }
+        Match::Source(ip) => compare(address(m, *ip, [12, 8]), CMP_EQ, &octets(*ip)),
+        Match::Destination(ip, prefix) => {
+            let m = address(m, *ip, [16, 24]);
+            let m = if *prefix == whole(*ip) { m } else { mask(m, &bits(*ip, *prefix)) };
+            compare(m, CMP_EQ, &octets(*ip))
+        }
+        // NFTA_SOCKET_KEY, NFTA_SOCKET_DREG
+        Match::Transparent => {
+            compare(numbers(m, "socket", &[(1, SOCKET_TRANSPARENT), (2, REGISTER)]), CMP_EQ, &[1])
+        }
+    }
+}
+
+fn expression(m: Message, name: &str, fill: impl FnOnce(Message) -> Message) -> Message {
+    m.nest(NFTA_LIST_ELEM, |m| m.with_text(NFTA_EXPR_NAME, name).nest(NFTA_EXPR_DATA, fill))
+}
+
+/// An expression of which all attributes are numbers.
+fn numbers(m: Message, name: &str, attributes: &[(u16, u32)]) -> Message {
+    expression(m, name, |m| attributes.iter().fold(m, |m, &(attribute, value)| m.with_be32(attribute, value)))
+}
+
+/// Loads a property of a packet: `NFTA_META_DREG`, `NFTA_META_KEY`.
+fn meta(m: Message, key: u32) -> Message {
+    numbers(m, "meta", &[(1, REGISTER), (2, key)])
+}
+
+/// `NFTA_META_KEY`, `NFTA_META_SREG`.
+fn set_mark(m: Message, mark: u32) -> Message {
+    numbers(immediate(m, REGISTER, &mark.to_ne_bytes()), "meta", &[(2, META_MARK), (3, REGISTER)])
+}
+
+/// Loads bytes of a header: `NFTA_PAYLOAD_DREG`, `_BASE`, `_OFFSET`, `_LEN`.
+fn payload(m: Message, base: u32, offset: u32, len: u32) -> Message {
+    numbers(m, "payload", &[(1, REGISTER), (2, base), (3, offset), (4, len)])
+}
+
+/// Loads an address, which is at one of these offsets, by IPv4 and IPv6.
+fn address(m: Message, ip: IpAddr, [v4, v6]: [u32; 2]) -> Message {
+    match ip {
+        IpAddr::V4(_) => payload(m, BASE_NETWORK, v4, 4),
+        IpAddr::V6(_) => payload(m, BASE_NETWORK, v6, 16),
+    }
+}
+
+/// `NFTA_BITWISE_SREG`, `_DREG`, `_LEN`, `_MASK`, `_XOR`.
+fn mask(m: Message, mask: &[u8]) -> Message {
+    expression(m, "bitwise", |m| {
+        m.with_be32(1, REGISTER)
+            .with_be32(2, REGISTER)
+            .with_be32(3, mask.len() as u32)
+            .nest(4, |m| m.with(NFTA_DATA_VALUE, mask))
+            .nest(5, |m| m.with(NFTA_DATA_VALUE, &vec![0; mask.len()]))
+    })
+}
+
+/// Goes on if the register is (or is not) this: `NFTA_CMP_SREG`, `_OP`, `_DATA`.
+fn compare(m: Message, operator: u32, value: &[u8]) -> Message {
+    expression(m, "cmp", |m| {
+        m.with_be32(1, REGISTER).with_be32(2, operator).nest(3, |m| m.with(NFTA_DATA_VALUE, value))
+    })
+}
+
+/// Goes on if the register is a port in this range: `NFTA_RANGE_SREG`, `_OP`, `_FROM_DATA`, `_TO_DATA`.
+fn within(m: Message, first: u16, last: u16) -> Message {
+    if first == last {
+        return compare(m, CMP_EQ, &first.to_be_bytes());
+    }
+    expression(m, "range", |m| {
+        m.with_be32(1, REGISTER)
+            .with_be32(2, CMP_EQ)
+            .nest(3, |m| m.with(NFTA_DATA_VALUE, &first.to_be_bytes()))
+            .nest(4, |m| m.with(NFTA_DATA_VALUE, &last.to_be_bytes()))
+    })
+}
+
+/// Fills a register: `NFTA_IMMEDIATE_DREG`, `_DATA`.
+fn immediate(m: Message, register: u32, value: &[u8]) -> Message {
+    expression(m, "immediate", |m| m.with_be32(1, register).nest(2, |m| m.with(NFTA_DATA_VALUE, value)))
+}
+
+fn accept(m: Message) -> Message {
+    expression(m, "immediate", |m| {
+        m.with_be32(1, REGISTER_VERDICT)
+            .nest(2, |m| m.nest(NFTA_DATA_VERDICT, |m| m.with_be32(NFTA_VERDICT_CODE, NF_ACCEPT)))
+    })
+}
+
+/// `NFPROTO_IPV4`, `NFPROTO_IPV6`.
+const fn nfproto(family: Family) -> u8 {
+    match family {
+        Family::V4 => 2,
+        Family::V6 => 10,
+    }
+}
+
+fn octets(ip: IpAddr) -> Vec<u8> {
+    match ip {
+        IpAddr::V4(ip) => ip.octets().to_vec(),
+        IpAddr::V6(ip) => ip.octets().to_vec(),
+    }
+}
+
+/// A prefix as a mask.
+fn bits(ip: IpAddr, prefix: u8) -> Vec<u8> {
+    let prefix = usize::from(prefix);
+    let byte = |at: usize| (0xff_u16 << 8usize.saturating_sub(prefix.saturating_sub(8 * at))) as u8;
+    (0..octets(ip).len()).map(byte).collect()
+}
+
+fn name(device: &str) -> Vec<u8> {
+    let mut name = device.as_bytes().to_vec();
+    name.resize(IFNAMSIZ, 0);
+    name
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_prefix_is_so_many_leading_ones() {
+        let table = [
+            ("192.0.2.0", 24, "ff ff ff 00"),
+            ("192.0.2.0", 20, "ff ff f0 00"),
+            ("192.0.2.0", 0, "00 00 00 00"),
+        ];
+        for (ip, prefix, expected) in table {
+            let bits = bits(ip.parse().expect("an address"), prefix);
+            assert_eq!(
+                bits.iter().map(|b| format!("{b:02x}")).collect::<Vec<_>>().join(" "),
+                expected,
+                "{prefix}"
+            );
+        }
+        assert_eq!(bits("fe80::".parse().expect("an address"), 10)[..3], [0xff, 0xc0, 0]);
+    }
+}

@@ -1,0 +1,295 @@
+//! Tables of nftables: what leads connections to kernel sockets of ours, which then have the addresses of others (TPROXY).
+//!
+//! A table belongs to the socket that has made it (`flags owner`): nobody else can change it, and it is gone with our
+//! process, however that ends.
+
+mod expression;
+
+use std::fmt;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::ops::RangeInclusive;
+
+use netlink_sys::protocols::NETLINK_NETFILTER;
+
+use super::message::Message;
+use super::{Family, NLM_F_ACK, NLM_F_CREATE, NLM_F_REQUEST, Netlink};
+use expression::expressions;
+
+const NFNL_SUBSYS_NFTABLES: u16 = 10;
+const NFNL_MSG_BATCH_BEGIN: u16 = 0x10;
+const NFNL_MSG_BATCH_END: u16 = 0x11;
+const NFT_MSG_NEWTABLE: u16 = 0;
+const NFT_MSG_NEWCHAIN: u16 = 3;
+const NFT_MSG_NEWRULE: u16 = 6;
+const NFPROTO_INET: u8 = 1;
+const NFT_TABLE_F_OWNER: u32 = 2;
+const NFTA_TABLE_NAME: u16 = 1;
+const NFTA_TABLE_FLAGS: u16 = 2;
+const NFTA_CHAIN_TABLE: u16 = 1;
+const NFTA_CHAIN_NAME: u16 = 3;
+const NFTA_CHAIN_HOOK: u16 = 4;
+const NFTA_CHAIN_TYPE: u16 = 7;
+const NFTA_HOOK_HOOKNUM: u16 = 1;
+const NFTA_HOOK_PRIORITY: u16 = 2;
+const NFTA_RULE_TABLE: u16 = 1;
+const NFTA_RULE_CHAIN: u16 = 2;
+const NFTA_RULE_EXPRESSIONS: u16 = 4;
+/// `NF_IP_PRI_MANGLE`: before the routing decision, and before any translation of addresses.
+const PRIORITY_MANGLE: i32 = -150;
+
+/// What a rule asks of a packet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Match {
+    /// It came in by this interface; `lo` has what this host sends to itself.
+    From(String),
+    /// It came in by another interface than this one.
+    NotFrom(String),
+    /// It has this mark.
+    Mark(u32),
+    /// It is of this family.
+    Family(Family),
+    /// It is TCP.
+    Tcp,
+    /// TCP: the source port is in this range.
+    SourcePort(RangeInclusive<u16>),
+    /// TCP: the destination port is in this range.
+    DestinationPort(RangeInclusive<u16>),
+    /// TCP: it is a SYN, the first segment of a connection.
+    Syn,
+    /// The source address. Wants [`Match::Family`] first.
+    Source(IpAddr),
+    /// The destination address is within this prefix. Wants [`Match::Family`] first.
+    Destination(IpAddr, u8),
+    /// It is for a socket with `IP_TRANSPARENT`.
+    Transparent,
+}
+
+/// What a rule does with a packet of which all its questions are true.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// It goes on its way.
+    Accept,
+    /// It gets this mark, and goes on.
+    Mark(u32),
+    /// It gets this mark, and goes to the socket that listens at this address, as if it were that of the packet. Without
+    /// such a socket the next rule is asked.
+    Tproxy {
+        /// Where our socket listens.
+        to: SocketAddr,
+        /// The mark.
+        mark: u32,
+    },
+}
+
+/// A rule.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NftRule {
+    /// All must be true, and are asked in this order.
+    pub matches: Vec<Match>,
+    /// What happens then.
+    pub action: Action,
+}
+
+/// Where the rules of a chain are asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hook {
+    /// Of every packet that comes in, before its route is looked up.
+    Prerouting,
+    /// Of every packet that this host sends; a new mark has its route looked up again.
+    Output,
+}
+
+impl Hook {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Prerouting => "prerouting",
+            Self::Output => "output",
+        }
+    }
+
+    const fn kind(self) -> &'static str {
+        match self {
+            Self::Prerouting => "filter",
+            Self::Output => "route",
+        }
+    }
+
+    /// `NF_INET_PRE_ROUTING`, `NF_INET_LOCAL_OUT`.
+    const fn number(self) -> u32 {
+        match self {
+            Self::Prerouting => 0,
+            Self::Output => 3,
+        }
+    }
+}
+
+/// A chain with the name of its hook.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Chain {
+    /// Where it is asked.
+    pub hook: Hook,
+    /// The first that fits decides.
+    pub rules: Vec<NftRule>,
+}
+
+/// A table for both families.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Table {
+    /// Its name.
+    pub name: String,
+    /// Its chains.
+    pub chains: Vec<Chain>,
+}
+
+/// A table that is there for as long as this lives.
+#[derive(Debug)]
+pub struct OwnedTable {
+    _socket: Netlink,
+}
+
+impl NftRule {
+    /// A rule that accepts.
+    #[must_use]
+    pub fn accept(matches: impl IntoIterator<Item = Match>) -> Self {
+        Self { matches: matches.into_iter().collect(), action: Action::Accept }
+    }
+
+    /// A rule that marks.
+    #[must_use]
+    pub fn mark(matches: impl IntoIterator<Item = Match>, mark: u32) -> Self {
+        Self { matches: matches.into_iter().collect(), action: Action::Mark(mark) }
+    }
+}
+
+impl Table {
+    /// Makes the table.
+    ///
+    /// # Errors
+    /// `EPERM` without `CAP_NET_ADMIN`, `EEXIST` if there is such a table already, `ENOENT` if this kernel does not know
+    /// one of the expressions.
+    pub fn make(&self) -> io::Result<OwnedTable> {
+        let mut socket = Netlink::connect(NETLINK_NETFILTER)?;
+        socket.send_batch(self.messages())?;
+        Ok(OwnedTable { _socket: socket })
+    }
+
+    fn messages(&self) -> Vec<Message> {
+        let new = |kind| Message::new((NFNL_SUBSYS_NFTABLES << 8) | kind, CREATE, &generic(NFPROTO_INET, 0));
+        let mut all = vec![batch(NFNL_MSG_BATCH_BEGIN)];
+        all.push(
+            new(NFT_MSG_NEWTABLE)
+                .with_text(NFTA_TABLE_NAME, &self.name)
+                .with_be32(NFTA_TABLE_FLAGS, NFT_TABLE_F_OWNER),
+        );
+        for Chain { hook, rules } in &self.chains {
+            let priority = PRIORITY_MANGLE.cast_unsigned();
+            all.push(
+                new(NFT_MSG_NEWCHAIN)
+                    .with_text(NFTA_CHAIN_TABLE, &self.name)
+                    .with_text(NFTA_CHAIN_NAME, hook.name())
+                    .nest(NFTA_CHAIN_HOOK, |m| {
+                        m.with_be32(NFTA_HOOK_HOOKNUM, hook.number()).with_be32(NFTA_HOOK_PRIORITY, priority)
+                    })
+                    .with_text(NFTA_CHAIN_TYPE, hook.kind()),
+            );
+            all.extend(rules.iter().map(|rule| {
+                new(NFT_MSG_NEWRULE)
+                    .with_text(NFTA_RULE_TABLE, &self.name)
+                    .with_text(NFTA_RULE_CHAIN, hook.name())
+                    .nest(NFTA_RULE_EXPRESSIONS, |m| expressions(m, rule))
+            }));
+        }
+        // An error is told of any; that there was none, of the last.
+        if let Some(last) = all.last_mut() {
+            last.add_flags(NLM_F_ACK);
+        }
+        all.push(batch(NFNL_MSG_BATCH_END));
+        all
+    }
+}
+
+/// `NLM_F_APPEND`: a rule comes behind those before it.
+const NLM_F_APPEND: u16 = 0x800;
+const CREATE: u16 = NLM_F_REQUEST | NLM_F_CREATE | NLM_F_APPEND;
+
+/// `struct nfgenmsg`.
+fn generic(family: u8, resource: u16) -> [u8; 4] {
+    let [high, low] = resource.to_be_bytes();
+    [family, 0, high, low]
+}
+
+/// The begin or the end of what the kernel does wholly or not at all.
+fn batch(kind: u16) -> Message {
+    Message::new(kind, NLM_F_REQUEST, &generic(0, NFNL_SUBSYS_NFTABLES))
+}
+
+impl fmt::Display for Table {
+    /// As `nft` lists it and takes it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "table inet {} {{", self.name)?;
+        writeln!(f, "\tflags owner")?;
+        for (number, Chain { hook, rules }) in self.chains.iter().enumerate() {
+            if number > 0 {
+                writeln!(f)?;
+            }
+            let (name, kind) = (hook.name(), hook.kind());
+            writeln!(f, "\tchain {name} {{")?;
+            writeln!(f, "\t\ttype {kind} hook {name} priority mangle; policy accept;")?;
+            rules.iter().try_for_each(|rule| writeln!(f, "\t\t{rule}"))?;
+            writeln!(f, "\t}}")?;
+        }
+        f.write_str("}")
+    }
+}
+
+impl fmt::Display for NftRule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.matches.iter().try_for_each(|one| write!(f, "{one} "))?;
+        match self.action {
+            Action::Accept => f.write_str("accept"),
+            Action::Mark(mark) => write!(f, "meta mark set {mark:#010x} accept"),
+            Action::Tproxy { to, mark } => {
+                let family = if to.is_ipv4() { "ip" } else { "ip6" };
+                write!(f, "tproxy {family} to {to} meta mark set {mark:#010x} accept")
+            }
+        }
+    }
+}
+
+impl fmt::Display for Match {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let family = |ip: &IpAddr| if ip.is_ipv4() { "ip" } else { "ip6" };
+        match self {
+            Self::From(device) => write!(f, "iifname \"{device}\""),
+            Self::NotFrom(device) => write!(f, "iifname != \"{device}\""),
+            Self::Mark(mark) => write!(f, "meta mark {mark:#010x}"),
+            Self::Family(Family::V4) => f.write_str("meta nfproto ipv4"),
+            Self::Family(Family::V6) => f.write_str("meta nfproto ipv6"),
+            Self::Tcp => f.write_str("meta l4proto tcp"),
+            Self::SourcePort(range) => write!(f, "tcp sport {}", Ports(range)),
+            Self::DestinationPort(range) => write!(f, "tcp dport {}", Ports(range)),
+            Self::Syn => f.write_str("tcp flags & (fin | syn | rst | ack) == syn"),
+            Self::Source(ip) => write!(f, "{} saddr {ip}", family(ip)),
+            Self::Destination(ip, prefix) if *prefix == whole(*ip) => write!(f, "{} daddr {ip}", family(ip)),
+            Self::Destination(ip, prefix) => write!(f, "{} daddr {ip}/{prefix}", family(ip)),
+            Self::Transparent => f.write_str("socket transparent 1"),
+        }
+    }
+}
+
+/// The length of an address in bits.
+const fn whole(ip: IpAddr) -> u8 {
+    if ip.is_ipv4() { 32 } else { 128 }
+}
+
+struct Ports<'a>(&'a RangeInclusive<u16>);
+
+impl fmt::Display for Ports<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (self.0.start(), self.0.end()) {
+            (first, last) if first == last => first.fmt(f),
+            (first, last) => write!(f, "{first}-{last}"),
+        }
+    }
+}

@@ -1,0 +1,90 @@
+use super::*;
+use crate::setup::gateway::tests::facts as between;
+use crate::setup::sidecar::Ipv6;
+use crate::setup::sidecar::tests::facts as beside;
+
+fn doors(v6: bool) -> Vec<SocketAddr> {
+    let all = ["127.0.0.1:10400", "[::1]:10400"].map(|at| at.parse().expect("an address"));
+    all.into_iter().take(if v6 { 2 } else { 1 }).collect()
+}
+
+fn beside_request() -> sidecar::Request {
+    sidecar::Request {
+        ports: vec![5432..=5432, 8000..=8099],
+        inbound_ports: vec![8443..=8443],
+        source_ports: 61_000..=64_999,
+        device: "halfopen0".to_owned(),
+    }
+}
+
+fn between_request() -> gateway::Request {
+    gateway::Request {
+        ports: vec![5432..=5432],
+        client_interface: Some("cli0".to_owned()),
+        server_interface: None,
+        device: "halfopen0".to_owned(),
+        shards: 1,
+    }
+}
+
+#[test]
+fn the_plan_of_a_sidecar_reads_as_commands() {
+    let connection = |local: &str, peer: &str| Connection {
+        local: local.parse().expect("an address"),
+        peer: peer.parse().expect("an address"),
+        is_over: false,
+    };
+    let connections = vec![
+        connection("172.18.0.3:40000", "192.0.2.1:5432"),
+        connection("[fd18::3]:8443", "[fd18::9]:50000"),
+        // To other ports, and on this host: these are not taken.
+        connection("172.18.0.3:40001", "192.0.2.1:9000"),
+        connection("127.0.0.1:40002", "127.0.0.1:5432"),
+    ];
+    let mut facts = beside(Ipv6::Ready);
+    facts.connections = connections;
+    let plan = sidecar_plan(&beside_request(), &facts, &doors(true)).expect("a good request");
+    assert_eq!(plan.to_string(), include_str!("sidecar.txt"));
+}
+
+#[test]
+fn the_plan_of_a_gateway_reads_as_commands() {
+    let plan = gateway_plan(&between_request(), between(gateway::Ipv6::PerDevice), &doors(true));
+    assert_eq!(plan.expect("a good request").to_string(), include_str!("gateway.txt"));
+}
+
+#[test]
+fn without_interfaces_a_gateway_leaves_its_own_connections_alone() {
+    let request = gateway::Request { client_interface: None, ..between_request() };
+    let plan = gateway_plan(&request, between(gateway::Ipv6::Off), &doors(false)).expect("a good request");
+    assert!(
+        plan.to_string().contains("\t\tiifname != \"lo\" meta nfproto ipv4 meta l4proto tcp tcp dport 5432 "),
+        "{plan}"
+    );
+}
+
+#[test]
+fn what_passes_by_is_told() {
+    let notes =
+        |facts: &Facts, v6| sidecar_plan(&beside_request(), facts, &doors(v6)).expect("a good request").notes;
+    assert_eq!(notes(&beside(Ipv6::Ready), true), Vec::<String>::new());
+    assert!(notes(&beside(Ipv6::Ready), false)[0].starts_with("IPv6 connections pass by"));
+    let connection = Connection {
+        local: "172.18.0.3:40000".parse().expect("an address"),
+        peer: "192.0.2.1:5432".parse().expect("an address"),
+        is_over: false,
+    };
+    let mut facts = beside(Ipv6::Ready);
+    facts.connections = vec![connection; MOST_BEFORE_US + 1];
+    assert_eq!(notes(&facts, true), ["of 257 connections only 256 will survive the start"]);
+}
+
+#[test]
+fn bad_ports_are_refused() {
+    for ports in [vec![], vec![0..=1], vec![1..=u16::MAX]] {
+        let request = gateway::Request { ports: ports.clone(), ..between_request() };
+        gateway_plan(&request, between(gateway::Ipv6::Off), &doors(true)).expect_err("no such ports");
+        let request = sidecar::Request { ports, inbound_ports: vec![], ..beside_request() };
+        sidecar_plan(&request, &beside(Ipv6::Ready), &doors(true)).expect_err("no such ports");
+    }
+}

@@ -1,0 +1,391 @@
+//! Kernel sockets with the addresses of others (TPROXY), in a gateway and in a sidecar: the rows that do not depend on who
+//! answers a SYN, the faults, and what is left of it.
+
+use std::io::{Read as _, Write as _};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
+use std::os::unix::process::CommandExt;
+use std::process::Command;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use halfopen::fault::{Engine, KINDS};
+use halfopen::setup::netlink::Family;
+use libtest_mimic::Trial;
+use nix::mount::{MsFlags, mount};
+use nix::sys::signal::{Signal, kill};
+
+use crate::lab::ns::Ns;
+use crate::lab::process::{Halfopen, command};
+use crate::lab::{Lab, PATIENCE, Way, client_ip, compare, compare_in, drain, errno, outcome, server_at};
+use crate::setup::{NONE, fails, state, talk, with_mounts};
+use crate::sidecar::{CAP_NET_ADMIN, without, word};
+use crate::{Row, Single, VERSIONS, close, faults, stream, transparent, trial};
+
+const SINGLES: &[Single] = &[
+    ("who is refused is connected first, and then reset", refused),
+    ("who dials the listener itself is reset", the_door_itself),
+    ("connections that were there before go on, through a start and a stop", survivors),
+    ("a server may listen again while connections of its port live", listens_again),
+    ("what was set up is undone at the end, and what was there before stays", stopped),
+    ("a gateway that stops lets new connections pass", stopping),
+    ("after a kill new connections are direct within a second, and a restart intercepts again", killed),
+    ("reverse path filtering does not stop intercepted packets", reverse_path_filter),
+    ("CAP_NET_ADMIN alone, no device and a read-only /proc/sys are enough for a sidecar", few_rights),
+    ("a missing right is told, and nothing is changed", no_rights),
+    ("a second instance is refused", second_instance),
+    ("a dry run prints the commands and changes nothing", dry_run),
+    ("many connections at once are carried", many),
+];
+
+const PLACES: [(&str, Way); 3] =
+    [("gateway", Way::GatewaySockets), ("sidecar", Way::SidecarSockets), ("inbound", Way::InboundSockets)];
+
+/// Keepalive probes are answered by the kernel, and nobody learns of them.
+const NOT_SEEN: &[&str] = &[
+    "a keepalive of the client finds that the server is dead",
+    "a keepalive of the server finds that the client is dead",
+];
+
+/// Rows of a gateway that do not ask for the headers of the peers, or for the mood of the server.
+const IN_A_GATEWAY: &[&str] = &[
+    "a client port that the server has closed may connect again at once",
+    "a tiny receive buffer gets all bytes",
+    "TCP Fast Open loses no byte",
+    "Multipath TCP falls back, or works",
+];
+
+/// Rows of the stream that say something new about the way through a sidecar.
+const STREAM: &[&str] = &[
+    "a server that speaks first is heard",
+    "a slow reader stops the writer, and loses nothing",
+    "the urgent mark stays between the same bytes",
+    "both directions at full speed carry equal bytes",
+];
+
+/// Rows with a server on the client's own host.
+const AT_HOME: &[&str] = &[
+    "a client that has finished still gets the answer",
+    "a reset by the client is a reset for the server, and then a broken pipe",
+    "a reset by the server is a reset for the client, and then a broken pipe",
+    "a server that speaks first is heard",
+    "both directions at full speed carry equal bytes",
+];
+
+pub(crate) fn trials() -> Vec<Trial> {
+    let single = |(name, test): &Single| trial(format!("tproxy: {name}"), *test);
+    let mut trials: Vec<Trial> = SINGLES.iter().map(single).collect();
+    for (place, way) in PLACES {
+        for (name, row) in rows(way) {
+            trials.extend(VERSIONS.map(|(family, version)| {
+                let test = move || compare(way, |lab| row(lab, family));
+                trial(format!("tproxy: {place}: {name} ({version})"), test)
+            }));
+        }
+        let proofs = faults::PROOFS.iter().copied().flatten();
+        trials.extend(proofs.filter(|proof| is_shown(way, proof.fault)).map(|proof| {
+            let name = format!("tproxy: {place}: {} ({}): {}", proof.fault, proof.entry, proof.expected);
+            trial(name, move || faults::seated(way, proof.run))
+        }));
+    }
+    let every = close::ROWS.iter().chain(stream::ROWS).copied();
+    trials.extend(every.filter(|(name, _)| AT_HOME.contains(name)).flat_map(at_home));
+    trials
+}
+
+/// The faults that kernel sockets can do; in a sidecar one of them, because it is the same code.
+fn is_shown(way: Way, fault: &str) -> bool {
+    // What the kernel has taken already, and what it makes of writes: these proofs ask for the figures of our own TCP.
+    const OF_OUR_TCP: [&str; 2] = ["bandwidth", "slicer"];
+    let can = KINDS.iter().any(|kind| kind.name == fault && kind.engines.contains(&Engine::Sockets));
+    can && !OF_OUR_TCP.contains(&fault) && (way == Way::GatewaySockets || fault == "rst-inject")
+}
+
+fn rows(way: Way) -> Vec<Row> {
+    let of_stream = |(name, _): &&Row| match way {
+        Way::GatewaySockets => !NOT_SEEN.contains(name),
+        _ => STREAM.contains(name),
+    };
+    let of_gateway = |(name, _): &&Row| way == Way::GatewaySockets && IN_A_GATEWAY.contains(name);
+    let rows = close::ROWS.iter().chain(stream::ROWS.iter().filter(of_stream));
+    rows.chain(transparent::ROWS.iter().filter(of_gateway)).copied().collect()
+}
+
+/// The row with a server on the client's own host.
+fn at_home((name, row): Row) -> impl Iterator<Item = Trial> {
+    homes().into_iter().map(move |(family, at, place)| {
+        trial(format!("tproxy: sidecar: {name} ({place})"), move || {
+            compare_in(Way::SidecarSockets, |lab| lab.bring_home(at), |lab| row(lab, family));
+        })
+    })
+}
+
+/// The addresses of the client's own host.
+fn homes() -> [(Family, IpAddr, &'static str); 4] {
+    [
+        (Family::V4, client_ip(Family::V4), "own address, IPv4"),
+        (Family::V6, client_ip(Family::V6), "own address, IPv6"),
+        (Family::V4, Ipv4Addr::LOCALHOST.into(), "127.0.0.1"),
+        (Family::V6, Ipv6Addr::LOCALHOST.into(), "::1"),
+    ]
+}
+
+/// Where halfopen runs.
+fn host(lab: &Lab, way: Way) -> &Ns {
+    match way {
+        Way::GatewaySockets => &lab.gateway,
+        Way::SidecarSockets => &lab.client,
+        _ => &lab.server,
+    }
+}
+
+/// The options of `halfopen run` in each place, without its engine.
+fn run(way: Way) -> Vec<&'static str> {
+    let mode: &[&str] = match way {
+        Way::GatewaySockets => &["run", "--mode", "gateway", "--ports", "5432"],
+        Way::SidecarSockets => &["run", "--mode", "sidecar", "--ports", "5432"],
+        _ => &["run", "--mode", "sidecar", "--inbound-ports", "5432"],
+    };
+    [mode, &["--engine", "sockets"]].concat()
+}
+
+/// A lab in which halfopen could start; a gateway forwards already.
+fn untouched(way: Way) -> Lab {
+    let mut lab = Lab::new(Way::Direct);
+    lab.way = way;
+    lab
+}
+
+/// The kernel knows nothing of the server when it answers the client.
+fn refused() {
+    for (_, way) in PLACES {
+        let lab = Lab::new(way);
+        for family in Family::ALL {
+            let seen = match lab.connect(server_at(family)) {
+                // The reset may come before the connect has returned.
+                Err(e) => errno(&e),
+                Ok(mut client) => drain(&mut client).1,
+            };
+            assert_eq!(seen, "ECONNRESET", "{way:?} {family:?}");
+        }
+    }
+}
+
+fn the_door_itself() {
+    for (_, way) in PLACES {
+        let mut lab = untouched(way);
+        lab.start(&["--json"]);
+        let host = host(&lab, way).again();
+        for door in ["127.0.0.1:10400", "[::1]:10400"] {
+            let door: SocketAddr = door.parse().expect("an address");
+            let seen = match host.run(|| TcpStream::connect(door)) {
+                Err(e) => errno(&e),
+                Ok(mut client) => drain(&mut client).1,
+            };
+            assert_eq!(seen, "ECONNRESET", "{way:?}");
+        }
+        assert_eq!(lab.halfopen.take().expect("it runs").finish()["flows"], 0, "{way:?}");
+    }
+}
+
+fn survivors() {
+    for (_, way) in PLACES {
+        let mut lab = untouched(Way::Direct);
+        let listeners = Family::ALL.map(|family| lab.listen(family));
+        let mut pairs: Vec<_> = listeners.iter().map(|listener| lab.pair_by(listener)).collect();
+        lab.way = way;
+        lab.start(&["--json"]);
+        say(&mut pairs);
+        pairs.extend(listeners.iter().map(|listener| lab.pair_by(listener)));
+        say(&mut pairs);
+        // The intercepted ones end within the grace; those from before do not notice.
+        for (client, mut server) in pairs.split_off(2) {
+            drop(client);
+            assert_eq!(drain(&mut server).1, "EOF");
+        }
+        assert_eq!(lab.halfopen.take().expect("it runs").finish()["flows"], 2, "{way:?}");
+        say(&mut pairs);
+        for (client, mut server) in pairs {
+            drop(client);
+            assert_eq!(drain(&mut server).1, "EOF");
+        }
+    }
+}
+
+fn say(pairs: &mut [(TcpStream, TcpStream)]) {
+    for (client, server) in pairs {
+        word(client, server);
+        word(server, client);
+    }
+}
+
+/// As a service does that is started again.
+fn listens_again() {
+    for (_, way) in PLACES {
+        let lab = Lab::new(way);
+        for family in Family::ALL {
+            let mut pairs = vec![lab.pair(family)];
+            pairs.push(lab.pair(family));
+            say(&mut pairs);
+        }
+    }
+}
+
+fn stopped() {
+    for (_, way) in PLACES {
+        let mut lab = untouched(way);
+        let before = state(host(&lab, way));
+        lab.start(&[]);
+        Family::ALL.into_iter().for_each(|family| talk(&lab, &lab.listen(family)));
+        assert_ne!(state(host(&lab, way)), before, "{way:?}");
+        let status = lab.halfopen.as_mut().expect("it runs").end_by(Signal::SIGTERM);
+        assert_eq!(status.code(), Some(0), "{way:?}");
+        assert_eq!(state(host(&lab, way)), before, "{way:?}");
+        lab.way = Way::Direct;
+        Family::ALL.into_iter().for_each(|family| talk(&lab, &lab.listen(family)));
+    }
+}
+
+fn stopping() {
+    let mut lab = Lab::with(Way::GatewaySockets, &["--json"]);
+    let listener = lab.listen(Family::V4);
+    let (client, mut server) = lab.pair_by(&listener);
+    let mut halfopen = lab.halfopen.take().expect("it runs");
+    kill(halfopen.pid(), Signal::SIGTERM).expect("our child");
+    let door = SocketAddr::new(Ipv4Addr::LOCALHOST.into(), 10_400);
+    let begin = Instant::now();
+    while lab.gateway.run(|| TcpStream::connect(door)).is_ok() {
+        assert!(begin.elapsed() < PATIENCE, "the listener is closed");
+        thread::sleep(Duration::from_millis(5));
+    }
+    talk(&lab, &listener);
+    assert!(halfopen.is_alive(), "a flow is open");
+    drop(client);
+    assert_eq!(drain(&mut server).1, "EOF");
+    assert!(halfopen.wait_for_end("the end of its last flow").success());
+    assert_eq!(halfopen.summary()["flows"], 1);
+}
+
+fn killed() {
+    for (_, way) in PLACES {
+        let mut lab = untouched(way);
+        lab.start(&[]);
+        let listeners = Family::ALL.map(|family| lab.listen(family));
+        let (mut client, mut server) = lab.pair_by(&listeners[0]);
+        // Ends at the latest when a write has waited for its timeout.
+        let writer = thread::spawn(move || {
+            loop {
+                if let Err(e) = client.write_all(&[1; 4096]) {
+                    return errno(&e);
+                }
+            }
+        });
+        server.read_exact(&mut vec![0; 1 << 20]).expect("traffic flows");
+        lab.halfopen.as_mut().expect("it runs").end_by(Signal::SIGKILL);
+        let start = Instant::now();
+        lab.way = Way::Direct;
+        listeners.iter().for_each(|listener| talk(&lab, listener));
+        assert!(start.elapsed() < Duration::from_secs(1), "direct again after {:?}", start.elapsed());
+        // A FIN may come before the RST.
+        let end = writer.join().expect("no panic");
+        assert!(end == "ECONNRESET" || end == "EPIPE", "{way:?}: an intercepted connection ends by {end}");
+        assert!(!state(host(&lab, way)).rules.is_empty(), "the rules stay");
+        lab.way = way;
+        lab.start(&["--json"]);
+        listeners.iter().for_each(|listener| talk(&lab, listener));
+        assert_eq!(lab.halfopen.take().expect("it runs").finish()["flows"], 2, "{way:?}: intercepted again");
+        assert!(state(host(&lab, way)).rules.is_empty(), "{way:?}");
+    }
+}
+
+fn reverse_path_filter() {
+    for strictness in ["1", "2"] {
+        for (_, way) in PLACES {
+            let mut lab = untouched(way);
+            for device in ["all", "default", "lo", "c0", "cli0", "srv0", "s0"] {
+                let key = format!("net/ipv4/conf/{device}/rp_filter");
+                if host(&lab, way).run(|| std::path::Path::new("/proc/sys").join(&key).exists()) {
+                    host(&lab, way).sysctl(&key, strictness);
+                }
+            }
+            lab.start(&["--json"]);
+            talk(&lab, &lab.listen(Family::V4));
+            let flows = lab.halfopen.take().expect("it runs").finish()["flows"].clone();
+            assert_eq!(flows, 1, "{strictness} {way:?}");
+        }
+    }
+}
+
+/// As in a container with `cap_drop: [ALL]`, `cap_add: [NET_ADMIN]`, `no-new-privileges`, and no device.
+fn few_rights() {
+    const LAST: libc::c_ulong = 40;
+    let freeze = || {
+        let bind = MsFlags::MS_BIND;
+        mount(Some("none"), "/dev/net", Some("tmpfs"), MsFlags::empty(), NONE)?;
+        mount(Some("/proc/sys"), "/proc/sys", NONE, bind, NONE)?;
+        mount(NONE, "/proc/sys", NONE, bind | MsFlags::MS_REMOUNT | MsFlags::MS_RDONLY, NONE)
+    };
+    let mut lab = untouched(Way::SidecarSockets);
+    let command = with_mounts(command(&lab.client, &[&run(lab.way)[..], &["--json"]].concat()), freeze);
+    let mut command = without(command, (0..=LAST).filter(|c| *c != CAP_NET_ADMIN));
+    // SAFETY: one system call.
+    unsafe {
+        command.pre_exec(|| Ok(nix::sys::prctl::set_no_new_privs()?));
+    }
+    lab.halfopen = Some(Halfopen::start_command(command));
+    Family::ALL.into_iter().for_each(|family| talk(&lab, &lab.listen(family)));
+    for (family, at, _) in homes() {
+        lab.bring_home(at);
+        talk(&lab, &lab.listen(family));
+    }
+    assert_eq!(lab.halfopen.take().expect("it runs").finish()["flows"], 6);
+}
+
+fn no_rights() {
+    for (_, way) in PLACES {
+        let lab = untouched(way);
+        let command = command(host(&lab, way), &run(way));
+        let mut command: Command = without(command, [CAP_NET_ADMIN].into_iter());
+        fails(host(&lab, way), &mut command, 77, &["Operation not permitted", "NET_ADMIN"]);
+    }
+}
+
+fn second_instance() {
+    for (_, way) in PLACES {
+        let lab = Lab::new(way);
+        let pid = lab.halfopen.as_ref().expect("it runs").pid();
+        let says = ["already intercepts", &format!("(process {pid})")];
+        fails(host(&lab, way), &mut command(host(&lab, way), &run(way)), 69, &says);
+        talk(&lab, &lab.listen(Family::V4));
+    }
+}
+
+fn dry_run() {
+    for (_, way) in PLACES {
+        let lab = untouched(way);
+        let before = state(host(&lab, way));
+        let output = command(host(&lab, way), &[&run(way)[..], &["--dry-run"]].concat()).output();
+        let output = output.expect("built with the test");
+        let said = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        for line in [
+            "ip -6 route replace local default dev lo table 10400 protocol 104",
+            "ip -6 rule add pref 10 fwmark 0x28a0 lookup 10400 protocol 104",
+            "tproxy ip to 127.0.0.1:10400 meta mark set 0x000028a0 accept",
+        ] {
+            assert!(said.contains(line), "{way:?}: {said}");
+        }
+        assert_eq!(state(host(&lab, way)), before, "{way:?}");
+    }
+}
+
+/// More connections than one turn of the loop accepts, all open at once.
+fn many() {
+    for (_, way) in PLACES {
+        let lab = Lab::new(way);
+        let listener = lab.listen(Family::V4);
+        let mut pairs: Vec<_> = (0..300).map(|_| lab.pair_by(&listener)).collect();
+        say(&mut pairs);
+        let late = outcome(&lab.connect(server_at(Family::V4)).map(drop));
+        assert_eq!(late, "ok", "{way:?}");
+    }
+}
