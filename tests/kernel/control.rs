@@ -5,7 +5,7 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr as TcpAddress, TcpListener, TcpStream};
 use std::os::fd::AsFd;
 use std::os::linux::net::SocketAddrExt as _;
-use std::os::unix::net::{SocketAddr, UnixStream};
+use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
 use std::process::Output;
 use std::time::{Duration, Instant};
 
@@ -35,6 +35,8 @@ pub(crate) const SINGLES: &[crate::Single] = &[
     ("stats are the summary at the end", stats),
     ("an instance in another network namespace is asked by its process", elsewhere),
     ("somebody else is not answered", foreign),
+    ("an instance of another version is told as such", other_version),
+    ("an instance that is stopped is given up after ten seconds", frozen),
 ];
 
 /// What needs several instances on one host.
@@ -294,6 +296,55 @@ fn elsewhere() {
     let ours = std::process::id().to_string();
     let wrong = output(&bench.lab.client, &["flows", "--pid", &ours]);
     assert_eq!(failed(&wrong), (Some(69), format!("halfopen: --pid {ours}: no instance of halfopen")));
+}
+
+/// Somebody who calls himself an instance, and answers what no instance of this version does.
+fn other_version() {
+    let host = Ns::new();
+    let address = SocketAddr::from_abstract_name("halfopen.control.1").expect("a short name");
+    let listener = host.run(|| UnixListener::bind_addr(&address)).expect("a free name");
+    let answers = [("server: halfopen/9.8.7\r\n", "halfopen/9.8.7"), ("", "no halfopen")];
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            for (header, _) in answers {
+                let (mut stream, _) = listener.accept().expect("a client");
+                let mut asked = Vec::new();
+                while !asked.ends_with(b"\r\n\r\n") {
+                    let mut byte = [0];
+                    stream.read_exact(&mut byte).expect("a request");
+                    asked.extend(byte);
+                }
+                let body = r#"{"streams": []}"#;
+                let head = format!("HTTP/1.1 200 OK\r\n{header}content-length: {}\r\n\r\n", body.len());
+                stream.write_all((head + body).as_bytes()).expect("the client reads");
+            }
+        });
+        for (_, named) in answers {
+            let said = format!(
+                "halfopen: instance 1 is {named}, whose answer halfopen/{} does not understand",
+                env!("CARGO_PKG_VERSION")
+            );
+            assert_eq!(failed(&output(&host, &["flows"])), (Some(1), said));
+        }
+    });
+}
+
+/// It listens, and its kernel takes the connection, but it does nothing any more.
+fn frozen() {
+    let bench = Bench::new(Way::Proxied, &[]);
+    let pid = bench.lab.halfopen.as_ref().expect("proxied").pid();
+    kill(pid, Signal::SIGSTOP).expect("our child");
+    let begin = Instant::now();
+    let asked = output(bench.host(), &["flows"]);
+    let took = begin.elapsed();
+    kill(pid, Signal::SIGCONT).expect("our child");
+    assert_eq!(failed(&asked), (Some(1), format!("halfopen: instance {pid} has not answered within 10 s")));
+    assert!(
+        String::from_utf8_lossy(&asked.stderr).contains("hint: it is stopped, or very busy"),
+        "{asked:?}"
+    );
+    assert!(took >= Duration::from_secs(10), "{took:?}");
+    assert_eq!(bench.flow("it goes on", |_| true)["flow"], 1);
 }
 
 fn foreign() {
