@@ -19,6 +19,7 @@ use crate::engine::Outside;
 use crate::engine::listen::{Listener, Upstreams, look_up};
 use crate::engine::sockets::{Accepting, Transparent};
 use crate::fault::Rules;
+use crate::relay::Uplink;
 use crate::report::status_line;
 use crate::setup::confine::{Needs, confine};
 use crate::setup::plan::Plan;
@@ -170,6 +171,7 @@ pub fn intercept(
     tracing::debug!(capabilities = confined.capabilities.join(","), landlock = confined.landlock, "confined");
     // Declared after the interception, so that a panic ends the engine first and the set-up after it.
     let devices = interception.as_mut().map(|up| std::mem::take(&mut up.devices)).unwrap_or_default();
+    let settings = &at_run(settings, interception.as_ref());
     let run = Run::start(settings, watch, devices, outside)?;
     let ports: Vec<String> =
         settings.ports.iter().chain(&settings.inbound_ports).map(ToString::to_string).collect();
@@ -189,6 +191,15 @@ pub fn intercept(
         tracing::error!(error = error.what, "could not be undone");
     }
     Ok(ended)
+}
+
+/// The settings with what only the set-up knows.
+fn at_run(settings: &Settings, interception: Option<&Interception>) -> Settings {
+    let mut settings = settings.clone();
+    if interception.is_some_and(|up| up.same_port) {
+        settings.relay.uplink = Uplink::SamePort;
+    }
+    settings
 }
 
 /// Files that are made after the start.

@@ -89,7 +89,7 @@ impl Flow {
     fn patience(&self) -> Duration {
         let interval = Duration::from_millis(10 * u64::from(self.syn_interval));
         match self.settings.uplink {
-            Uplink::Transparent | Uplink::OtherPort(_) => PATIENCE.max(interval * 3),
+            Uplink::Transparent | Uplink::OtherPort(_) | Uplink::SamePort => PATIENCE.max(interval * 3),
             // Nothing is dialled, because a fault loses the SYNs.
             Uplink::Socket if self.phase == Phase::Waiting => PATIENCE.max(interval * 3),
             // The kernel repeats the SYNs of a socket by itself, on the schedule of this machine, which is the client's

@@ -25,6 +25,8 @@ pub enum Uplink {
     /// By our own TCP, with the client's address and another port (sidecar): client and both legs share one network
     /// namespace, whose kernel knows the client's port as that of the client's own connection.
     OtherPort(SourcePorts),
+    /// The same with the client's own port (sidecar), where the kernel does not look for the socket of a packet before its route.
+    SamePort,
     /// By a kernel socket in the caller's network (exec).
     Socket,
 }
@@ -47,7 +49,7 @@ impl Uplink {
     pub fn hops_to_give_back(self, client: IpAddr, server: IpAddr) -> u8 {
         match self {
             Self::Transparent => 1,
-            Self::OtherPort(_) => u8::from(client != server && !server.is_loopback()),
+            Self::OtherPort(_) | Self::SamePort => u8::from(client != server && !server.is_loopback()),
             Self::Socket => 0,
         }
     }

@@ -4,7 +4,8 @@
 
 use std::ops::RangeInclusive;
 
-use super::interception::{Interception, TABLE, check_ports, own_icmp, set_ipv4};
+use super::icmp::own_icmp;
+use super::interception::{Interception, TABLE, check_ports, set_ipv4};
 use super::netlink::{Family, Ipv4Setting, Link, Netlink, Port, Route, Rule, RuleAction};
 use super::plan::{Plan, Step};
 use super::{Error, ErrorKind, sysctl};

@@ -5,7 +5,7 @@ use std::ops::RangeInclusive;
 use socket2::Socket;
 
 use super::lock::Lock;
-use super::netlink::{Family, Ipv4Setting, Link, LocalRule, Netlink, Port, Rule, RuleAction};
+use super::netlink::{Family, Ipv4Setting, Link, LocalRule, Netlink};
 use super::plan::{Applied, Plan, Step};
 use super::{Error, ErrorKind};
 use crate::engine::tun::Device;
@@ -15,12 +15,19 @@ pub(super) const TABLE: u32 = 10_400;
 /// The routing table that leads there only what is for this host itself.
 pub(super) const TABLE_OWN: u32 = 10_401;
 
+/// The mark of packets that the packet filter leads to us.
+pub(super) const MARK: u32 = TABLE;
+/// The name of our table of nftables.
+pub(super) const NFT_TABLE: &str = "halfopen";
+
 /// An interception that is up. Dropping it undoes it.
 #[derive(Debug)]
 pub struct Interception {
     pub(super) applied: Applied,
     /// Numbers of the interfaces that led out of the network namespace at the start, if that is somebody else's.
     outside: Vec<u32>,
+    /// Server legs of a sidecar may have the ports of their clients.
+    pub same_port: bool,
     /// What the user should know.
     pub notes: Vec<String>,
     /// Our device, one entry per shard.
@@ -49,6 +56,7 @@ impl Interception {
         Ok(Self {
             applied,
             outside: Vec::new(),
+            same_port: false,
             notes: plan.notes,
             devices,
             _reserved: Vec::new(),
@@ -143,25 +151,6 @@ pub(super) fn move_local_rule(
 /// Sets an IPv4 setting of one interface.
 pub(super) fn set_ipv4(device: &str, setting: Ipv4Setting, value: u32) -> Step {
     Step::Ipv4 { device: device.to_owned(), setting, value }
-}
-
-/// Rules for the ICMP errors that this host itself sends, because it finds no route, no neighbour or too small an MTU for
-/// a segment of ours: the client would not recognise the numbers in them. The kernel keeps the ICMP type and code of a
-/// packet where ports are, so that rules can tell errors from the rest.
-pub(super) fn own_icmp(family: Family, priority: u32, table: u32) -> impl Iterator<Item = Rule> {
-    let of_types = |first: u16, last: u16| first << 8..=last << 8 | 0xff;
-    let errors = match family {
-        // Destination unreachable, time exceeded.
-        Family::V4 => vec![of_types(3, 3), of_types(11, 11)],
-        // Destination unreachable, packet too big, time exceeded.
-        Family::V6 => vec![of_types(1, 3)],
-    };
-    errors.into_iter().map(move |types| Rule {
-        from_device: Some("lo".to_owned()),
-        ip_protocol: Some(family.icmp()),
-        port: Some(Port::Destination(types)),
-        ..Rule::new(family, priority, RuleAction::Table(table))
-    })
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@
 //! | 9 | from the device | past the rules |
 //! | 12 | from this host to a listener | into the device |
 //! | 13 | else from this host | past the rules |
-//! | 14 | ICMP for this host | into the device, which takes errors about segments of ours and gives back all else |
+//! | 14 | ICMP for this host, by IPv6 errors alone, which nftables marks | into the device, which takes those about segments of ours and gives back the rest |
 //! | 16 | to a listener | into the device |
 //! | 20 | | to this host: the kernel's own first rule, which has to ask after ours |
 //! | 21 | from an interface that did not forward before | nowhere |
@@ -18,12 +18,11 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 
 use socket2::{Domain, Protocol, Socket, Type};
 
+use super::facts::{Facts, Ipv6, family_of, is_global};
 use super::interception::{Interception, TABLE_OWN, move_local_rule};
 use super::netlink::{Family, Netlink, Port, Route, Rule, RuleAction};
 use super::plan::{Plan, Step};
-use super::sidecar::{
-    Facts, Ipv6, LOOPBACK_V4, PREF_LOCAL, PREF_TO_SERVER, PREF_TO_SERVICE, family_of, in_compose, is_global,
-};
+use super::sidecar::{LOOPBACK_V4, PREF_LOCAL, PREF_TO_SERVER, PREF_TO_SERVICE, in_compose};
 use super::{Error, ErrorKind};
 
 /// Clients that the kernel has accepted and we have not: Linux's `net.core.somaxconn`, which bounds it anyway.
@@ -130,6 +129,8 @@ impl Request {
             plan.steps.extend(move_local_rule(&facts.local_rules, family, PREF_LOCAL)?);
             plan.steps.extend(self.rules(family, facts).into_iter().map(Step::Rule));
         }
+        let has_v6 = self.of(Family::V6).next().is_some();
+        plan.steps.extend(facts.icmpv6_errors(&self.device).filter(|_| has_v6));
         Ok(plan)
     }
 

@@ -3,7 +3,9 @@
 pub mod confine;
 mod connections;
 mod error;
+mod facts;
 pub mod gateway;
+mod icmp;
 mod interception;
 pub mod listen;
 pub mod listeners;

@@ -2,17 +2,17 @@
 //! way through our device, and leave by the same interfaces as before, with the same address and another source port: the
 //! kernel has the application's own port in use, and drops what it would have to forward for it. No packet filter and no
 //! setting below `/proc/sys` is needed: CAP_NET_ADMIN and `/dev/net/tun` are enough. If we are gone, our rules match a
-//! table that is empty, and connections are direct again.
+//! table that is empty, and connections are direct again. Where `tcp_early_demux` is 0, the kernel does not, and the port stays.
 //!
 //! | place | packets | go |
 //! |---|---|---|
 //! | 8 | this host's own ICMP errors | into the device |
 //! | 9 | from the device | past the rules |
-//! | 10 | from a server port to a source port of ours | into the device |
-//! | 11 | from an inbound port of this host to a source port of ours | into the device |
+//! | 10 | from a server port to a source port of ours (to any, where the port stays) | into the device |
+//! | 11 | from an inbound port of this host to such a port | into the device |
 //! | 12 | from this host to a server port | into the device |
 //! | 13 | else from this host | past the rules |
-//! | 14 | ICMP | into the device, which takes errors about segments of ours and gives back all else |
+//! | 14 | ICMP, by IPv6 errors alone, which nftables marks | into the device, which takes those about segments of ours and gives back the rest |
 //! | 15 | of a connection from outside that was there before | past the rules |
 //! | 16 | to this host, to an inbound port | into the device |
 //! | 20 | | to this host: the kernel's own first rule, which has to ask after ours |
@@ -21,13 +21,13 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::ops::RangeInclusive;
 
-use super::connections::{Connection, connections};
-use super::interception::{Interception, TABLE, TABLE_OWN, check_ports, move_local_rule, own_icmp, set_ipv4};
-use super::netlink::{
-    Address, Family, Ipv4Setting, Link, LocalRule, Netlink, Port, Route, RouteKind, Rule, RuleAction,
-};
+use super::connections::Connection;
+use super::facts::{Facts, Ipv6, family_of, is_global};
+use super::icmp::{mark_icmpv6_errors, own_icmp};
+use super::interception::{Interception, MARK, TABLE, TABLE_OWN, check_ports, move_local_rule, set_ipv4};
+use super::netlink::{Family, Ipv4Setting, Link, Netlink, Port, Route, RouteKind, Rule, RuleAction};
 use super::plan::{Plan, Step};
-use super::{Error, ErrorKind, sysctl};
+use super::{Error, ErrorKind};
 
 /// Each connection that exists at the start costs a rule, which every packet is compared with.
 pub(super) const MOST_BEFORE_US: usize = 256;
@@ -62,36 +62,6 @@ pub struct Request {
     pub device: String,
 }
 
-/// What of this network namespace matters for the plan.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Facts {
-    pub(super) links: Vec<Link>,
-    pub(super) addresses: Vec<Address>,
-    /// The main table.
-    routes: Vec<Route>,
-    pub(super) local_rules: Vec<LocalRule>,
-    pub(super) ipv6: Ipv6,
-    /// Reverse path filtering is on for all interfaces, and so for ours too.
-    pub(super) rp_filter: bool,
-    /// Ports that the kernel gives to connections, without those that are reserved.
-    given_out: Vec<RangeInclusive<u16>>,
-    pub(super) connections: Vec<Connection>,
-    /// The kernel finds the socket of an arriving packet before its route (`tcp_early_demux`), and then forwards it nowhere.
-    early_demux: bool,
-}
-
-/// Whether IPv6 connections can take the way through our device.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) enum Ipv6 {
-    /// Nobody has an IPv6 address that leads anywhere.
-    #[default]
-    Off,
-    /// They can.
-    Ready,
-    /// They pass by, until these settings are made from outside.
-    PassesBy(Vec<&'static str>),
-}
-
 /// Puts the interception up: from here on packets wait in the device.
 pub fn up(request: &Request) -> Result<Interception, Error> {
     let mut up =
@@ -100,6 +70,7 @@ pub fn up(request: &Request) -> Result<Interception, Error> {
     let facts = Facts::gather(&mut Netlink::open()?)?;
     let rules = facts.families().flat_map(|family| request.before_us(family, &facts));
     up.applied.add(&rules.map(Step::Rule).collect::<Vec<_>>())?;
+    up.same_port = !facts.early_demux;
     up.watch(&facts.outside(&request.device).collect::<Vec<_>>());
     Ok(up)
 }
@@ -130,112 +101,6 @@ pub(super) fn in_compose(error: Error) -> Error {
     error.hint(format!("add `{line}` to this service in the compose file; outside of containers run as root"))
 }
 
-impl Facts {
-    pub(super) fn gather(netlink: &mut Netlink) -> Result<Self, Error> {
-        let listed = |e| Error::from_io("cannot list interfaces, addresses and routes", &e);
-        let links = netlink.links().map_err(listed)?;
-        let (mut addresses, mut routes, mut local_rules) = (Vec::new(), Vec::new(), Vec::new());
-        for family in Family::ALL {
-            addresses.extend(netlink.addresses(family).map_err(listed)?);
-            routes.extend(netlink.main_routes(family).map_err(listed)?);
-            local_rules.extend(netlink.local_rules(family).map_err(listed)?);
-        }
-        let ipv6 = if has_ipv6(&addresses) { ipv6(&links)? } else { Ipv6::Off };
-        let rp_filter = is("net/ipv4/conf/all/rp_filter", "0")? == Some(false);
-        let connections = connections()
-            .map_err(|e| Error::from_io("cannot list the connections of this network namespace", &e))?;
-        let off = |key| Ok::<_, Error>(is(key, "0")? == Some(true));
-        let early_demux = !off("net/ipv4/ip_early_demux")? && !off("net/ipv4/tcp_early_demux")?;
-        let given_out = given_out()?;
-        Ok(Self {
-            links,
-            addresses,
-            routes,
-            local_rules,
-            ipv6,
-            rp_filter,
-            given_out,
-            connections,
-            early_demux,
-        })
-    }
-}
-
-/// True if one of these IPv6 addresses leads to other hosts.
-pub(super) fn has_ipv6(addresses: &[Address]) -> bool {
-    addresses.iter().any(|a| is_global(a.ip) && a.ip.is_ipv6())
-}
-
-fn read(key: &str) -> Result<Option<String>, Error> {
-    sysctl::read(key).map_err(|e| Error::from_io(format_args!("cannot read {key}"), &e))
-}
-
-/// Whether a setting has this value; `None`: there is no such setting.
-fn is(key: &str, value: &str) -> Result<Option<bool>, Error> {
-    Ok(read(key)?.map(|found| found == value))
-}
-
-/// What IPv6 needs that only a setting below `/proc/sys` gives.
-fn ipv6(links: &[Link]) -> Result<Ipv6, Error> {
-    let mut missing = Vec::new();
-    // Docker switches IPv6 on for the interfaces that it makes, and for no others.
-    if is("net/ipv6/conf/default/disable_ipv6", "1")? == Some(true) {
-        missing.push("net.ipv6.conf.all.disable_ipv6: 0");
-    }
-    // Since Linux 6.17 each interface may forward by itself, which a new one learns from the default.
-    let mut each = is("net/ipv6/conf/default/force_forwarding", "1")? == Some(true);
-    for link in links.iter().filter(|l| !l.is_loopback() && l.is_up()) {
-        each &= is(&format!("net/ipv6/conf/{}/force_forwarding", link.name), "1")? == Some(true);
-    }
-    if !each && is("net/ipv6/conf/all/forwarding", "0")? != Some(false) {
-        missing.push("net.ipv6.conf.all.forwarding: 1");
-    }
-    Ok(if missing.is_empty() { Ipv6::Ready } else { Ipv6::PassesBy(missing) })
-}
-
-/// The ports that the kernel gives to connections.
-fn given_out() -> Result<Vec<RangeInclusive<u16>>, Error> {
-    let range = read("net/ipv4/ip_local_port_range")?.unwrap_or_default();
-    let mut ends = range.split_whitespace().filter_map(|word| word.parse::<u16>().ok());
-    let (Some(first), Some(last)) = (ends.next(), ends.next()) else { return Ok(Vec::new()) };
-    let reserved = read("net/ipv4/ip_local_reserved_ports")?.unwrap_or_default();
-    Ok(without_reserved(first..=last, &reserved))
-}
-
-/// What `ip_local_reserved_ports`, a list of ports and ranges, leaves of a range.
-fn without_reserved(range: RangeInclusive<u16>, reserved: &str) -> Vec<RangeInclusive<u16>> {
-    let mut left = vec![range];
-    for range in reserved.split(',') {
-        let (from, to) = range.split_once('-').unwrap_or((range, range));
-        let (Ok(from), Ok(to)) = (from.trim().parse::<u16>(), to.trim().parse::<u16>()) else { continue };
-        let cut = |range: RangeInclusive<u16>| {
-            let below = *range.start()..=(*range.end()).min(from.saturating_sub(1));
-            let above = (*range.start()).max(to.saturating_add(1))..=*range.end();
-            // A reserved port 0 or 65535 has no ports below or above it.
-            [(below, from > 0), (above, to < u16::MAX)]
-                .into_iter()
-                .filter(|(_, any)| *any)
-                .map(|(range, _)| range)
-        };
-        left = left.into_iter().flat_map(cut).filter(|range| !range.is_empty()).collect();
-    }
-    left
-}
-
-/// True for an address that is not of this host or this link alone.
-pub(super) const fn is_global(ip: IpAddr) -> bool {
-    match ip {
-        IpAddr::V4(ip) => !ip.is_loopback() && !ip.is_unspecified(),
-        IpAddr::V6(ip) => {
-            !ip.is_loopback() && !ip.is_unspecified() && !ip.is_unicast_link_local() && !ip.is_multicast()
-        }
-    }
-}
-
-pub(super) const fn family_of(ip: IpAddr) -> Family {
-    if ip.is_ipv4() { Family::V4 } else { Family::V6 }
-}
-
 impl Request {
     fn plan(&self, facts: &Facts) -> Result<Plan, Error> {
         self.check(facts)?;
@@ -247,6 +112,7 @@ impl Request {
             plan.steps.extend(move_local_rule(&facts.local_rules, family, PREF_LOCAL)?);
             plan.steps.extend(self.rules(family, facts).into_iter().map(Step::Rule));
         }
+        plan.steps.extend(facts.icmpv6_errors(&self.device));
         Ok(plan)
     }
 
@@ -264,6 +130,9 @@ impl Request {
         let wrong = |what: String, hint: String| Err(Error::new(ErrorKind::Config, what).hint(hint));
         self.check_taken()?;
         check_ports(std::slice::from_ref(&self.source_ports))?;
+        if !facts.early_demux {
+            return Ok(());
+        }
         let (first, last) = (*self.source_ports.start(), *self.source_ports.end());
         let meets = |range: &&RangeInclusive<u16>| *range.start() <= last && *range.end() >= first;
         if let Some(range) = facts.given_out.iter().find(meets) {
@@ -329,8 +198,12 @@ impl Request {
         let from = |device: &str, rule: Rule| Rule { from_device: Some(device.to_owned()), ..rule };
         let divert = |priority| rule(priority, RuleAction::Table(TABLE));
         let mut rules = facts.first_rules(&self.device, family, TABLE);
-        let answers =
-            |range: &RangeInclusive<u16>| Some(Port::Both(range.clone(), self.source_ports.clone()));
+        let answers = |range: &RangeInclusive<u16>| {
+            Some(match facts.early_demux {
+                true => Port::Both(range.clone(), self.source_ports.clone()),
+                false => Port::Source(range.clone()),
+            })
+        };
         for range in &self.ports {
             rules.push(Rule { ip_protocol: tcp, port: answers(range), ..divert(PREF_TO_LEG) });
         }
@@ -387,11 +260,6 @@ impl Request {
 }
 
 impl Facts {
-    /// The interfaces to the world, without `device`, which is ours.
-    pub(super) fn outside<'a>(&'a self, device: &'a str) -> impl Iterator<Item = &'a Link> {
-        self.links.iter().filter(move |l| !l.is_loopback() && l.is_up() && l.name != device)
-    }
-
     /// What lets packets of this host itself go through `device`.
     pub(super) fn ipv4_settings(&self, device: &str) -> Vec<Step> {
         let routers = self.outside(device).map(|link| link.name.as_str()).chain([device]);
@@ -432,35 +300,21 @@ impl Facts {
         if family == Family::V6 || !self.rp_filter {
             rules.extend(own_icmp(family, PREF_OWN_ICMP, table));
         }
-        // Neighbour discovery is ICMP as well, and would not survive the way.
-        if family == Family::V4 && !self.rp_filter {
-            rules
-                .push(Rule { ip_protocol: Some(family.icmp()), ..rule(PREF_ICMP, RuleAction::Table(table)) });
+        let icmp = rule(PREF_ICMP, RuleAction::Table(table));
+        match family {
+            Family::V4 if !self.rp_filter => {
+                rules.push(Rule { ip_protocol: Some(family.icmp()), ..icmp });
+            }
+            // Neighbour discovery is ICMP as well, and would not survive the way.
+            Family::V6 if self.nftables => rules.push(Rule { mark: Some(MARK), ..icmp }),
+            _ => {}
         }
         rules
     }
 
-    /// The families whose connections can be taken.
-    pub(super) fn families(&self) -> impl Iterator<Item = Family> {
-        Family::ALL.into_iter().filter(|f| *f == Family::V4 || self.ipv6 == Ipv6::Ready)
-    }
-
-    /// The address that a connection by this route of the main table comes from.
-    fn source(&self, route: &Route) -> Option<IpAddr> {
-        let next = route.via.or_else(|| route.to.map(|(to, _)| to));
-        let mut of_device = self
-            .addresses
-            .iter()
-            .filter(|a| Some(a.device) == route.device && is_global(a.ip) && family_of(a.ip) == route.family);
-        let near = of_device.clone().find(|a| next.is_some_and(|next| a.reaches(next)));
-        route.source.or_else(|| near.or_else(|| of_device.next()).map(|a| a.ip))
-    }
-
-    /// The MSS that a connection by this route offers: our own device has the largest MTU there is.
-    fn mss(&self, route: &Route) -> Option<u32> {
-        let headers = if route.family == Family::V4 { 40 } else { 60 };
-        let link = self.links.iter().find(|l| Some(l.index) == route.device)?;
-        Some(route.mss.unwrap_or_else(|| link.mtu.saturating_sub(headers).min(u32::from(u16::MAX) - headers)))
+    /// What lets the last of them find ICMPv6 errors.
+    pub(super) fn icmpv6_errors(&self, device: &str) -> Option<Step> {
+        (self.nftables && self.ipv6 == Ipv6::Ready).then(|| mark_icmpv6_errors(device))
     }
 }
 
@@ -476,6 +330,13 @@ fn notes(facts: &Facts, outbound: bool) -> Vec<String> {
     if outbound && facts.addresses.iter().any(|a| a.ip == IpAddr::V6(Ipv6Addr::LOCALHOST)) {
         notes.push("connections to ::1 pass by: let the application use 127.0.0.1, not localhost".to_owned());
     }
+    if facts.ipv6 == Ipv6::Ready && !facts.nftables {
+        notes.push(
+            "the kernel has no nftables: the application does not learn of ICMPv6 errors of routers about its intercepted \
+             connections"
+                .to_owned(),
+        );
+    }
     if facts.rp_filter {
         notes.push(
             "net.ipv4.conf.all.rp_filter is on: the application does not learn of ICMP errors about its intercepted \
@@ -487,4 +348,4 @@ fn notes(facts: &Facts, outbound: bool) -> Vec<String> {
 }
 
 #[cfg(test)]
-pub(super) mod tests;
+mod tests;

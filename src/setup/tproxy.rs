@@ -17,17 +17,16 @@ use std::ops::RangeInclusive;
 use socket2::{Domain, Protocol, Socket, Type};
 
 use super::connections::Connection;
-use super::interception::{Interception, TABLE};
+use super::facts::{Facts, family_of, has_ipv6};
+use super::interception::{Interception, MARK, NFT_TABLE, TABLE};
 use super::listen::BACKLOG;
 use super::netlink::nft::{Action, Chain, Hook, Match, NftRule, Table};
 use super::netlink::{Family, Netlink, Route, RouteKind, Rule, RuleAction};
 use super::plan::{Plan, Step};
-use super::sidecar::{self, Facts, LINK_LOCAL_V6, MOST_BEFORE_US, family_of, in_compose};
+use super::sidecar::{self, LINK_LOCAL_V6, MOST_BEFORE_US, in_compose};
 use super::{Error, gateway, sysctl};
 use crate::engine::sockets::be_transparent;
 
-/// The mark of packets that are for sockets of ours, the number of the table that they go by.
-const MARK: u32 = TABLE;
 /// The mark of what our own sockets send, which is not taken again.
 pub const MARK_OWN: u32 = TABLE + 1;
 /// Where our listeners are, unless somebody has this port of the loopback address already.
@@ -140,7 +139,7 @@ fn sidecar_plan(request: &sidecar::Request, facts: &Facts, doors: &[SocketAddr])
     let sent = Chain { hook: Hook::Output, rules };
 
     let mut notes = Vec::new();
-    if !has_v6 && sidecar::has_ipv6(&facts.addresses) {
+    if !has_v6 && has_ipv6(&facts.addresses) {
         notes.push(
             "IPv6 connections pass by: add `sysctls: {net.ipv6.conf.all.disable_ipv6: 0}` to this service in the compose file"
                 .to_owned(),
@@ -200,7 +199,7 @@ fn steps(chains: Vec<Chain>, doors: &[SocketAddr]) -> Vec<Step> {
         let rule = Rule::new(family, PREF, RuleAction::Table(TABLE));
         steps.push(Step::Rule(Rule { mark: Some(MARK), ..rule }));
     }
-    steps.push(Step::Table(Table { name: "halfopen".to_owned(), chains }));
+    steps.push(Step::Table(Table { name: NFT_TABLE.to_owned(), chains }));
     steps
 }
 

@@ -41,14 +41,6 @@ const SINGLES: &[Single] = &[
 pub(crate) const FAULTS: &[&str] =
     &["syn-drop", "syn-ack-delay", "zero-window-stall", "ack-delay", "fin-drop", "rst-inject"];
 
-/// Rows whose other end is where the ICMPv6 errors come from: the kernel takes those itself, because they cannot be told
-/// from neighbour discovery.
-const NOT_IN_IPV6: &[&str] = &[
-    "an ICMP error in answer to a SYN reaches the client with its meaning",
-    "a router without a route tells the client",
-    "a server that does not exist on the gateway's own network is unreachable",
-];
-
 /// Rows of the stream that say something new about the way through a sidecar.
 const STREAM: &[&str] = &[
     "a server that speaks first is heard",
@@ -87,7 +79,7 @@ pub(crate) fn trials() -> Vec<Trial> {
     for (name, row) in every().copied() {
         let chosen = STREAM.contains(&name) || !stream::ROWS.iter().any(|(other, _)| *other == name);
         for (family, version) in VERSIONS {
-            if chosen && !(family == Family::V6 && NOT_IN_IPV6.contains(&name)) {
+            if chosen {
                 let test = move || compare(Way::Sidecar, |lab| row(lab, family));
                 trials.push(trial(format!("sidecar: {name} ({version})"), test));
             }
@@ -99,7 +91,16 @@ pub(crate) fn trials() -> Vec<Trial> {
             }));
         }
         if AT_HOME.contains(&name) {
-            trials.extend(at_home((name, row)));
+            trials.extend(at_home(Way::Sidecar, (name, row)));
+            trials.extend(at_home(Way::SamePort, (name, row)));
+        }
+        let same_port = [(Way::SamePort, AT_HOME), (Way::InboundSamePort, INBOUND)];
+        for (way, _) in same_port.into_iter().filter(|(_, rows)| rows.contains(&name)) {
+            let place = if way == Way::SamePort { "same port" } else { "inbound, same port" };
+            trials.extend(VERSIONS.map(|(family, version)| {
+                let test = move || compare(way, |lab| row(lab, family));
+                trial(format!("sidecar: {place}: {name} ({version})"), test)
+            }));
         }
     }
     // H13 is about two hosts behind one address.
@@ -118,13 +119,14 @@ pub(crate) fn trials() -> Vec<Trial> {
 }
 
 /// The row with a server on the client's own host.
-fn at_home((name, row): Row) -> impl Iterator<Item = Trial> {
+fn at_home(way: Way, (name, row): Row) -> impl Iterator<Item = Trial> {
+    let port = if way == Way::SamePort { "same port, " } else { "" };
     let own =
         VERSIONS.map(|(family, version)| (family, client_ip(family), format!("own address, {version}")));
     let loopback = (Family::V4, IpAddr::V4(Ipv4Addr::LOCALHOST), "127.0.0.1".to_owned());
     own.into_iter().chain([loopback]).map(move |(family, at, place)| {
-        trial(format!("sidecar: {name} ({place})"), move || {
-            compare_in(Way::Sidecar, |lab| lab.bring_home(at), |lab| row(lab, family));
+        trial(format!("sidecar: {name} ({port}{place})"), move || {
+            compare_in(way, |lab| lab.bring_home(at), |lab| row(lab, family));
         })
     })
 }
@@ -145,7 +147,14 @@ pub(crate) fn word(from: &mut TcpStream, to: &mut TcpStream) {
 
 /// A client and a server of each place, with a listener for more.
 fn survivors() {
-    let mut lab = untouched();
+    for (early_demux, way) in [("1", Way::Sidecar), ("0", Way::SamePort)] {
+        let lab = untouched();
+        lab.client.sysctl("net/ipv4/tcp_early_demux", early_demux);
+        survive(lab, way);
+    }
+}
+
+fn survive(mut lab: Lab, way: Way) {
     let remote = Family::ALL.map(|family| lab.listen(family));
     let mut pairs: Vec<_> = remote.iter().map(|listener| lab.pair_by(listener)).collect();
     let server = std::mem::replace(&mut lab.server, lab.client.again());
@@ -158,7 +167,7 @@ fn survivors() {
             word(server, client);
         }
     };
-    lab.way = Way::Sidecar;
+    lab.way = way;
     lab.start(&["--json"]);
     say(&mut pairs);
     assert!(carried(&lab.client) >= 6, "they take the way through the device");
@@ -191,14 +200,14 @@ fn untouched_server() -> Lab {
 
 /// With the kernel's early demultiplexing they need rules of their own, without it they pass the device.
 fn inbound_survivors() {
-    for early_demux in ["1", "0"] {
+    for (early_demux, way) in [("1", Way::Inbound), ("0", Way::InboundSamePort)] {
         let lab = untouched_server();
         lab.server.sysctl("net/ipv4/tcp_early_demux", early_demux);
-        inbound_survive(lab);
+        inbound_survive(lab, way);
     }
 }
 
-fn inbound_survive(mut lab: Lab) {
+fn inbound_survive(mut lab: Lab, way: Way) {
     let before = state(&lab.server);
     let listeners = Family::ALL.map(|family| lab.listen(family));
     let mut pairs: Vec<_> = listeners.iter().map(|listener| lab.pair_by(listener)).collect();
@@ -208,7 +217,7 @@ fn inbound_survive(mut lab: Lab) {
             word(server, client);
         }
     };
-    lab.way = Way::Inbound;
+    lab.way = way;
     lab.start(&["--json"]);
     say(&mut pairs);
     pairs.extend(listeners.iter().map(|listener| lab.pair_by(listener)));

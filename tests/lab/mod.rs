@@ -47,8 +47,12 @@ pub(crate) enum Way {
     UserExec,
     /// By the kernel's forwarding, but halfopen is a sidecar on the client's host.
     Sidecar,
-    /// The same on the server's host, for what comes in.
+    /// The same with the kernel's early demultiplexing off, where the client's port stays.
+    SamePort,
+    /// A sidecar on the server's host, for what comes in.
     Inbound,
+    /// The same with the kernel's early demultiplexing off.
+    InboundSamePort,
     /// Through halfopen in the gateway, by kernel sockets.
     GatewaySockets,
     /// halfopen is a sidecar on the client's host, by kernel sockets.
@@ -168,9 +172,14 @@ impl Lab {
         }
         // What IPv6 needs, and a container gets by `sysctls:`.
         match self.way {
-            Way::Sidecar => self.client.sysctl("net/ipv6/conf/all/forwarding", "1"),
-            Way::Inbound => self.server.sysctl("net/ipv6/conf/all/forwarding", "1"),
+            Way::Sidecar | Way::SamePort => self.client.sysctl("net/ipv6/conf/all/forwarding", "1"),
+            Way::Inbound | Way::InboundSamePort => self.server.sysctl("net/ipv6/conf/all/forwarding", "1"),
             Way::Listen => self.gateway.sysctl("net/ipv6/conf/all/forwarding", "1"),
+            _ => {}
+        }
+        match self.way {
+            Way::SamePort => self.client.sysctl("net/ipv4/tcp_early_demux", "0"),
+            Way::InboundSamePort => self.server.sysctl("net/ipv4/tcp_early_demux", "0"),
             _ => {}
         }
     }
@@ -179,8 +188,12 @@ impl Lab {
     pub(crate) fn start(&mut self, options: &[&str]) {
         match self.way {
             Way::Proxied => self.halfopen = Some(Halfopen::gateway(&self.gateway, options)),
-            Way::Sidecar => self.halfopen = Some(Halfopen::sidecar(&self.client, options)),
-            Way::Inbound => self.halfopen = Some(Halfopen::inbound(&self.server, options)),
+            Way::Sidecar | Way::SamePort => {
+                self.halfopen = Some(Halfopen::sidecar(&self.client, options));
+            }
+            Way::Inbound | Way::InboundSamePort => {
+                self.halfopen = Some(Halfopen::inbound(&self.server, options))
+            }
             Way::GatewaySockets => {
                 self.halfopen = Some(Halfopen::gateway(&self.gateway, &[options, SOCKETS].concat()));
             }
@@ -275,7 +288,7 @@ impl Lab {
         let (server, peer) = accept(listener).expect("the client has connected");
         let own = client.local_addr().expect("connected");
         match self.way {
-            Way::Direct | Way::Proxied | Way::GatewaySockets => {
+            Way::Direct | Way::Proxied | Way::GatewaySockets | Way::SamePort | Way::InboundSamePort => {
                 assert_eq!(peer, own, "the server logs the client's address");
             }
             Way::SidecarSockets | Way::InboundSockets => {

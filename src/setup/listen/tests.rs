@@ -1,4 +1,4 @@
-use super::super::sidecar::tests::facts;
+use super::super::facts::tests::facts;
 use super::*;
 
 fn request(listeners: &[&str]) -> Request {

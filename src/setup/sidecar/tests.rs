@@ -1,51 +1,5 @@
 use super::*;
-
-const ETH0: u32 = 2;
-
-fn ip(text: &str) -> IpAddr {
-    text.parse().expect("an address")
-}
-
-/// A container: one interface, a default route, IPv4 and IPv6.
-pub(in crate::setup) fn facts(ipv6: Ipv6) -> Facts {
-    let link = |index, name: &str, flags: i32| Link::for_test(index, name, flags as u32);
-    let address = |device, text, prefix| Address { device, ip: ip(text), prefix };
-    let route = |family, to: Option<(&str, u8)>, via: Option<&str>, kind| Route {
-        to: to.map(|(to, prefix)| (ip(to), prefix)),
-        via: via.map(ip),
-        kind,
-        ..Route::default_by(family, ETH0, Route::MAIN)
-    };
-    let unicast = RouteKind::Unicast;
-    Facts {
-        links: vec![
-            link(1, "lo", libc::IFF_UP | libc::IFF_LOOPBACK),
-            link(ETH0, "eth0", libc::IFF_UP),
-            link(4, "down0", 0),
-        ],
-        addresses: vec![
-            address(1, "127.0.0.1", 8),
-            address(ETH0, "172.18.0.3", 16),
-            address(1, "::1", 128),
-            address(ETH0, "fd18::3", 64),
-            address(ETH0, "fe80::3", 64),
-        ],
-        routes: vec![
-            route(Family::V4, None, Some("172.18.0.1"), unicast),
-            route(Family::V4, Some(("10.9.0.0", 16)), None, RouteKind::Unreachable),
-            route(Family::V4, Some(("172.18.0.0", 16)), None, unicast),
-            route(Family::V6, Some(("fd18::", 64)), None, unicast),
-            route(Family::V6, Some(("fe80::", 64)), None, unicast),
-            route(Family::V6, None, Some("fd18::1"), unicast),
-        ],
-        local_rules: Family::ALL.map(|family| LocalRule { family, priority: 0, is_own: false }).into(),
-        ipv6,
-        rp_filter: false,
-        given_out: vec![32_768..=60_999],
-        connections: Vec::new(),
-        early_demux: true,
-    }
-}
+use crate::setup::facts::tests::{facts, ip};
 
 fn request() -> Request {
     Request {
@@ -125,15 +79,6 @@ fn more_connections_from_before_than_rules_are_told() {
 }
 
 #[test]
-fn reserved_ports_are_not_given_out() {
-    let left = |reserved: &str| without_reserved(32_768..=60_999, reserved);
-    assert_eq!(left(""), [32_768..=60_999]);
-    assert_eq!(left("40000-40009,50000"), [32_768..=39_999, 40_010..=49_999, 50_001..=60_999]);
-    assert_eq!(left("1-65535"), []);
-    assert_eq!(left("60000-65535,32768"), [32_769..=59_999]);
-}
-
-#[test]
 fn ipv6_that_passes_by_is_told_with_what_to_add() {
     let missing = vec!["net.ipv6.conf.all.disable_ipv6: 0", "net.ipv6.conf.all.forwarding: 1"];
     let plan = request().plan(&facts(Ipv6::PassesBy(missing))).expect("a good request");
@@ -184,4 +129,21 @@ fn what_is_missing_in_a_container_is_told_with_its_line_of_the_compose_file() {
     ] {
         assert!(told(kind, what).contains(line), "{what}: {}", told(kind, what));
     }
+}
+
+#[test]
+fn without_early_demultiplexing_the_port_stays() {
+    let request = Request { inbound_ports: vec![8443..=8443], ..request() };
+    let mut facts = facts(Ipv6::Ready);
+    facts.early_demux = false;
+    // Nobody else needs to leave these ports alone then.
+    facts.given_out = vec![1024..=64_000];
+    let lines = lines(&request.plan(&facts).expect("a good request"));
+    for rule in [
+        "ip -4 rule add pref 10 ipproto tcp sport 5432 lookup 10400 protocol 104",
+        "ip -6 rule add pref 11 iif lo ipproto tcp sport 8443 lookup 10400 protocol 104",
+    ] {
+        assert!(lines.iter().any(|line| line == rule), "{rule} is missing in {lines:#?}");
+    }
+    assert!(!lines.iter().any(|line| line.contains("61000")), "{lines:#?}");
 }

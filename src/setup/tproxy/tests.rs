@@ -1,7 +1,7 @@
 use super::*;
+use crate::setup::facts::Ipv6;
+use crate::setup::facts::tests::facts as beside;
 use crate::setup::gateway::tests::facts as between;
-use crate::setup::sidecar::Ipv6;
-use crate::setup::sidecar::tests::facts as beside;
 
 fn doors(v6: bool) -> Vec<SocketAddr> {
     let all = ["127.0.0.1:10400", "[::1]:10400"].map(|at| at.parse().expect("an address"));

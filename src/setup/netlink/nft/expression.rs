@@ -68,6 +68,10 @@ fn asked(m: Message, question: &Match) -> Message {
             let m = if *prefix == whole(*ip) { m } else { mask(m, &bits(*ip, *prefix)) };
             compare(m, CMP_EQ, &octets(*ip))
         }
+        Match::Icmpv6Error => {
+            let m = compare(meta(m, META_L4PROTO), CMP_EQ, &[libc::IPPROTO_ICMPV6 as u8]);
+            range(payload(m, BASE_TRANSPORT, 0, 1), &[1], &[4])
+        }
         // NFTA_SOCKET_KEY, NFTA_SOCKET_DREG
         Match::Transparent => {
             compare(numbers(m, "socket", &[(1, SOCKET_TRANSPARENT), (2, REGISTER)]), CMP_EQ, &[1])
@@ -125,16 +129,21 @@ fn compare(m: Message, operator: u32, value: &[u8]) -> Message {
     })
 }
 
-/// Goes on if the register is a port in this range: `NFTA_RANGE_SREG`, `_OP`, `_FROM_DATA`, `_TO_DATA`.
+/// Goes on if the register is a port in this range.
 fn within(m: Message, first: u16, last: u16) -> Message {
     if first == last {
         return compare(m, CMP_EQ, &first.to_be_bytes());
     }
+    range(m, &first.to_be_bytes(), &last.to_be_bytes())
+}
+
+/// `NFTA_RANGE_SREG`, `_OP`, `_FROM_DATA`, `_TO_DATA`.
+fn range(m: Message, first: &[u8], last: &[u8]) -> Message {
     expression(m, "range", |m| {
         m.with_be32(1, REGISTER)
             .with_be32(2, CMP_EQ)
-            .nest(3, |m| m.with(NFTA_DATA_VALUE, &first.to_be_bytes()))
-            .nest(4, |m| m.with(NFTA_DATA_VALUE, &last.to_be_bytes()))
+            .nest(3, |m| m.with(NFTA_DATA_VALUE, first))
+            .nest(4, |m| m.with(NFTA_DATA_VALUE, last))
     })
 }
 

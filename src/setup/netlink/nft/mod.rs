@@ -22,6 +22,7 @@ const NFNL_MSG_BATCH_END: u16 = 0x11;
 const NFT_MSG_NEWTABLE: u16 = 0;
 const NFT_MSG_NEWCHAIN: u16 = 3;
 const NFT_MSG_NEWRULE: u16 = 6;
+const NFT_MSG_GETGEN: u16 = 16;
 const NFPROTO_INET: u8 = 1;
 const NFT_TABLE_F_OWNER: u32 = 2;
 const NFTA_TABLE_NAME: u16 = 1;
@@ -61,6 +62,8 @@ pub enum Match {
     Source(IpAddr),
     /// The destination address is within this prefix. Wants [`Match::Family`] first.
     Destination(IpAddr, u8),
+    /// It is an ICMPv6 error (RFC 4443: types 1 to 4).
+    Icmpv6Error,
     /// It is for a socket with `IP_TRANSPARENT`.
     Transparent,
 }
@@ -209,6 +212,14 @@ impl Table {
     }
 }
 
+/// True if the kernel knows nftables, and lets this process use them.
+#[must_use]
+pub fn is_there() -> bool {
+    let generation =
+        |flags| Message::new((NFNL_SUBSYS_NFTABLES << 8) | NFT_MSG_GETGEN, flags, &generic(NFPROTO_INET, 0));
+    Netlink::connect(NETLINK_NETFILTER).is_ok_and(|mut socket| socket.change(0, generation).is_ok())
+}
+
 /// `NLM_F_APPEND`: a rule comes behind those before it.
 const NLM_F_APPEND: u16 = 0x800;
 const CREATE: u16 = NLM_F_REQUEST | NLM_F_CREATE | NLM_F_APPEND;
@@ -273,6 +284,7 @@ impl fmt::Display for Match {
             Self::Source(ip) => write!(f, "{} saddr {ip}", family(ip)),
             Self::Destination(ip, prefix) if *prefix == whole(*ip) => write!(f, "{} daddr {ip}", family(ip)),
             Self::Destination(ip, prefix) => write!(f, "{} daddr {ip}/{prefix}", family(ip)),
+            Self::Icmpv6Error => f.write_str("meta l4proto ipv6-icmp icmpv6 type 1-4"),
             Self::Transparent => f.write_str("socket transparent 1"),
         }
     }
