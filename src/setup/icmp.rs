@@ -1,7 +1,7 @@
 //! ICMP errors about segments of ours, and how they come to us instead of to sockets of this host.
 
 use super::interception::{MARK, NFT_TABLE};
-use super::netlink::nft::{Chain, Hook, Match, NftRule, Table};
+use super::netlink::nft::{Chain, Hook, Match, NftRule, Table, TableKind};
 use super::netlink::{Family, Port, Rule, RuleAction};
 use super::plan::Step;
 
@@ -30,5 +30,5 @@ pub(super) fn mark_icmpv6_errors(device: &str) -> Step {
     let from = [Match::NotFrom("lo".to_owned()), Match::NotFrom(device.to_owned())];
     let rule = NftRule::mark(from.into_iter().chain([Match::Icmpv6Error]), MARK);
     let chains = vec![Chain { hook: Hook::Prerouting, rules: vec![rule] }];
-    Step::Table(Table { name: NFT_TABLE.to_owned(), chains })
+    Step::Table(Table { kind: TableKind::Inet, name: NFT_TABLE.to_owned(), chains })
 }

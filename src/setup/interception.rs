@@ -17,6 +17,8 @@ pub(super) const TABLE_OWN: u32 = 10_401;
 
 /// The mark of packets that the packet filter leads to us.
 pub(super) const MARK: u32 = TABLE;
+/// The mark of what is ours, and not to be taken again.
+pub const MARK_OWN: u32 = TABLE_OWN;
 /// The name of our table of nftables.
 pub(super) const NFT_TABLE: &str = "halfopen";
 
@@ -67,6 +69,13 @@ impl Interception {
     /// These interfaces lead out of a network namespace that is somebody else's.
     pub(super) fn watch(&mut self, outside: &[&Link]) {
         self.outside = outside.iter().map(|link| link.index).collect();
+    }
+
+    /// One more device, which these steps bring up, and what leads to it.
+    pub(super) fn add(&mut self, device: Device, steps: &[Step]) -> Result<(), Error> {
+        self.applied.add(steps)?;
+        self.devices.push(device);
+        Ok(())
     }
 
     /// True while all interfaces are gone that led out of somebody else's network namespace: its owner, such as the

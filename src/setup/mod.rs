@@ -10,6 +10,7 @@ mod interception;
 pub mod listen;
 pub mod listeners;
 mod lock;
+mod loopback;
 pub mod namespace;
 pub mod netlink;
 pub mod plan;

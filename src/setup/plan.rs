@@ -7,13 +7,18 @@ use super::Error;
 use super::netlink::nft::{OwnedTable, Table};
 use super::netlink::{Family, Ipv4Setting, Link, Netlink, PROTOCOL, Route, Rule};
 use super::sysctl::{self, Setting};
-use crate::engine::tun::{MAX_PACKET, QUEUE_PACKETS};
+use crate::engine::tun::{ETH_LEN, MAX_PACKET, QUEUE_PACKETS};
 
 /// One change.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Step {
     /// Our device, which the engine has created: without addresses of its own, and up. Undone by its disappearance.
     Device {
+        /// Its name.
+        name: String,
+    },
+    /// The same for frames of `lo`.
+    Tap {
         /// Its name.
         name: String,
     },
@@ -59,10 +64,11 @@ impl fmt::Display for Step {
         match self {
             Self::Device { name } => {
                 writeln!(f, "ip tuntap add dev {name} mode tun vnet_hdr")?;
-                write!(
-                    f,
-                    "ip link set dev {name} mtu {MAX_PACKET} txqueuelen {QUEUE_PACKETS} addrgenmode none up"
-                )
+                link_up(f, name, MAX_PACKET)
+            }
+            Self::Tap { name } => {
+                writeln!(f, "ip tuntap add dev {name} mode tap vnet_hdr")?;
+                link_up(f, name, MAX_PACKET - ETH_LEN)
             }
             Self::Ipv4 { device, setting, value } => {
                 write!(f, "sysctl -w net/ipv4/conf/{device}/{}={value}", setting.name())
@@ -94,6 +100,10 @@ impl fmt::Display for Step {
     }
 }
 
+fn link_up(f: &mut fmt::Formatter<'_>, name: &str, mtu: usize) -> fmt::Result {
+    write!(f, "ip link set dev {name} mtu {mtu} txqueuelen {QUEUE_PACKETS} addrgenmode none up")
+}
+
 /// How to take a change back.
 #[derive(Debug)]
 enum Undo {
@@ -109,15 +119,8 @@ impl Step {
     /// Does it. `None`: there is nothing to take back.
     fn apply(&self, netlink: &mut Netlink) -> io::Result<Option<Undo>> {
         match self {
-            Self::Device { name } => {
-                let index = netlink.link(name)?.index;
-                // The networks on both sides know their MTU; ours must not be the smallest.
-                netlink.set_mtu(index, MAX_PACKET as u32)?;
-                netlink.set_queue_len(index, QUEUE_PACKETS)?;
-                netlink.set_no_link_local(index).or_else(without_ipv6)?;
-                netlink.set_up(index, true)?;
-                Ok(None)
-            }
+            Self::Device { name } => set_up(netlink, name, MAX_PACKET).map(|()| None),
+            Self::Tap { name } => set_up(netlink, name, MAX_PACKET - ETH_LEN).map(|()| None),
             Self::Ipv4 { device, setting, value } => {
                 let link = netlink.link(device)?;
                 let old = link.ipv4(*setting);
@@ -169,6 +172,15 @@ impl Step {
             "sysctls: {net.ipv6.conf.all.forwarding: 1}"
         })
     }
+}
+
+fn set_up(netlink: &mut Netlink, name: &str, mtu: usize) -> io::Result<()> {
+    let index = netlink.link(name)?.index;
+    // The networks on both sides know their MTU; ours must not be the smallest.
+    netlink.set_mtu(index, mtu as u32)?;
+    netlink.set_queue_len(index, QUEUE_PACKETS)?;
+    netlink.set_no_link_local(index).or_else(without_ipv6)?;
+    netlink.set_up(index, true)
 }
 
 /// A device has no IPv6 settings where IPv6 is off.

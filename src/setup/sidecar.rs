@@ -25,6 +25,7 @@ use super::connections::Connection;
 use super::facts::{Facts, Ipv6, family_of, is_global};
 use super::icmp::{mark_icmpv6_errors, own_icmp};
 use super::interception::{Interception, MARK, TABLE, TABLE_OWN, check_ports, move_local_rule, set_ipv4};
+use super::loopback;
 use super::netlink::{Family, Ipv4Setting, Link, Netlink, Port, Route, RouteKind, Rule, RuleAction};
 use super::plan::{Plan, Step};
 use super::{Error, ErrorKind};
@@ -71,13 +72,24 @@ pub fn up(request: &Request) -> Result<Interception, Error> {
     let rules = facts.families().flat_map(|family| request.before_us(family, &facts));
     up.applied.add(&rules.map(Step::Rule).collect::<Vec<_>>())?;
     up.same_port = !facts.early_demux;
+    if let Some(plan) = loopback::plan(request, &facts)
+        && let Err(error) = loopback::up(&mut up, &plan)
+    {
+        up.notes.push(format!(
+            "connections to ::1 pass by: let the application use 127.0.0.1, not localhost ({})",
+            error.what
+        ));
+    }
     up.watch(&facts.outside(&request.device).collect::<Vec<_>>());
     Ok(up)
 }
 
 /// What [`up`] would do, for `--dry-run`.
 pub fn dry_run(request: &Request) -> Result<Plan, Error> {
-    plan(request, &mut Netlink::open()?)
+    let mut netlink = Netlink::open()?;
+    let mut plan = plan(request, &mut netlink)?;
+    plan.steps.extend(loopback::plan(request, &Facts::gather(&mut netlink)?).into_iter().flatten());
+    Ok(plan)
 }
 
 fn plan(request: &Request, netlink: &mut Netlink) -> Result<Plan, Error> {
@@ -163,7 +175,7 @@ impl Request {
         };
         let mut steps = match family {
             Family::V4 => vec![into(Some(LOOPBACK_V4), Some(Ipv4Addr::LOCALHOST.into()), None)],
-            // The kernel takes packets from and to ::1 by `lo` alone, and a link-local address belongs to one link.
+            // The kernel takes packets from and to ::1 by `lo` alone (see `loopback`), and a link-local address belongs to one link.
             Family::V6 => vec![throw(Some(LOOPBACK_V6)), throw(Some(LINK_LOCAL_V6))],
         };
         let whole = if family == Family::V4 { 32 } else { 128 };
@@ -239,7 +251,7 @@ impl Request {
     }
 
     fn notes(&self, facts: &Facts) -> Vec<String> {
-        let mut notes = notes(facts, !self.ports.is_empty());
+        let mut notes = notes(facts);
         let existing = self.existing(facts).filter(|c| !c.is_over).count();
         if existing > MOST_BEFORE_US {
             notes.push(format!(
@@ -318,17 +330,13 @@ impl Facts {
     }
 }
 
-/// `outbound`: connections of this host are taken.
-fn notes(facts: &Facts, outbound: bool) -> Vec<String> {
+fn notes(facts: &Facts) -> Vec<String> {
     let mut notes = Vec::new();
     if let Ipv6::PassesBy(missing) = &facts.ipv6 {
         notes.push(format!(
             "IPv6 connections pass by: add `sysctls: {{{}}}` to this service in the compose file",
             missing.join(", ")
         ));
-    }
-    if outbound && facts.addresses.iter().any(|a| a.ip == IpAddr::V6(Ipv6Addr::LOCALHOST)) {
-        notes.push("connections to ::1 pass by: let the application use 127.0.0.1, not localhost".to_owned());
     }
     if facts.ipv6 == Ipv6::Ready && !facts.nftables {
         notes.push(

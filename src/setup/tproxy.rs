@@ -18,17 +18,16 @@ use socket2::{Domain, Protocol, Socket, Type};
 
 use super::connections::Connection;
 use super::facts::{Facts, family_of, has_ipv6};
+pub use super::interception::MARK_OWN;
 use super::interception::{Interception, MARK, NFT_TABLE, TABLE};
 use super::listen::BACKLOG;
-use super::netlink::nft::{Action, Chain, Hook, Match, NftRule, Table};
+use super::netlink::nft::{Action, Chain, Hook, Match, NftRule, Table, TableKind};
 use super::netlink::{Family, Netlink, Route, RouteKind, Rule, RuleAction};
 use super::plan::{Plan, Step};
 use super::sidecar::{self, LINK_LOCAL_V6, MOST_BEFORE_US, in_compose};
 use super::{Error, gateway, sysctl};
 use crate::engine::sockets::be_transparent;
 
-/// The mark of what our own sockets send, which is not taken again.
-pub const MARK_OWN: u32 = TABLE + 1;
 /// Where our listeners are, unless somebody has this port of the loopback address already.
 const DOOR: u16 = 10_400;
 const PREF: u32 = 10;
@@ -157,8 +156,8 @@ fn to_doors(from: &[Match], ports: &[RangeInclusive<u16>], doors: &[SocketAddr])
     let rule = |range: &RangeInclusive<u16>, to: SocketAddr| {
         let of_family = [Match::Family(family_of(to.ip())), Match::Tcp];
         let first = [Match::DestinationPort(range.clone()), Match::Syn];
-        let matches = from.iter().cloned().chain(of_family).chain(first).collect();
-        NftRule { matches, action: Action::Tproxy { to, mark: MARK } }
+        let matches = from.iter().cloned().chain(of_family).chain(first);
+        NftRule::new(matches, [Action::Tproxy(to), Action::Mark(MARK), Action::Accept])
     };
     ports.iter().flat_map(|range| doors.iter().map(move |to| rule(range, *to))).collect()
 }
@@ -199,7 +198,7 @@ fn steps(chains: Vec<Chain>, doors: &[SocketAddr]) -> Vec<Step> {
         let rule = Rule::new(family, PREF, RuleAction::Table(TABLE));
         steps.push(Step::Rule(Rule { mark: Some(MARK), ..rule }));
     }
-    steps.push(Step::Table(Table { name: NFT_TABLE.to_owned(), chains }));
+    steps.push(Step::Table(Table { kind: TableKind::Inet, name: NFT_TABLE.to_owned(), chains }));
     steps
 }
 

@@ -316,8 +316,14 @@ fn undone() {
 
 /// Packets that our device has carried, both ways.
 pub(crate) fn carried(ns: &Ns) -> u64 {
+    carried_by(ns, "halfopen0")
+}
+
+/// The same of any device; none if there is no such.
+pub(crate) fn carried_by(ns: &Ns, device: &str) -> u64 {
     let table = ns.run(|| fs::read_to_string("/proc/thread-self/net/dev").expect("a list of devices"));
-    let line = table.lines().find_map(|l| l.trim().strip_prefix("halfopen0:")).unwrap_or_default();
+    let name = format!("{device}:");
+    let line = table.lines().find_map(|l| l.trim().strip_prefix(&name)).unwrap_or_default();
     let numbers: Vec<u64> = line.split_whitespace().map(|n| n.parse().expect("a number")).collect();
     numbers.get(1).copied().unwrap_or(0) + numbers.get(9).copied().unwrap_or(0)
 }

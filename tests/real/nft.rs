@@ -1,4 +1,4 @@
-//! The table that leads connections to kernel sockets, as `nft` sees it.
+//! The tables of nftables that lead connections to us, as `nft` sees them.
 
 use std::io::Write as _;
 use std::process::Stdio;
@@ -8,48 +8,51 @@ use nix::sys::signal::Signal;
 use crate::lab::Lab;
 use crate::lab::Way;
 use crate::lab::ns::Ns;
-use crate::lab::process::{command, program};
+use crate::lab::process::{Halfopen, command, program};
 use crate::succeeded;
 
-/// What this prints, which must succeed. `input` goes to its stdin.
-fn nft(ns: &Ns, args: &[&str], input: &str) -> String {
-    let mut command = program(ns, "nft");
+/// What it prints, which must succeed. `input` goes to its stdin.
+fn run(ns: &Ns, name: &str, args: &[&str], input: &str) -> String {
+    let mut command = program(ns, name);
     command.args(args).env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin");
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let mut child = command.spawn().unwrap_or_else(|e| panic!("nft is needed: {e}"));
-    child.stdin.take().expect("piped").write_all(input.as_bytes()).expect("nft reads it");
-    succeeded("nft", &child.wait_with_output().expect("our child"))
+    let mut child = command.spawn().unwrap_or_else(|e| panic!("{name} is needed: {e}"));
+    child.stdin.take().expect("piped").write_all(input.as_bytes()).expect("it is read");
+    succeeded(name, &child.wait_with_output().expect("our child"))
 }
 
-/// The rules as nft lists them, without whose they are.
+/// All rules as nft lists them, without whose they are.
 fn listed(ns: &Ns) -> Vec<String> {
-    let table = nft(ns, &["list", "table", "inet", "halfopen"], "");
-    let lines = table.lines().map(|line| line.split(" # ").next().unwrap_or_default().trim_end());
+    let tables = run(ns, "nft", &["list", "ruleset"], "");
+    let lines = tables.lines().map(|line| line.split(" # ").next().unwrap_or_default().trim_end());
     lines.filter(|line| !line.is_empty() && line.trim() != "flags owner").map(str::to_owned).collect()
 }
 
 /// What halfopen makes is what a dry run prints: nft takes that, and lists both alike. At the end it is gone.
 pub(crate) fn lists_what_a_dry_run_prints() {
-    let places = [
-        (Way::GatewaySockets, &["--mode", "gateway", "--ports", "5432,8000-8099"][..]),
-        (
-            Way::SidecarSockets,
-            &["--mode", "sidecar", "--ports", "5432,8000-8099", "--inbound-ports", "8443"][..],
-        ),
-    ];
-    for (way, mode) in places {
+    const GATEWAY: &[&str] = &["--mode", "gateway", "--ports", "5432,8000-8099"];
+    const SIDECAR: &[&str] = &["--mode", "sidecar", "--ports", "5432,8000-8099", "--inbound-ports", "8443"];
+    const SOCKETS: &[&str] = &["--engine", "sockets"];
+    for (mode, engine) in [(GATEWAY, SOCKETS), (SIDECAR, SOCKETS), (SIDECAR, &[])] {
         let lab = Lab::new(Way::Direct);
-        let host = if way == Way::GatewaySockets { &lab.gateway } else { &lab.client };
-        let run = [&["run", "--engine", "sockets"], mode].concat();
-        let printed = command(host, &[&run[..], &["--dry-run"]].concat()).output().expect("it was built");
+        let host = if mode == GATEWAY { &lab.gateway } else { &lab.client };
+        host.sysctl("net/ipv6/conf/all/forwarding", "1");
+        let args = [&["run"], mode, engine].concat();
+        let printed = command(host, &[&args[..], &["--dry-run"]].concat()).output().expect("it was built");
         let printed = succeeded("halfopen", &printed);
-        let (_, table) = printed.split_once("nft -f - <<'END'\n").expect("a table");
         let by_hand = Ns::new();
-        nft(&by_hand, &["-f", "-"], &table.replace("END\n", "").replace("\tflags owner\n", ""));
+        run(&by_hand, "ip", &["tuntap", "add", "dev", "halfopen-lo", "mode", "tap"], "");
+        let mut tables = 0;
+        for block in printed.split("nft -f - <<'END'\n").skip(1) {
+            let (table, _) = block.split_once("END\n").expect("an end");
+            run(&by_hand, "nft", &["-f", "-"], &table.replace("\tflags owner\n", ""));
+            tables += 1;
+        }
+        assert_eq!(tables, if engine == SOCKETS { 1 } else { 2 }, "{printed}");
 
-        let mut halfopen = crate::lab::process::Halfopen::start(host, &run);
-        assert_eq!(listed(host), listed(&by_hand), "{way:?}");
+        let mut halfopen = Halfopen::start(host, &args);
+        assert_eq!(listed(host), listed(&by_hand), "{args:?}");
         assert!(halfopen.end_by(Signal::SIGTERM).success());
-        assert_eq!(nft(host, &["list", "tables"], ""), "", "{way:?}: it is gone");
+        assert_eq!(listed(host), Vec::<String>::new(), "{args:?}: it is gone");
     }
 }

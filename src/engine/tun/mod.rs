@@ -1,7 +1,7 @@
 //! The packet device: whole IP packets in and out, with offloads, so that a super-segment of up to 64 KiB stays in
 //! one piece from `recv` to `send`.
 //!
-//! Two kinds behind one type: a TUN device, and, where `/dev/net/tun` does not open (the usual case in a rootless
+//! Three kinds behind one type: a TUN device; a TAP device for frames of `lo`; and, where `/dev/net/tun` does not open (the usual case in a rootless
 //! namespace of a locked-down machine), one end of a veth pair read through an `AF_PACKET` socket.
 
 mod sys;
@@ -18,8 +18,10 @@ use smallvec::SmallVec;
 
 use crate::wire::vnet::{VNET_HDR_LEN, VnetHdr};
 
-/// The longest IP packet.
+/// The longest IP packet that we send.
 pub const MAX_PACKET: usize = 65_535;
+/// The longest that comes: `lo` has this MTU.
+const MAX_RECEIVED: usize = 65_536;
 /// Packets that the kernel should queue towards us, set with the link. The default of 500 is less than one receive window
 /// of single segments.
 pub const QUEUE_PACKETS: u32 = 4096;
@@ -31,9 +33,10 @@ const MAX_SLICES: usize = 256;
 /// A packet of at most so many bytes is copied and written in one piece, for which the kernel has a shorter way than for slices.
 const SMALL: usize = 512;
 
-const ETH_LEN: usize = 14;
+/// The length of an Ethernet header.
+pub const ETH_LEN: usize = 14;
 /// The room that [`Device::recv`] wants: the longest packet and all that can stand in front of it.
-pub const MAX_READ: usize = VNET_HDR_LEN + ETH_LEN + MAX_PACKET;
+pub const MAX_READ: usize = VNET_HDR_LEN + ETH_LEN + MAX_RECEIVED;
 
 /// A device that carries whole IP packets.
 #[derive(Debug)]
@@ -69,11 +72,17 @@ impl Device {
         let mut found = name.to_owned();
         let mut devices = Vec::new();
         for _ in 0..queues.max(1) {
-            let (fd, real) = sys::open_tun(&found, queues > 1)?;
+            let (fd, real) = sys::open_tun(&found, sys::Layer::Ip, queues > 1)?;
             found = real;
             devices.push(Self { file: fd.into(), framing: Framing::Ip, loopback: None });
         }
         Ok((devices, found))
+    }
+
+    /// Creates a TAP device for frames of `lo`, whose addresses are all 0. The link is down.
+    pub fn open_tap(name: &str) -> Result<Self, OpenError> {
+        let (fd, _) = sys::open_tun(name, sys::Layer::Ethernet, false)?;
+        Ok(Self { file: fd.into(), framing: LOOPBACK, loopback: None })
     }
 
     /// Takes over the veth end `outside`, whose other end `inside` the kernel's IP stack uses. Both must be up, and

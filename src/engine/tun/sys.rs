@@ -34,8 +34,17 @@ mod ioctl {
     nix::ioctl_read_bad!(get_index, libc::SIOCGIFINDEX, libc::ifreq);
 }
 
-/// Attaches a new queue to the TUN device `name`, creating it if needed; returns the device's real name.
-pub(super) fn open_tun(name: &str, multi_queue: bool) -> Result<(OwnedFd, String), OpenError> {
+/// What a device of the TUN driver carries.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Layer {
+    /// IP packets (TUN).
+    Ip,
+    /// Frames (TAP).
+    Ethernet,
+}
+
+/// Attaches a new queue to the device `name` of the TUN driver, creating it if needed; returns the device's real name.
+pub(super) fn open_tun(name: &str, layer: Layer, multi_queue: bool) -> Result<(OwnedFd, String), OpenError> {
     let file = OpenOptions::new()
         .read(true)
         .write(true)
@@ -46,7 +55,11 @@ pub(super) fn open_tun(name: &str, multi_queue: bool) -> Result<(OwnedFd, String
     let fail = |e| OpenError::new(format!("cannot create the TUN device {name}"), e);
 
     let mut request = request(name).map_err(fail)?;
-    let mut flags = libc::IFF_TUN | libc::IFF_NO_PI | libc::IFF_VNET_HDR;
+    let layer = match layer {
+        Layer::Ip => libc::IFF_TUN,
+        Layer::Ethernet => libc::IFF_TAP,
+    };
+    let mut flags = layer | libc::IFF_NO_PI | libc::IFF_VNET_HDR;
     if multi_queue {
         flags |= libc::IFF_MULTI_QUEUE;
     }

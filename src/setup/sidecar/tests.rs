@@ -132,6 +132,23 @@ fn what_is_missing_in_a_container_is_told_with_its_line_of_the_compose_file() {
 }
 
 #[test]
+fn what_takes_the_ipv6_loopback_reads_as_commands() {
+    let plan = |request: &Request, facts: &Facts| {
+        let steps = loopback::plan(request, facts)?;
+        Some(Plan { steps: steps.into(), notes: vec![] }.to_string())
+    };
+    let mut facts = facts(Ipv6::Off);
+    assert_eq!(plan(&request(), &facts).as_deref(), Some(include_str!("loopback.txt")));
+    let inbound = Request { ports: vec![], inbound_ports: vec![8443..=8443], ..request() };
+    assert_eq!(plan(&inbound, &facts), None, "what comes in comes from elsewhere");
+    facts.early_demux = false;
+    let same_port = plan(&request(), &facts).expect("there is such an address");
+    assert!(same_port.contains(" tcp sport 5432 fwd to "), "{same_port}");
+    facts.addresses.retain(|address| !address.ip.is_loopback());
+    assert_eq!(plan(&request(), &facts), None, "nobody has this address");
+}
+
+#[test]
 fn without_early_demultiplexing_the_port_stays() {
     let request = Request { inbound_ports: vec![8443..=8443], ..request() };
     let mut facts = facts(Ipv6::Ready);

@@ -16,10 +16,13 @@ const NF_ACCEPT: u32 = 1;
 const REGISTER: u32 = 1;
 const SECOND: u32 = 2;
 const REGISTER_VERDICT: u32 = 0;
+const META_PROTOCOL: u32 = 1;
 const META_MARK: u32 = 3;
 const META_IIFNAME: u32 = 6;
 const META_NFPROTO: u32 = 15;
 const META_L4PROTO: u32 = 16;
+const META_PKTTYPE: u32 = 19;
+const PACKET_HOST: u8 = 0;
 const CMP_EQ: u32 = 0;
 const CMP_NEQ: u32 = 1;
 const BASE_NETWORK: u32 = 1;
@@ -31,20 +34,26 @@ const SYN: u8 = 0x02;
 const FIN_SYN_RST_ACK: u8 = 0x17;
 const IFNAMSIZ: usize = 16;
 
-/// Appends the expressions of a rule.
-pub(super) fn expressions(m: Message, rule: &NftRule) -> Message {
+/// Appends the expressions of a rule; `device` is the number of the interface that it forwards to.
+pub(super) fn expressions(m: Message, rule: &NftRule, device: u32) -> Message {
     let m = rule.matches.iter().fold(m, asked);
-    match rule.action {
+    rule.actions.iter().fold(m, |m, action| done(m, action, device))
+}
+
+fn done(m: Message, action: &Action, device: u32) -> Message {
+    match action {
         Action::Accept => accept(m),
-        Action::Mark(mark) => accept(set_mark(m, mark)),
-        Action::Tproxy { to, mark } => {
+        Action::Mark(mark) => set_meta(m, META_MARK, &mark.to_ne_bytes()),
+        Action::Tproxy(to) => {
             let m = immediate(m, REGISTER, &octets(to.ip()));
             let m = immediate(m, SECOND, &to.port().to_be_bytes());
             let family = if to.is_ipv4() { Family::V4 } else { Family::V6 };
             // NFTA_TPROXY_FAMILY, NFTA_TPROXY_REG_ADDR, NFTA_TPROXY_REG_PORT
-            let m = numbers(m, "tproxy", &[(1, u32::from(nfproto(family))), (2, REGISTER), (3, SECOND)]);
-            accept(set_mark(m, mark))
+            numbers(m, "tproxy", &[(1, u32::from(nfproto(family))), (2, REGISTER), (3, SECOND)])
         }
+        Action::ToHost => set_meta(m, META_PKTTYPE, &[PACKET_HOST]),
+        // NFTA_FWD_SREG_DEV
+        Action::Forward(_) => numbers(immediate(m, REGISTER, &device.to_ne_bytes()), "fwd", &[(1, REGISTER)]),
     }
 }
 
@@ -54,6 +63,7 @@ fn asked(m: Message, question: &Match) -> Message {
         Match::NotFrom(device) => compare(meta(m, META_IIFNAME), CMP_NEQ, &name(device)),
         Match::Mark(mark) => compare(meta(m, META_MARK), CMP_EQ, &mark.to_ne_bytes()),
         Match::Family(family) => compare(meta(m, META_NFPROTO), CMP_EQ, &[nfproto(*family)]),
+        Match::FrameOf(family) => compare(meta(m, META_PROTOCOL), CMP_EQ, &ethertype(*family).to_be_bytes()),
         Match::Tcp => compare(meta(m, META_L4PROTO), CMP_EQ, &[libc::IPPROTO_TCP as u8]),
         Match::SourcePort(range) => within(payload(m, BASE_TRANSPORT, 0, 2), *range.start(), *range.end()),
         Match::DestinationPort(range) => {
@@ -93,9 +103,9 @@ fn meta(m: Message, key: u32) -> Message {
     numbers(m, "meta", &[(1, REGISTER), (2, key)])
 }
 
-/// `NFTA_META_KEY`, `NFTA_META_SREG`.
-fn set_mark(m: Message, mark: u32) -> Message {
-    numbers(immediate(m, REGISTER, &mark.to_ne_bytes()), "meta", &[(2, META_MARK), (3, REGISTER)])
+/// Sets it: `NFTA_META_KEY`, `NFTA_META_SREG`.
+fn set_meta(m: Message, key: u32, value: &[u8]) -> Message {
+    numbers(immediate(m, REGISTER, value), "meta", &[(2, key), (3, REGISTER)])
 }
 
 /// Loads bytes of a header: `NFTA_PAYLOAD_DREG`, `_BASE`, `_OFFSET`, `_LEN`.
@@ -164,6 +174,14 @@ const fn nfproto(family: Family) -> u8 {
     match family {
         Family::V4 => 2,
         Family::V6 => 10,
+    }
+}
+
+/// `ETH_P_IP`, `ETH_P_IPV6`.
+const fn ethertype(family: Family) -> u16 {
+    match family {
+        Family::V4 => 0x0800,
+        Family::V6 => 0x86dd,
     }
 }
 

@@ -1,4 +1,5 @@
-//! Tables of nftables: what leads connections to kernel sockets of ours, which then have the addresses of others (TPROXY).
+//! Tables of nftables: what leads connections to kernel sockets of ours, which then have the addresses of others (TPROXY), and
+//! packets to devices of ours where routes cannot.
 //!
 //! A table belongs to the socket that has made it (`flags owner`): nobody else can change it, and it is gone with our
 //! process, however that ends.
@@ -11,6 +12,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
 
 use netlink_sys::protocols::NETLINK_NETFILTER;
+use nix::net::if_::if_nametoindex;
 
 use super::message::Message;
 use super::{Family, NLM_F_ACK, NLM_F_CREATE, NLM_F_REQUEST, Netlink};
@@ -24,6 +26,7 @@ const NFT_MSG_NEWCHAIN: u16 = 3;
 const NFT_MSG_NEWRULE: u16 = 6;
 const NFT_MSG_GETGEN: u16 = 16;
 const NFPROTO_INET: u8 = 1;
+const NFPROTO_NETDEV: u8 = 5;
 const NFT_TABLE_F_OWNER: u32 = 2;
 const NFTA_TABLE_NAME: u16 = 1;
 const NFTA_TABLE_FLAGS: u16 = 2;
@@ -33,11 +36,10 @@ const NFTA_CHAIN_HOOK: u16 = 4;
 const NFTA_CHAIN_TYPE: u16 = 7;
 const NFTA_HOOK_HOOKNUM: u16 = 1;
 const NFTA_HOOK_PRIORITY: u16 = 2;
+const NFTA_HOOK_DEV: u16 = 3;
 const NFTA_RULE_TABLE: u16 = 1;
 const NFTA_RULE_CHAIN: u16 = 2;
 const NFTA_RULE_EXPRESSIONS: u16 = 4;
-/// `NF_IP_PRI_MANGLE`: before the routing decision, and before any translation of addresses.
-const PRIORITY_MANGLE: i32 = -150;
 
 /// What a rule asks of a packet.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -50,6 +52,8 @@ pub enum Match {
     Mark(u32),
     /// It is of this family.
     Family(Family),
+    /// The same of a frame on its device.
+    FrameOf(Family),
     /// It is TCP.
     Tcp,
     /// TCP: the source port is in this range.
@@ -58,9 +62,9 @@ pub enum Match {
     DestinationPort(RangeInclusive<u16>),
     /// TCP: it is a SYN, the first segment of a connection.
     Syn,
-    /// The source address. Wants [`Match::Family`] first.
+    /// The source address. Wants [`Match::Family`] (or [`Match::FrameOf`]) first.
     Source(IpAddr),
-    /// The destination address is within this prefix. Wants [`Match::Family`] first.
+    /// The destination address is within this prefix. Wants the same first.
     Destination(IpAddr, u8),
     /// It is an ICMPv6 error (RFC 4443: types 1 to 4).
     Icmpv6Error,
@@ -69,20 +73,19 @@ pub enum Match {
 }
 
 /// What a rule does with a packet of which all its questions are true.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Action {
+    /// It gets this mark.
+    Mark(u32),
+    /// It is for the socket that listens at this address, as if it were that of the packet. Without such a socket the next rule
+    /// is asked.
+    Tproxy(SocketAddr),
+    /// It is for this host, whatever the address of its frame.
+    ToHost,
     /// It goes on its way.
     Accept,
-    /// It gets this mark, and goes on.
-    Mark(u32),
-    /// It gets this mark, and goes to the socket that listens at this address, as if it were that of the packet. Without
-    /// such a socket the next rule is asked.
-    Tproxy {
-        /// Where our socket listens.
-        to: SocketAddr,
-        /// The mark.
-        mark: u32,
-    },
+    /// It goes out by this interface instead.
+    Forward(String),
 }
 
 /// A rule.
@@ -90,40 +93,59 @@ pub enum Action {
 pub struct NftRule {
     /// All must be true, and are asked in this order.
     pub matches: Vec<Match>,
-    /// What happens then.
-    pub action: Action,
+    /// What happens then, in this order.
+    pub actions: Vec<Action>,
 }
 
 /// Where the rules of a chain are asked.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Hook {
     /// Of every packet that comes in, before its route is looked up.
     Prerouting,
     /// Of every packet that this host sends; a new mark has its route looked up again.
     Output,
+    /// Of every frame that comes in by this interface.
+    Ingress(String),
+    /// Of every frame that goes out by this interface (Linux 5.16).
+    Egress(String),
 }
 
 impl Hook {
-    const fn name(self) -> &'static str {
+    const fn name(&self) -> &'static str {
         match self {
             Self::Prerouting => "prerouting",
             Self::Output => "output",
+            Self::Ingress(_) => "ingress",
+            Self::Egress(_) => "egress",
         }
     }
 
-    const fn kind(self) -> &'static str {
+    const fn kind(&self) -> &'static str {
         match self {
-            Self::Prerouting => "filter",
             Self::Output => "route",
+            _ => "filter",
         }
     }
 
-    /// `NF_INET_PRE_ROUTING`, `NF_INET_LOCAL_OUT`.
-    const fn number(self) -> u32 {
+    /// `NF_INET_PRE_ROUTING`, `NF_INET_LOCAL_OUT`, `NF_NETDEV_INGRESS`, `NF_NETDEV_EGRESS`.
+    const fn number(&self) -> u32 {
         match self {
-            Self::Prerouting => 0,
+            Self::Prerouting | Self::Ingress(_) => 0,
             Self::Output => 3,
+            Self::Egress(_) => 1,
         }
+    }
+
+    const fn device(&self) -> Option<&String> {
+        match self {
+            Self::Ingress(device) | Self::Egress(device) => Some(device),
+            _ => None,
+        }
+    }
+
+    /// `NF_IP_PRI_MANGLE`: before the routing decision, and before any translation of addresses. `NF_IP_PRI_FILTER`.
+    const fn priority(&self) -> (&'static str, i32) {
+        if self.device().is_some() { ("filter", 0) } else { ("mangle", -150) }
     }
 }
 
@@ -136,13 +158,40 @@ pub struct Chain {
     pub rules: Vec<NftRule>,
 }
 
-/// A table for both families.
+/// A table.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Table {
+    /// What its chains are asked of.
+    pub kind: TableKind,
     /// Its name.
     pub name: String,
     /// Its chains.
     pub chains: Vec<Chain>,
+}
+
+/// What the chains of a table are asked of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TableKind {
+    /// IPv4 and IPv6 packets.
+    Inet,
+    /// Frames of interfaces.
+    Netdev,
+}
+
+impl TableKind {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Inet => "inet",
+            Self::Netdev => "netdev",
+        }
+    }
+
+    const fn number(self) -> u8 {
+        match self {
+            Self::Inet => NFPROTO_INET,
+            Self::Netdev => NFPROTO_NETDEV,
+        }
+    }
 }
 
 /// A table that is there for as long as this lives.
@@ -152,16 +201,22 @@ pub struct OwnedTable {
 }
 
 impl NftRule {
+    /// A rule.
+    #[must_use]
+    pub fn new(matches: impl IntoIterator<Item = Match>, actions: impl IntoIterator<Item = Action>) -> Self {
+        Self { matches: matches.into_iter().collect(), actions: actions.into_iter().collect() }
+    }
+
     /// A rule that accepts.
     #[must_use]
     pub fn accept(matches: impl IntoIterator<Item = Match>) -> Self {
-        Self { matches: matches.into_iter().collect(), action: Action::Accept }
+        Self::new(matches, [Action::Accept])
     }
 
     /// A rule that marks.
     #[must_use]
     pub fn mark(matches: impl IntoIterator<Item = Match>, mark: u32) -> Self {
-        Self { matches: matches.into_iter().collect(), action: Action::Mark(mark) }
+        Self::new(matches, [Action::Mark(mark), Action::Accept])
     }
 }
 
@@ -169,16 +224,17 @@ impl Table {
     /// Makes the table.
     ///
     /// # Errors
-    /// `EPERM` without `CAP_NET_ADMIN`, `EEXIST` if there is such a table already, `ENOENT` if this kernel does not know
-    /// one of the expressions.
+    /// `EPERM` without `CAP_NET_ADMIN`, `EEXIST` if there is such a table already, `ENODEV` if there is no such interface,
+    /// `ENOENT` or `EOPNOTSUPP` if this kernel does not know one of the expressions or hooks.
     pub fn make(&self) -> io::Result<OwnedTable> {
         let mut socket = Netlink::connect(NETLINK_NETFILTER)?;
-        socket.send_batch(self.messages())?;
+        socket.send_batch(self.messages()?)?;
         Ok(OwnedTable { _socket: socket })
     }
 
-    fn messages(&self) -> Vec<Message> {
-        let new = |kind| Message::new((NFNL_SUBSYS_NFTABLES << 8) | kind, CREATE, &generic(NFPROTO_INET, 0));
+    fn messages(&self) -> io::Result<Vec<Message>> {
+        let family = generic(self.kind.number(), 0);
+        let new = |kind| Message::new((NFNL_SUBSYS_NFTABLES << 8) | kind, CREATE, &family);
         let mut all = vec![batch(NFNL_MSG_BATCH_BEGIN)];
         all.push(
             new(NFT_MSG_NEWTABLE)
@@ -186,29 +242,38 @@ impl Table {
                 .with_be32(NFTA_TABLE_FLAGS, NFT_TABLE_F_OWNER),
         );
         for Chain { hook, rules } in &self.chains {
-            let priority = PRIORITY_MANGLE.cast_unsigned();
+            let priority = hook.priority().1.cast_unsigned();
             all.push(
                 new(NFT_MSG_NEWCHAIN)
                     .with_text(NFTA_CHAIN_TABLE, &self.name)
                     .with_text(NFTA_CHAIN_NAME, hook.name())
                     .nest(NFTA_CHAIN_HOOK, |m| {
-                        m.with_be32(NFTA_HOOK_HOOKNUM, hook.number()).with_be32(NFTA_HOOK_PRIORITY, priority)
+                        let m = m.with_be32(NFTA_HOOK_HOOKNUM, hook.number());
+                        let m = m.with_be32(NFTA_HOOK_PRIORITY, priority);
+                        hook.device().iter().fold(m, |m, device| m.with_text(NFTA_HOOK_DEV, device))
                     })
                     .with_text(NFTA_CHAIN_TYPE, hook.kind()),
             );
-            all.extend(rules.iter().map(|rule| {
-                new(NFT_MSG_NEWRULE)
-                    .with_text(NFTA_RULE_TABLE, &self.name)
-                    .with_text(NFTA_RULE_CHAIN, hook.name())
-                    .nest(NFTA_RULE_EXPRESSIONS, |m| expressions(m, rule))
-            }));
+            for rule in rules {
+                let forwards = rule.actions.iter().find_map(|action| match action {
+                    Action::Forward(device) => Some(if_nametoindex(device.as_str())),
+                    _ => None,
+                });
+                let device = forwards.transpose()?.unwrap_or(0);
+                all.push(
+                    new(NFT_MSG_NEWRULE)
+                        .with_text(NFTA_RULE_TABLE, &self.name)
+                        .with_text(NFTA_RULE_CHAIN, hook.name())
+                        .nest(NFTA_RULE_EXPRESSIONS, |m| expressions(m, rule, device)),
+                );
+            }
         }
         // An error is told of any; that there was none, of the last.
         if let Some(last) = all.last_mut() {
             last.add_flags(NLM_F_ACK);
         }
         all.push(batch(NFNL_MSG_BATCH_END));
-        all
+        Ok(all)
     }
 }
 
@@ -238,7 +303,7 @@ fn batch(kind: u16) -> Message {
 impl fmt::Display for Table {
     /// As `nft` lists it and takes it.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "table inet {} {{", self.name)?;
+        writeln!(f, "table {} {} {{", self.kind.name(), self.name)?;
         writeln!(f, "\tflags owner")?;
         for (number, Chain { hook, rules }) in self.chains.iter().enumerate() {
             if number > 0 {
@@ -246,7 +311,11 @@ impl fmt::Display for Table {
             }
             let (name, kind) = (hook.name(), hook.kind());
             writeln!(f, "\tchain {name} {{")?;
-            writeln!(f, "\t\ttype {kind} hook {name} priority mangle; policy accept;")?;
+            write!(f, "\t\ttype {kind} hook {name}")?;
+            if let Some(device) = hook.device() {
+                write!(f, " device \"{device}\"")?;
+            }
+            writeln!(f, " priority {}; policy accept;", hook.priority().0)?;
             rules.iter().try_for_each(|rule| writeln!(f, "\t\t{rule}"))?;
             writeln!(f, "\t}}")?;
         }
@@ -256,14 +325,21 @@ impl fmt::Display for Table {
 
 impl fmt::Display for NftRule {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.matches.iter().try_for_each(|one| write!(f, "{one} "))?;
-        match self.action {
-            Action::Accept => f.write_str("accept"),
-            Action::Mark(mark) => write!(f, "meta mark set {mark:#010x} accept"),
-            Action::Tproxy { to, mark } => {
-                let family = if to.is_ipv4() { "ip" } else { "ip6" };
-                write!(f, "tproxy {family} to {to} meta mark set {mark:#010x} accept")
-            }
+        let words = self.matches.iter().map(ToString::to_string);
+        let words: Vec<_> = words.chain(self.actions.iter().map(ToString::to_string)).collect();
+        f.write_str(&words.join(" "))
+    }
+}
+
+impl fmt::Display for Action {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Mark(mark) => write!(f, "meta mark set {mark:#010x}"),
+            Self::Tproxy(to) if to.is_ipv4() => write!(f, "tproxy ip to {to}"),
+            Self::Tproxy(to) => write!(f, "tproxy ip6 to {to}"),
+            Self::ToHost => f.write_str("meta pkttype set host"),
+            Self::Accept => f.write_str("accept"),
+            Self::Forward(device) => write!(f, "fwd to \"{device}\""),
         }
     }
 }
@@ -277,6 +353,8 @@ impl fmt::Display for Match {
             Self::Mark(mark) => write!(f, "meta mark {mark:#010x}"),
             Self::Family(Family::V4) => f.write_str("meta nfproto ipv4"),
             Self::Family(Family::V6) => f.write_str("meta nfproto ipv6"),
+            Self::FrameOf(Family::V4) => f.write_str("meta protocol ip"),
+            Self::FrameOf(Family::V6) => f.write_str("meta protocol ip6"),
             Self::Tcp => f.write_str("meta l4proto tcp"),
             Self::SourcePort(range) => write!(f, "tcp sport {}", Ports(range)),
             Self::DestinationPort(range) => write!(f, "tcp dport {}", Ports(range)),
