@@ -303,6 +303,34 @@ c.toml:11: rule[5].fault: names more than one fault
         );
     }
 
+    /// Of the six faults that every seat is asked for, kernel sockets can do one.
+    #[test]
+    fn what_kernel_sockets_cannot_do_is_refused_with_the_reason_and_who_can() {
+        let table = [
+            ("syn-drop first=2", "the kernel makes its handshakes by itself"),
+            ("syn-ack-delay delay=1s", "the kernel makes its handshakes by itself"),
+            ("zero-window-stall direction=upstream hold=1s", "the kernel decides about its windows itself"),
+            ("ack-delay direction=upstream", "the kernel acknowledges by itself"),
+            (
+                "fin-drop direction=downstream",
+                "the kernel makes its segments itself, and shows them to nobody",
+            ),
+        ];
+        for mode in [Mode::Gateway, Mode::Sidecar, Mode::Listen] {
+            for (rule, reason) in table {
+                let name = rule.split(' ').next().unwrap();
+                assert_eq!(
+                    told("engine.kind = 'sockets'\n", &[rule], mode).unwrap_err(),
+                    format!(
+                        "--fault '{rule}': fault.{name}: the sockets engine cannot do `{rule}`: {reason}\n  \
+                         hint: the tun engine can, whose TCP is halfopen's own\n"
+                    )
+                );
+            }
+            assert!(told("engine.kind = 'sockets'\n", &["rst-inject to=both after_bytes=1"], mode).is_ok());
+        }
+    }
+
     #[test]
     fn a_rule_about_a_published_port_may_touch_the_servers_segments() {
         let rule =

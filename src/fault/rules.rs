@@ -8,7 +8,7 @@ use super::attributes::{AttributeDoc, Attributes, Reader, Unit};
 use super::circumstances::{Asked, Circumstances, NEIGHBOURS, Neighbourhood, Turns};
 use super::error::Error;
 use super::plan::{Armed, Plan};
-use super::{Bounds, Engine, Fault, Kind, Ordinals, Peer, RuleSpec, Shape, catalog};
+use super::{Bounds, Engine, Fault, Kind, Ordinals, Peer, RuleSpec, Shape, Topic, catalog};
 use crate::rng::Rng;
 use crate::tcp::Knobs;
 use crate::trace::{FlowId, Leg};
@@ -151,7 +151,13 @@ impl Rule {
     /// Why the engine cannot do this, if it cannot.
     fn refusal(&self, engine: Engine) -> Option<&'static str> {
         if !self.kind.engines.contains(&engine) {
-            return Some("this engine has no access to what the fault changes");
+            return Some(match (engine, self.kind.topic) {
+                (Engine::Sockets, Topic::Handshake) => "the kernel makes its handshakes by itself",
+                (Engine::Sockets, Topic::Window) => "the kernel decides about its windows itself",
+                (Engine::Sockets, Topic::Ack) => "the kernel acknowledges by itself",
+                (Engine::Sockets, _) => "the kernel makes its segments itself, and shows them to nobody",
+                _ => "this engine has no access to what the fault changes",
+            });
         }
         self.fault.refusal(engine)
     }

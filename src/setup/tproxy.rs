@@ -49,12 +49,12 @@ pub fn sidecar(request: &sidecar::Request) -> Result<Up, Error> {
     Ok((up, listeners))
 }
 
-/// What [`gateway`] would do, for `--dry-run`.
+/// What [`gateway()`] would do, for `--dry-run`.
 pub fn dry_run_gateway(request: &gateway::Request) -> Result<Plan, Error> {
     gateway_plan(request, gateway::Facts::gather(&mut Netlink::open()?)?, &preferred()?)
 }
 
-/// What [`sidecar`] would do, for `--dry-run`.
+/// What [`sidecar()`] would do, for `--dry-run`.
 pub fn dry_run_sidecar(request: &sidecar::Request) -> Result<Plan, Error> {
     sidecar_plan(request, &Facts::gather(&mut Netlink::open()?)?, &preferred()?)
 }

@@ -61,6 +61,12 @@ pub(crate) fn trials() -> Vec<Trial> {
         }));
         trials.extend(at_home((name, row)));
     }
+    for (name, row) in [close::ROWS, &stream::of_kernel_sockets()].concat() {
+        trials.extend(VERSIONS.map(|(family, version)| {
+            let test = move || compare(Way::ListenSockets, |lab| row(lab, family));
+            trial(format!("listen: kernel sockets: {name} ({version})"), test)
+        }));
+    }
     let can = |proof: &&faults::Proof| FAULTS.contains(&proof.fault) && !NOT_HERE.contains(&proof.entry);
     let proofs = faults::PROOFS.iter().copied().flatten().filter(can);
     trials.extend(proofs.map(|proof| {

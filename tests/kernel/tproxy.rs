@@ -16,7 +16,9 @@ use nix::sys::signal::{Signal, kill};
 
 use crate::lab::ns::Ns;
 use crate::lab::process::{Halfopen, command};
-use crate::lab::{Lab, PATIENCE, Way, client_ip, compare, compare_in, drain, errno, outcome, server_at};
+use crate::lab::{
+    Lab, PATIENCE, Way, chosen, client_ip, compare, compare_in, drain, errno, outcome, server_at,
+};
 use crate::setup::{NONE, fails, state, talk, with_mounts};
 use crate::sidecar::{CAP_NET_ADMIN, without, word};
 use crate::{Row, Single, VERSIONS, close, faults, stream, transparent, trial};
@@ -40,12 +42,6 @@ const SINGLES: &[Single] = &[
 const PLACES: [(&str, Way); 3] =
     [("gateway", Way::GatewaySockets), ("sidecar", Way::SidecarSockets), ("inbound", Way::InboundSockets)];
 
-/// Keepalive probes are answered by the kernel, and nobody learns of them.
-const NOT_SEEN: &[&str] = &[
-    "a keepalive of the client finds that the server is dead",
-    "a keepalive of the server finds that the client is dead",
-];
-
 /// Rows of a gateway that do not ask for the headers of the peers, or for the mood of the server.
 const IN_A_GATEWAY: &[&str] = &[
     "a client port that the server has closed may connect again at once",
@@ -56,7 +52,6 @@ const IN_A_GATEWAY: &[&str] = &[
 
 /// Rows of the stream that say something new about the way through a sidecar.
 const STREAM: &[&str] = &[
-    "a server that speaks first is heard",
     "a slow reader stops the writer, and loses nothing",
     "the urgent mark stays between the same bytes",
     "both directions at full speed carry equal bytes",
@@ -101,13 +96,13 @@ fn is_shown(way: Way, fault: &str) -> bool {
 }
 
 fn rows(way: Way) -> Vec<Row> {
-    let of_stream = |(name, _): &&Row| match way {
-        Way::GatewaySockets => !NOT_SEEN.contains(name),
-        _ => STREAM.contains(name),
+    let more = match way {
+        Way::GatewaySockets => {
+            [stream::of_kernel_sockets(), chosen(transparent::ROWS, IN_A_GATEWAY)].concat()
+        }
+        _ => chosen(stream::ROWS, STREAM),
     };
-    let of_gateway = |(name, _): &&Row| way == Way::GatewaySockets && IN_A_GATEWAY.contains(name);
-    let rows = close::ROWS.iter().chain(stream::ROWS.iter().filter(of_stream));
-    rows.chain(transparent::ROWS.iter().filter(of_gateway)).copied().collect()
+    [close::ROWS, &more].concat()
 }
 
 /// The row with a server on the client's own host.

@@ -61,6 +61,8 @@ pub(crate) enum Way {
     InboundSockets,
     /// halfopen listens on the host in between, which forwards nothing; clients dial that instead of the server.
     Listen,
+    /// The same by kernel sockets.
+    ListenSockets,
     /// The server runs inside `halfopen exec` on its host, which publishes its port; without any privilege.
     Publish,
 }
@@ -167,7 +169,7 @@ impl Lab {
                 self.gateway.route(family, Some((net, 0)), Some(address(family, 2, 2)), RouteKind::Unicast);
             }
         }
-        if !matches!(self.way, Way::Proxied | Way::GatewaySockets | Way::Listen) {
+        if !matches!(self.way, Way::Proxied | Way::GatewaySockets | Way::Listen | Way::ListenSockets) {
             self.gateway.forward(&["cli0", "srv0"]);
         }
         // What IPv6 needs, and a container gets by `sysctls:`.
@@ -204,6 +206,9 @@ impl Lab {
                 self.halfopen = Some(Halfopen::inbound(&self.server, &[options, SOCKETS].concat()));
             }
             Way::Listen => self.halfopen = Some(Halfopen::listen(&self.gateway, options)),
+            Way::ListenSockets => {
+                self.halfopen = Some(Halfopen::listen(&self.gateway, &[options, SOCKETS].concat()));
+            }
             Way::Publish => {
                 let (halfopen, inside) = Halfopen::publish(&self.server, options);
                 self.halfopen = Some(halfopen);
@@ -253,7 +258,9 @@ impl Lab {
         let family = if to.is_ipv4() { Family::V4 } else { Family::V6 };
         match self.way {
             Way::Publish => SocketAddr::new(server_at(family).ip(), to.port()),
-            Way::Listen => SocketAddr::new(self.dial.unwrap_or_else(|| address(family, 1, 1)), to.port()),
+            Way::Listen | Way::ListenSockets => {
+                SocketAddr::new(self.dial.unwrap_or_else(|| address(family, 1, 1)), to.port())
+            }
             _ => to,
         }
     }
@@ -299,7 +306,7 @@ impl Lab {
                 assert!(SOURCE_PORTS.contains(&peer.port()), "{peer} is halfopen's own port");
             }
             Way::Publish => assert_eq!(peer, own, "the server logs the client's address"),
-            Way::Exec | Way::UserExec | Way::Listen => {}
+            Way::Exec | Way::UserExec | Way::Listen | Way::ListenSockets => {}
         }
         (client, limited(server).expect("a live socket"))
     }
