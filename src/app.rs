@@ -17,7 +17,7 @@ use std::sync::{Arc, Mutex};
 use crate::config::{Scaling, Settings};
 use crate::control::api::{self, Instance};
 use crate::control::http::{self, Source};
-use crate::control::{Door, Server};
+use crate::control::{Endpoint, Server};
 use crate::engine::tun::Device;
 use crate::engine::{self, Clock, Handle, Outside};
 use crate::fault::Rules;
@@ -71,7 +71,7 @@ impl Run {
         let names = rules.rules().iter().map(|rule| (rule.name.clone(), rule.kind.name));
         let clock = Clock::start();
         let mut watch = Watch { clock, ..watch };
-        let doors = (watch.metrics.take(), watch.control.take());
+        let endpoints = (watch.metrics.take(), watch.control.take());
         let observer = Observer::start(Measure::new(names), watch)?;
         let engine = engine::Settings {
             relay: settings.relay.clone(),
@@ -83,7 +83,7 @@ impl Run {
         let ready = Arc::new(AtomicBool::new(true));
         let scaling = Arc::new(Mutex::new(settings.scaling.clone()));
         let totals = Totals::new(&observer, &engine, &ready, (rules.seed(), clock), &scaling);
-        let server = open(doors, Arc::new(totals))?;
+        let server = open(endpoints, Arc::new(totals))?;
         Ok(Self { engine, observer, clock, seed: rules.seed(), scaling, ready, server })
     }
 
@@ -137,13 +137,16 @@ impl Run {
     }
 }
 
-/// Opens the doors that there are: for metrics, and for the control socket.
-fn open((metrics, control): (Option<Door>, Option<Door>), totals: Arc<Totals>) -> io::Result<Option<Server>> {
+/// Opens the endpoints that there are: for metrics, and for the control socket.
+fn open(
+    (metrics, control): (Option<Endpoint>, Option<Endpoint>),
+    totals: Arc<Totals>,
+) -> io::Result<Option<Server>> {
     let source: Arc<dyn Source> = Arc::clone(&totals) as _;
-    let metrics = metrics.map(|door| (door, http::routes(Arc::clone(&source))));
-    let control = control.map(|door| (door, api::routes(totals as Arc<dyn Instance>)));
-    let doors: Vec<_> = metrics.into_iter().chain(control).collect();
-    (!doors.is_empty()).then(|| Server::start(doors, &source)).transpose()
+    let metrics = metrics.map(|endpoint| (endpoint, http::routes(Arc::clone(&source))));
+    let control = control.map(|endpoint| (endpoint, api::routes(totals as Arc<dyn Instance>)));
+    let endpoints: Vec<_> = metrics.into_iter().chain(control).collect();
+    (!endpoints.is_empty()).then(|| Server::start(endpoints, &source)).transpose()
 }
 
 /// What the time scale did, for a summary; `None` where it is 1.

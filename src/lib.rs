@@ -15,8 +15,8 @@
 //! | [`ping`] | connections of our own at intended times, by our TCP or by the kernel's |
 //! | [`measure`], [`report`], [`capture`] | counts and latencies; ladders, summaries and pages; pcapng: all made from events |
 //! | `sim` | two hosts, lossy links and scripted peers in virtual time; for tests, and the ladders of `halfopen faults` (feature `sim`) |
-//! | `engine` | how packets reach the relay: the device, the loop, the clock, the kernel sockets of `exec` and `listen` |
-//! | `setup` | links, routes, rules, namespaces: plan, apply, undo |
+//! | `engine` | how packets reach the relay: the device, the loop, the clock, kernel sockets |
+//! | `setup` | links, routes, rules, nftables, namespaces: plan, apply, undo |
 //! | `config` | from text to meaning: files, environment, options |
 //! | `control` | what a running instance tells: metrics, and the control socket with its client |
 //! | `cli`, `app` | the commands; wiring, signals, order of start and stop |
@@ -41,10 +41,11 @@
 //! | plan | the faults of one flow, resolved when its first SYN arrives |
 //! | verdict | what a fault says of a segment: pass, drop, hold, duplicate |
 //! | knobs | the few values of our own TCP that a fault may turn |
-//! | engine | how connections are reached: `tun` (our TCP on both legs) or `exec` (a kernel socket on the server leg: modes `exec` and `listen`) |
+//! | engine | how connections are reached: `tun` (our TCP on both legs), `exec` (a kernel socket on the server leg: modes `exec` and `listen`), `sockets` (on both legs, as `engine.kind` says) |
 //! | mode | where halfopen stands: `gateway` (between two networks), `sidecar` (in an application's network namespace), `listen` (at addresses of its own), `exec` (around a command) |
 //! | listener | in listen mode: an address where clients arrive, and its upstream |
 //! | upstream, of a listener | the server behind it, by name or address |
+//! | door | a kernel socket that listens for clients: of a published port, of a listener with kernel sockets, of TPROXY |
 //! | attempt | one connect of `ping`; the flow of it has halfopen itself for a client, and no client leg |
 //! | target | what `ping` connects to; in groups of latencies, the server's address and port |
 //! | source port | the port that a sidecar's server leg comes from |

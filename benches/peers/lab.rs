@@ -10,7 +10,8 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 /// The server's addresses, one per peer: sockets that HAProxy leaves behind keep the addresses of both ends, and would catch
 /// (early demux) the packets of the same connection through the next peer, which the kernel then does not forward.
-pub(crate) const SERVERS: [&str; 5] = ["10.91.2.1", "10.91.2.11", "10.91.2.12", "10.91.2.13", "10.91.2.14"];
+pub(crate) const SERVERS: [&str; 6] =
+    ["10.91.2.1", "10.91.2.11", "10.91.2.12", "10.91.2.13", "10.91.2.14", "10.91.2.15"];
 /// Where nginx listens.
 pub(crate) const HTTP: u16 = 80;
 /// Where iperf3 listens.

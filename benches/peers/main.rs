@@ -1,11 +1,11 @@
 //! Compares halfopen as a gateway with the kernel's forwarding and with HAProxy, on this machine, in one interleaved run:
 //!
 //! ```text
-//! sudo cargo bench --bench peers -- [--rounds N] [--seconds S] [--only PEER,...] [--row TEXT] [--before PROGRAM] [--armed]
+//! sudo cargo bench --bench peers -- [--rounds N] [--seconds S] [--only PEER,...] [--row TEXT] [--before PROGRAM] [--armed] [--sockets]
 //! ```
 //!
 //! `--before` names another build of halfopen, which becomes one more peer, as does with `--armed` halfopen with a rule on every flow
-//! that never fires; `--row` measures only rows with this text.
+//! that never fires, and with `--sockets` halfopen by kernel sockets; `--row` measures only rows with this text.
 //!
 //! ```text
 //!  namespace c                 namespace p                    namespace s
@@ -41,7 +41,7 @@ const PROGRAMS: [(&str, &str); 6] = [
     ("haproxy", "haproxy"),
 ];
 
-const USAGE: &str = "sudo cargo bench --bench peers -- [--rounds N] [--seconds S] [--only PEER,...] [--row TEXT] [--before PROGRAM] [--armed]";
+const USAGE: &str = "sudo cargo bench --bench peers -- [--rounds N] [--seconds S] [--only PEER,...] [--row TEXT] [--before PROGRAM] [--armed] [--sockets]";
 
 fn main() -> ExitCode {
     let options = match Options::parse(std::env::args().skip(1)) {
@@ -136,6 +136,7 @@ impl Options {
                     options.peers.push(Peer::Before);
                 }
                 "--armed" => options.peers.push(Peer::Armed),
+                "--sockets" => options.peers.push(Peer::Sockets),
                 "--only" => only = Some(value()?),
                 _ => return Err(format!("unknown option {arg}")),
             }
@@ -143,8 +144,7 @@ impl Options {
         if let Some(only) = only {
             options.peers.retain(|peer| only.split(',').any(|name| name == peer.name()));
             if options.peers.is_empty() {
-                let hint =
-                    "the peers are kernel, haproxy, halfopen, and before and armed if they are asked for";
+                let hint = "the peers are kernel, haproxy, halfopen, and before, armed and sockets if they are asked for";
                 return Err(format!("--only {only}: {hint}"));
             }
         }

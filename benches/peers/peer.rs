@@ -19,6 +19,8 @@ pub(crate) enum Peer {
     Before,
     /// Ours, with a rule on every flow that never fires.
     Armed,
+    /// Ours by kernel sockets, as HAProxy is.
+    Sockets,
 }
 
 /// A byte that no measurement reaches.
@@ -33,6 +35,7 @@ impl Peer {
             Self::Halfopen => "halfopen",
             Self::Before => "before",
             Self::Armed => "armed",
+            Self::Sockets => "sockets",
         }
     }
 
@@ -57,6 +60,7 @@ impl Peer {
             Self::Halfopen => Started::gateway(env!("CARGO_BIN_EXE_halfopen"), &[]),
             Self::Before => Started::gateway(before.expect("it is a peer only if it is named"), &[]),
             Self::Armed => Started::gateway(env!("CARGO_BIN_EXE_halfopen"), &["--fault", NEVER]),
+            Self::Sockets => Started::gateway(env!("CARGO_BIN_EXE_halfopen"), &["--engine", "sockets"]),
         };
         wait_for(Place::Client, self.server(), HTTP);
         started

@@ -22,7 +22,7 @@ use tracing::Level;
 
 use super::hlog::Keeper;
 use super::pcap::{Pcap, Writer};
-use crate::control::Door;
+use crate::control::Endpoint;
 use crate::engine::Clock;
 use crate::measure::{Counters, Kind, Latencies, Latency, Measure, NameCount};
 use crate::report::{Ladder, Ladders, Worst};
@@ -41,9 +41,9 @@ pub struct Watch {
     /// How long its intervals are (`measure.interval`).
     pub interval: Duration,
     /// Tell metrics here.
-    pub metrics: Option<Door>,
+    pub metrics: Option<Endpoint>,
     /// Answer `halfopen flows` and `halfopen stats` here.
-    pub control: Option<Door>,
+    pub control: Option<Endpoint>,
     /// The clock of the run.
     pub clock: Clock,
     /// Most payload bytes that wait for the observer's thread (`limits.capture`).

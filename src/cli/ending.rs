@@ -16,7 +16,7 @@ use crate::app::{Ended, time_scale};
 use crate::config::raw::Mode;
 use crate::config::units::MetricsAddr;
 use crate::config::{Scaling, Settings};
-use crate::control::Door;
+use crate::control::Endpoint;
 use crate::fault::{Rules, nearest};
 use crate::measure::{Assertion, Judgement, Kind};
 use crate::report::summary::observed;
@@ -76,15 +76,15 @@ pub(super) fn prepare(
     Ok((watch, Ending { assertions, reports, hgrm, about }))
 }
 
-/// The door for metrics. A port that was not asked for may be taken: by another instance, perhaps.
-fn metrics(settings: &Settings) -> Result<Option<Door>, Failure> {
+/// The endpoint for metrics. A port that was not asked for may be taken: by another instance, perhaps.
+fn metrics(settings: &Settings) -> Result<Option<Endpoint>, Failure> {
     let (address, asked) = match settings.metrics {
         MetricsAddr::At(address) => (address, true),
         MetricsAddr::Auto if settings.mode != Mode::Exec => (METRICS, false),
         MetricsAddr::Auto | MetricsAddr::Off => return Ok(None),
     };
-    match Door::for_metrics(address, settings.metrics_connections) {
-        Ok(door) => Ok(Some(door)),
+    match Endpoint::for_metrics(address, settings.metrics_connections) {
+        Ok(endpoint) => Ok(Some(endpoint)),
         Err(error) if asked => {
             let what = format_args!("metrics.addr = \"{address}\": cannot listen there: {error}");
             Err(Failure::new(Failure::UNAVAILABLE, what).hint("give a free address, or \"off\""))
@@ -97,12 +97,14 @@ fn metrics(settings: &Settings) -> Result<Option<Door>, Failure> {
 }
 
 /// The control socket. A run does its work without it, too.
-fn control(settings: &Settings) -> Option<Door> {
-    let door = settings.control.then(|| Door::for_control(process::owner(), settings.control_connections))?;
-    door.inspect_err(
-        |error| tracing::warn!(%error, "no control socket; control.socket = false leaves it out"),
-    )
-    .ok()
+fn control(settings: &Settings) -> Option<Endpoint> {
+    let endpoint =
+        settings.control.then(|| Endpoint::for_control(process::owner(), settings.control_connections))?;
+    endpoint
+        .inspect_err(
+            |error| tracing::warn!(%error, "no control socket; control.socket = false leaves it out"),
+        )
+        .ok()
 }
 
 pub(super) fn create(option: &str, path: &Path) -> Result<File, Failure> {

@@ -23,7 +23,7 @@ pub trait Source: Send + Sync + 'static {
     fn limit_hit(&self, limit: &'static str);
 }
 
-/// The answers of the door for metrics.
+/// The answers of the endpoint for metrics.
 pub fn routes(source: Arc<dyn Source>) -> Router {
     Router::new()
         .route("/metrics", get(tell_metrics))
@@ -61,7 +61,7 @@ mod tests {
 
     use super::*;
     use crate::control::metrics::Packets;
-    use crate::control::{Door, Server};
+    use crate::control::{Endpoint, Server};
     use crate::measure::Measure;
 
     #[derive(Default)]
@@ -84,12 +84,12 @@ mod tests {
         }
     }
 
-    /// A door of its own for `most` connections at once.
+    /// An endpoint of its own for `most` connections at once.
     fn serve(source: &Arc<Fixed>, most: usize) -> (SocketAddr, Server) {
-        let door = Door::for_metrics("127.0.0.1:0".parse().unwrap(), most).unwrap();
-        let address = door.address().unwrap();
+        let endpoint = Endpoint::for_metrics("127.0.0.1:0".parse().unwrap(), most).unwrap();
+        let address = endpoint.address().unwrap();
         let source: Arc<dyn Source> = Arc::clone(source) as _;
-        (address, Server::start(vec![(door, routes(Arc::clone(&source)))], &source).unwrap())
+        (address, Server::start(vec![(endpoint, routes(Arc::clone(&source)))], &source).unwrap())
     }
 
     /// Status line, head and body.
@@ -168,8 +168,8 @@ mod tests {
 
     #[test]
     fn an_address_in_use_is_told() {
-        let door = Door::for_metrics("127.0.0.1:0".parse().unwrap(), 1).unwrap();
-        let error = Door::for_metrics(door.address().unwrap(), 1).unwrap_err();
+        let endpoint = Endpoint::for_metrics("127.0.0.1:0".parse().unwrap(), 1).unwrap();
+        let error = Endpoint::for_metrics(endpoint.address().unwrap(), 1).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
     }
 }

@@ -2,8 +2,8 @@
 //!
 //! | file | what |
 //! |---|---|
-//! | `serve` | doors: listeners with bounds, answered by one thread |
-//! | `http`, `metrics`, `process` | the door of Prometheus |
+//! | `serve` | endpoints: listeners with bounds, answered by one thread |
+//! | `http`, `metrics`, `process` | the endpoint of Prometheus |
 //! | `api` | the control socket's answers |
 //! | `socket` | its address, and who may ask |
 //! | `client` | the other side: finds instances and asks them |
@@ -18,4 +18,4 @@ pub mod socket;
 
 pub use http::Source;
 pub use metrics::Snapshot;
-pub use serve::{Door, Server};
+pub use serve::{Endpoint, Server};

@@ -1,4 +1,4 @@
-//! Doors: listeners that speak HTTP. One thread answers at all of them, so that whoever asks slowly holds up nobody else's
+//! Endpoints: listeners that speak HTTP. One thread answers at all of them, so that whoever asks slowly holds up nobody else's
 //! work. A connection is one request, lasts half a minute at most, and there are only so many at a time.
 
 use std::io;
@@ -26,7 +26,7 @@ const BREATH: Duration = Duration::from_millis(100);
 
 /// A listener that has its address and answers nobody yet.
 #[derive(Debug)]
-pub struct Door {
+pub struct Endpoint {
     listener: Listener,
     /// Connections at once. One more is closed at once.
     most: usize,
@@ -74,14 +74,14 @@ impl Ear {
     }
 }
 
-/// Doors that are open. Dropping it closes them.
+/// Endpoints that are open. Dropping it closes them.
 #[derive(Debug)]
 pub struct Server {
     end: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<()>>,
 }
 
-impl Door {
+impl Endpoint {
     /// Takes an address for metrics, and `most` connections at once (`limits.metrics_connections`).
     ///
     /// # Errors
@@ -102,7 +102,7 @@ impl Door {
         Ok(Self { listener: Listener::Unix(listener, owner), most, limit: "limits.control_connections" })
     }
 
-    /// The address of a TCP door, with the port that the system chose if 0 was asked for.
+    /// The address of a TCP endpoint, with the port that the system chose if 0 was asked for.
     #[must_use]
     pub fn address(&self) -> Option<SocketAddr> {
         match &self.listener {
@@ -113,13 +113,13 @@ impl Door {
 }
 
 impl Server {
-    /// Answers at these doors from now on; each has its own answers.
+    /// Answers at these endpoints from now on; each has its own answers.
     ///
     /// # Errors
     /// If the system gives no thread or no descriptor.
-    pub fn start(doors: Vec<(Door, Router)>, source: &Arc<dyn Source>) -> io::Result<Self> {
+    pub fn start(endpoints: Vec<(Endpoint, Router)>, source: &Arc<dyn Source>) -> io::Result<Self> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        for (Door { listener, most, limit }, router) in doors {
+        for (Endpoint { listener, most, limit }, router) in endpoints {
             let _guard = runtime.enter();
             let ear = listener.listen()?;
             let open =
@@ -127,7 +127,7 @@ impl Server {
             runtime.spawn(open.keep(ear));
         }
         let (end, ended) = oneshot::channel::<()>();
-        // Whoever still reads when the run ends is cut off: the run waits for nobody. The doors close with the runtime.
+        // Whoever still reads when the run ends is cut off: the run waits for nobody. The endpoints close with the runtime.
         let work = move || drop(runtime.block_on(ended));
         let thread = std::thread::Builder::new().name("control".to_owned()).spawn(work)?;
         Ok(Self { end: Some(end), thread: Some(thread) })
@@ -143,7 +143,7 @@ impl Drop for Server {
     }
 }
 
-/// A door at work.
+/// An endpoint at work.
 struct Open {
     room: Arc<Semaphore>,
     limit: &'static str,

@@ -162,6 +162,31 @@ impl Step {
 }
 
 impl Step {
+    /// What is told when it fails.
+    fn failed(&self) -> String {
+        match self {
+            Self::Table(_) => "cannot make a table of nftables".to_owned(),
+            _ => format!("cannot do `{}`", self.to_string().replace('\n', "; ")),
+        }
+    }
+
+    /// What to do about a failure, where more is known of it than the kernel said.
+    fn hint(&self, error: &io::Error) -> Option<String> {
+        match error.raw_os_error() {
+            Some(libc::EROFS) => self.in_compose().map(|line| {
+                format!("/proc/sys is read-only here: add `{line}` to this service in the compose file")
+            }),
+            Some(libc::ENOENT | libc::EOPNOTSUPP | libc::EINVAL | libc::EPROTONOSUPPORT)
+                if matches!(self, Self::Table(_)) =>
+            {
+                let lacks = "the kernel lacks nftables or a part of it: `modprobe -a nft_tproxy nft_socket nft_fib_inet`, \
+                             or use --engine tun";
+                Some(lacks.to_owned())
+            }
+            _ => None,
+        }
+    }
+
     /// The line of a compose file that has a container start with this setting. It cannot name a device of ours, which is
     /// not there yet.
     fn in_compose(&self) -> Option<&'static str> {
@@ -257,12 +282,9 @@ impl Applied {
     pub(super) fn add(&mut self, steps: &[Step]) -> Result<(), Error> {
         for step in steps {
             let undo = step.apply(&mut self.netlink).map_err(|e| {
-                let what = format!("cannot do `{}`", step.to_string().replace('\n', "; "));
-                let error = Error::from_io(what, &e);
-                match step.in_compose().filter(|_| e.raw_os_error() == Some(libc::EROFS)) {
-                    Some(line) => error.hint(format!(
-                        "/proc/sys is read-only here: add `{line}` to this service in the compose file"
-                    )),
+                let error = Error::from_io(step.failed(), &e);
+                match step.hint(&e) {
+                    Some(hint) => error.hint(hint),
                     None => error,
                 }
             })?;

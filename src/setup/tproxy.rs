@@ -109,7 +109,9 @@ fn gateway_plan(
         Some(name) => Match::From(name.clone()),
         None => Match::NotFrom("lo".to_owned()),
     };
-    let mut rules = to_doors(&[client], &request.ports, doors);
+    // A program of this host would answer the client, not our socket that has its address.
+    let mut rules = vec![NftRule::accept([Match::Tcp, Match::Syn, Match::ForThisHost])];
+    rules.extend(to_doors(&[client], &request.ports, doors));
     rules.push(ours());
     plan.steps.extend(steps(vec![Chain { hook: Hook::Prerouting, rules }], doors));
     Ok(plan)
@@ -125,7 +127,7 @@ fn sidecar_plan(request: &sidecar::Request, facts: &Facts, doors: &[SocketAddr])
     let link_local = has_v6.then(|| NftRule::accept(link_local));
     let mut rules: Vec<NftRule> = link_local.clone().into_iter().collect();
     rules.extend(to_doors(&[Match::From(lo()), Match::Mark(MARK)], &request.ports, doors));
-    rules.extend(to_doors(&[Match::NotFrom(lo())], &request.inbound_ports, doors));
+    rules.extend(to_doors(&[Match::NotFrom(lo()), Match::ForThisHost], &request.inbound_ports, doors));
     rules.push(ours());
     let arriving = Chain { hook: Hook::Prerouting, rules };
 

@@ -9,7 +9,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use halfopen::fault::{Engine, KINDS};
-use halfopen::setup::netlink::Family;
+use halfopen::setup::netlink::{Family, RouteKind};
 use libtest_mimic::Trial;
 use nix::mount::{MsFlags, mount};
 use nix::sys::signal::{Signal, kill};
@@ -17,7 +17,8 @@ use nix::sys::signal::{Signal, kill};
 use crate::lab::ns::Ns;
 use crate::lab::process::{Halfopen, command};
 use crate::lab::{
-    Lab, PATIENCE, Way, chosen, client_ip, compare, compare_in, drain, errno, outcome, server_at,
+    Lab, PATIENCE, PORT, Way, address, chosen, client_ip, compare, compare_in, drain, errno, outcome,
+    server_at,
 };
 use crate::setup::{NONE, fails, state, talk, with_mounts};
 use crate::sidecar::{CAP_NET_ADMIN, without, word};
@@ -27,6 +28,7 @@ const SINGLES: &[Single] = &[
     ("who is refused is connected first, and then reset", refused),
     ("who dials the listener itself is reset", the_door_itself),
     ("connections that were there before go on, through a start and a stop", survivors),
+    ("what is for the gateway itself, or passes a sidecar's host, is left alone", others),
     ("a server may listen again while connections of its port live", listens_again),
     ("what was set up is undone at the end, and what was there before stays", stopped),
     ("a gateway that stops lets new connections pass", stopping),
@@ -211,6 +213,25 @@ fn say(pairs: &mut [(TcpStream, TcpStream)]) {
         word(client, server);
         word(server, client);
     }
+}
+
+fn others() {
+    let mut lab = Lab::with(Way::GatewaySockets, &["--json"]);
+    let server = std::mem::replace(&mut lab.server, lab.gateway.again());
+    for family in Family::ALL {
+        lab.at = Some(address(family, 1, 1));
+        talk(&lab, &lab.listen(family));
+    }
+    (lab.server, lab.at) = (server, None);
+    assert_eq!(lab.halfopen.take().expect("it runs").finish()["flows"], 0);
+
+    let mut lab = untouched(Way::InboundSockets);
+    lab.server.forward(&["s0"]);
+    lab.server.route(Family::V4, Some((3, 9)), None, RouteKind::Unreachable);
+    lab.start(&["--json"]);
+    let refused = lab.connect(SocketAddr::new(address(Family::V4, 3, 9), PORT));
+    assert_eq!(outcome(&refused), "EHOSTUNREACH", "the server's host is its router");
+    assert_eq!(lab.halfopen.take().expect("it runs").finish()["flows"], 0);
 }
 
 /// As a service does that is started again.

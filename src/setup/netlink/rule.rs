@@ -298,7 +298,8 @@ impl LocalRule {
     }
 }
 
-struct Ports<'a>(&'a RangeInclusive<u16>);
+/// A range of ports as `ip` and `nft` write it.
+pub(super) struct Ports<'a>(pub(super) &'a RangeInclusive<u16>);
 
 impl fmt::Display for Ports<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

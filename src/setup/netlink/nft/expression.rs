@@ -28,6 +28,9 @@ const CMP_NEQ: u32 = 1;
 const BASE_NETWORK: u32 = 1;
 const BASE_TRANSPORT: u32 = 2;
 const SOCKET_TRANSPARENT: u32 = 0;
+const FIB_RESULT_ADDRTYPE: u32 = 3;
+const FIB_DADDR: u32 = 2;
+const RTN_LOCAL: u32 = 2;
 /// Flags in the header of TCP.
 const FLAGS_AT: u32 = 13;
 const SYN: u8 = 0x02;
@@ -81,6 +84,11 @@ fn asked(m: Message, question: &Match) -> Message {
         Match::Icmpv6Error => {
             let m = compare(meta(m, META_L4PROTO), CMP_EQ, &[libc::IPPROTO_ICMPV6 as u8]);
             range(payload(m, BASE_TRANSPORT, 0, 1), &[1], &[4])
+        }
+        // NFTA_FIB_DREG, NFTA_FIB_RESULT, NFTA_FIB_FLAGS
+        Match::ForThisHost => {
+            let m = numbers(m, "fib", &[(1, REGISTER), (2, FIB_RESULT_ADDRTYPE), (3, FIB_DADDR)]);
+            compare(m, CMP_EQ, &RTN_LOCAL.to_ne_bytes())
         }
         // NFTA_SOCKET_KEY, NFTA_SOCKET_DREG
         Match::Transparent => {

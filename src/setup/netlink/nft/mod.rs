@@ -15,6 +15,7 @@ use netlink_sys::protocols::NETLINK_NETFILTER;
 use nix::net::if_::if_nametoindex;
 
 use super::message::Message;
+use super::rule::Ports;
 use super::{Family, NLM_F_ACK, NLM_F_CREATE, NLM_F_REQUEST, Netlink};
 use expression::expressions;
 
@@ -68,6 +69,8 @@ pub enum Match {
     Destination(IpAddr, u8),
     /// It is an ICMPv6 error (RFC 4443: types 1 to 4).
     Icmpv6Error,
+    /// Its destination is an address of this host.
+    ForThisHost,
     /// It is for a socket with `IP_TRANSPARENT`.
     Transparent,
 }
@@ -363,6 +366,7 @@ impl fmt::Display for Match {
             Self::Destination(ip, prefix) if *prefix == whole(*ip) => write!(f, "{} daddr {ip}", family(ip)),
             Self::Destination(ip, prefix) => write!(f, "{} daddr {ip}/{prefix}", family(ip)),
             Self::Icmpv6Error => f.write_str("meta l4proto ipv6-icmp icmpv6 type 1-4"),
+            Self::ForThisHost => f.write_str("fib daddr type local"),
             Self::Transparent => f.write_str("socket transparent 1"),
         }
     }
@@ -371,15 +375,4 @@ impl fmt::Display for Match {
 /// The length of an address in bits.
 const fn whole(ip: IpAddr) -> u8 {
     if ip.is_ipv4() { 32 } else { 128 }
-}
-
-struct Ports<'a>(&'a RangeInclusive<u16>);
-
-impl fmt::Display for Ports<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match (self.0.start(), self.0.end()) {
-            (first, last) if first == last => first.fmt(f),
-            (first, last) => write!(f, "{first}-{last}"),
-        }
-    }
 }
