@@ -106,8 +106,8 @@ pub(super) fn without_device(request: &Request, facts: Facts) -> Result<Plan, Er
     request.check_ports()?;
     let sides = request.sides(&facts)?;
     let steps = [forward_ipv4(&sides), forward_ipv6(facts.ipv6, &sides)].concat();
-    let off = notes(&Facts { rp_filter: false, conntrack: false, ..facts });
-    Ok(Plan { steps, notes: off })
+    // ICMP errors find the kernel's own sockets whatever the filter is.
+    Ok(Plan { steps, notes: notes(&Facts { rp_filter: false, ..facts }) })
 }
 
 impl Request {

@@ -148,3 +148,12 @@ fn active_connection_tracking_is_mentioned() {
     let plan = request().plan(&facts).expect("a good request");
     assert!(plan.notes.iter().any(|n| n.contains("notrack")), "{:?}", plan.notes);
 }
+
+#[test]
+fn without_a_device_only_connection_tracking_is_in_the_way() {
+    let facts = Facts { conntrack: true, rp_filter: true, ..facts(Ipv6::Forwards) };
+    let plan = without_device(&request(), facts).expect("a good request");
+    assert_eq!(plan.notes.len(), 1, "{:?}", plan.notes);
+    assert!(plan.notes[0].starts_with("connection tracking is active here"), "{:?}", plan.notes);
+    assert_eq!(lines(&plan).len(), 3, "{plan}");
+}
