@@ -20,6 +20,8 @@ mod hostile;
 mod lab;
 #[path = "kernel/listen.rs"]
 mod listen;
+#[path = "kernel/loopback.rs"]
+mod loopback;
 #[path = "kernel/ping.rs"]
 mod ping;
 #[path = "kernel/setup.rs"]

@@ -17,7 +17,7 @@ pub mod wheel;
 
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -123,6 +123,7 @@ struct Passed {
 #[derive(Debug)]
 pub struct Handle {
     shards: Vec<Running>,
+    stopping: AtomicBool,
     gauges: Arc<Gauges>,
 }
 
@@ -147,7 +148,7 @@ pub fn start<S: Sink + Send + 'static>(
 ) -> io::Result<Handle> {
     let relay = Arc::new(settings.relay.clone());
     let ids = FlowIds::default();
-    let mut handle = Handle { shards: Vec::new(), gauges: Arc::default() };
+    let mut handle = Handle { shards: Vec::new(), stopping: AtomicBool::new(false), gauges: Arc::default() };
     let mut outside = outside;
     let mut devices: Vec<Option<Device>> = devices.into_iter().map(Some).collect();
     if devices.is_empty() && outside.is_some() {
@@ -194,16 +195,23 @@ impl Handle {
         Remote::new(self.shards.iter().map(|shard| (shard.commands.clone(), Arc::clone(&shard.waker))))
     }
 
-    /// True once a shard has ended: after [`Self::stop`], or because its device failed.
+    /// True once all shards have ended after [`Self::stop`], or one because its device failed.
     #[must_use]
     pub fn has_ended(&self) -> bool {
-        self.shards.iter().any(|shard| shard.thread.as_ref().is_none_or(JoinHandle::is_finished))
+        let mut ended =
+            self.shards.iter().map(|shard| shard.thread.as_ref().is_none_or(JoinHandle::is_finished));
+        if self.stopping.load(Ordering::Relaxed) {
+            ended.all(|ended| ended)
+        } else {
+            ended.any(|ended| ended)
+        }
     }
 
     /// Takes no new flows from now on: their SYNs pass untouched in a gateway and a sidecar, and are refused in exec and listen
-    /// mode. Ends when the flows that are there have ended, at the latest after `grace`; 0 is at once. Flows that are still
+    /// mode, and in a sidecar with kernel sockets. Ends when the flows that are there have ended, at the latest after `grace`; 0 is at once. Flows that are still
     /// open then are told as such, and their peers hear nothing.
     pub fn stop(&self, grace: Duration) {
+        self.stopping.store(true, Ordering::Relaxed);
         self.tell(|| Command::Stop(grace));
     }
 
@@ -212,6 +220,10 @@ impl Handle {
     /// # Errors
     /// What the device of a shard said when it failed.
     pub fn join(mut self) -> io::Result<()> {
+        if !self.stopping.load(Ordering::Relaxed) && self.has_ended() {
+            // A device has failed, and the other shards know nothing of it.
+            self.stop(Duration::ZERO);
+        }
         self.wait()
     }
 

@@ -31,6 +31,8 @@ const BATCH: usize = 16;
 const OUTSIDE_ROUNDS: usize = 4;
 /// A smaller payload is copied out of the read buffer, so that what waits pins at most four times its size.
 const SHARE_FROM: usize = 16 << 10;
+/// How often a shard that stops looks whether the others have flows.
+const LOOK: Duration = Duration::from_millis(50);
 /// What a packet holds besides the longest headers.
 const MAX_PAYLOAD: u32 = (MAX_PACKET - 40 - 60) as u32;
 
@@ -94,11 +96,12 @@ impl<S: Sink> Shard<S> {
         let (mut flows, mut queued) = (0, 0);
         loop {
             let result = self.turn(&mut events, inbox);
-            let end = result.is_err() || self.has_ended();
+            Gauges::change(&gauges.flows, &mut flows, self.table.open_flows());
+            let end = result.is_err() || self.has_ended(gauges);
             if end {
                 self.table.close_all(&mut Cx::new(self.clock.now(), &mut self.sink));
+                Gauges::change(&gauges.flows, &mut flows, self.table.open_flows());
             }
-            Gauges::change(&gauges.flows, &mut flows, self.table.open_flows());
             gauges.add(&mut self.passed);
             Gauges::change(&gauges.queued, &mut queued, self.table.queued() as usize);
             if end {
@@ -107,8 +110,9 @@ impl<S: Sink> Shard<S> {
         }
     }
 
-    fn has_ended(&self) -> bool {
-        self.ends.is_some_and(|at| at <= self.clock.now() || self.table.open_flows() == 0)
+    /// The device of a shard without flows stays until those of the others have ended: what is led to it passes untouched.
+    fn has_ended(&self, gauges: &Gauges) -> bool {
+        self.ends.is_some_and(|at| at <= self.clock.now() || gauges.flows() == 0)
     }
 
     /// Waits for something, and does all that it brings.
@@ -147,7 +151,9 @@ impl<S: Sink> Shard<S> {
         }
         let outside = self.outside.as_ref().and_then(|outside| outside.poll_timeout());
         let next = earliest(earliest(self.wheel.next(), outside), self.ends)?;
-        Some(next.since(self.clock.now()))
+        let wait = next.since(self.clock.now());
+        // Nobody tells when the last flow of another shard has ended.
+        Some(if self.ends.is_some() { wait.min(LOOK) } else { wait })
     }
 
     fn obey(&mut self, command: Command) {

@@ -71,6 +71,14 @@ impl Interception {
         self.outside = outside.iter().map(|link| link.index).collect();
     }
 
+    /// What marks ICMPv6 errors, if it can be.
+    pub(super) fn hear_icmpv6(&mut self, step: Option<Step>) {
+        if let Err(error) = self.applied.add(step.as_slice()) {
+            let what = error.what;
+            self.notes.push(format!("ICMPv6 errors of routers do not reach intercepted connections: {what}"));
+        }
+    }
+
     /// One more device, which these steps bring up, and what leads to it.
     pub(super) fn add(&mut self, device: Device, steps: &[Step]) -> Result<(), Error> {
         self.applied.add(steps)?;

@@ -44,12 +44,16 @@ pub fn up(request: &Request) -> Result<Interception, Error> {
     let mut up =
         Interception::up(|netlink| plan(request, netlink), Some((&request.device, 1))).map_err(missing)?;
     up._reserved = reserved;
+    up.hear_icmpv6(request.icmpv6_errors(&Facts::gather(&mut Netlink::open()?)?));
     Ok(up)
 }
 
 /// What [`up`] would do, for `--dry-run`.
 pub fn dry_run(request: &Request) -> Result<Plan, Error> {
-    plan(request, &mut Netlink::open()?)
+    let mut netlink = Netlink::open()?;
+    let mut plan = plan(request, &mut netlink)?;
+    plan.steps.extend(request.icmpv6_errors(&Facts::gather(&mut netlink)?));
+    Ok(plan)
 }
 
 /// The hint of another instance is right as it is. What lacks a device or a privilege can also be done without.
@@ -129,9 +133,11 @@ impl Request {
             plan.steps.extend(move_local_rule(&facts.local_rules, family, PREF_LOCAL)?);
             plan.steps.extend(self.rules(family, facts).into_iter().map(Step::Rule));
         }
-        let has_v6 = self.of(Family::V6).next().is_some();
-        plan.steps.extend(facts.icmpv6_errors(&self.device).filter(|_| has_v6));
         Ok(plan)
+    }
+
+    fn icmpv6_errors(&self, facts: &Facts) -> Option<Step> {
+        facts.icmpv6_errors(&self.device).filter(|_| self.of(Family::V6).next().is_some())
     }
 
     fn check(&self, facts: &Facts) -> Result<(), Error> {

@@ -35,14 +35,16 @@ pub(super) fn up(interception: &mut Interception, steps: &[Step]) -> Result<(), 
 /// Frames of the application, and those of its servers to server legs.
 fn leaving(request: &Request, facts: &Facts) -> Chain {
     let take = |ports: Vec<Match>| {
-        let to = [Match::FrameOf(Family::V6), Match::Destination(LOOPBACK, 128), Match::Tcp];
-        NftRule::new(to.into_iter().chain(ports), [Action::Forward(DEVICE.to_owned())])
+        // Who dials it from another address of this host gets its answers by routes, and so not by `lo` for us.
+        let between = [Match::Source(LOOPBACK), Match::Destination(LOOPBACK, 128), Match::Tcp];
+        let matches = std::iter::once(Match::FrameOf(Family::V6)).chain(between).chain(ports);
+        NftRule::new(matches, [Action::Forward(DEVICE.to_owned())])
     };
     let mut rules = vec![NftRule::accept([Match::Mark(MARK_OWN)])];
     for range in &request.ports {
         rules.push(take(vec![Match::DestinationPort(range.clone())]));
         let mut answers = vec![Match::SourcePort(range.clone())];
-        if facts.early_demux {
+        if !request.keeps_port(facts) {
             answers.push(Match::DestinationPort(request.source_ports.clone()));
         }
         rules.push(take(answers));

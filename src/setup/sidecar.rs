@@ -71,7 +71,8 @@ pub fn up(request: &Request) -> Result<Interception, Error> {
     let facts = Facts::gather(&mut Netlink::open()?)?;
     let rules = facts.families().flat_map(|family| request.before_us(family, &facts));
     up.applied.add(&rules.map(Step::Rule).collect::<Vec<_>>())?;
-    up.same_port = !facts.early_demux;
+    up.same_port = request.keeps_port(&facts);
+    up.hear_icmpv6(facts.icmpv6_errors(&request.device));
     if let Some(plan) = loopback::plan(request, &facts)
         && let Err(error) = loopback::up(&mut up, &plan)
     {
@@ -88,7 +89,9 @@ pub fn up(request: &Request) -> Result<Interception, Error> {
 pub fn dry_run(request: &Request) -> Result<Plan, Error> {
     let mut netlink = Netlink::open()?;
     let mut plan = plan(request, &mut netlink)?;
-    plan.steps.extend(loopback::plan(request, &Facts::gather(&mut netlink)?).into_iter().flatten());
+    let facts = Facts::gather(&mut netlink)?;
+    plan.steps.extend(facts.icmpv6_errors(&request.device));
+    plan.steps.extend(loopback::plan(request, &facts).into_iter().flatten());
     Ok(plan)
 }
 
@@ -124,8 +127,16 @@ impl Request {
             plan.steps.extend(move_local_rule(&facts.local_rules, family, PREF_LOCAL)?);
             plan.steps.extend(self.rules(family, facts).into_iter().map(Step::Rule));
         }
-        plan.steps.extend(facts.icmpv6_errors(&self.device));
         Ok(plan)
+    }
+
+    /// Server legs have the ports of their clients: answers are known by the port of the server alone, so that no connection
+    /// may come from such a port.
+    pub(super) fn keeps_port(&self, facts: &Facts) -> bool {
+        let meet =
+            |a: &RangeInclusive<u16>, b: &RangeInclusive<u16>| a.start() <= b.end() && b.start() <= a.end();
+        let mut taken = self.ports.iter().chain(&self.inbound_ports);
+        !facts.early_demux && !taken.any(|range| facts.given_out.iter().any(|given| meet(given, range)))
     }
 
     /// Refuses ports that cannot be taken.
@@ -142,7 +153,7 @@ impl Request {
         let wrong = |what: String, hint: String| Err(Error::new(ErrorKind::Config, what).hint(hint));
         self.check_taken()?;
         check_ports(std::slice::from_ref(&self.source_ports))?;
-        if !facts.early_demux {
+        if self.keeps_port(facts) {
             return Ok(());
         }
         let (first, last) = (*self.source_ports.start(), *self.source_ports.end());
@@ -211,9 +222,9 @@ impl Request {
         let divert = |priority| rule(priority, RuleAction::Table(TABLE));
         let mut rules = facts.first_rules(&self.device, family, TABLE);
         let answers = |range: &RangeInclusive<u16>| {
-            Some(match facts.early_demux {
-                true => Port::Both(range.clone(), self.source_ports.clone()),
-                false => Port::Source(range.clone()),
+            Some(match self.keeps_port(facts) {
+                true => Port::Source(range.clone()),
+                false => Port::Both(range.clone(), self.source_ports.clone()),
             })
         };
         for range in &self.ports {

@@ -99,6 +99,14 @@ fn untouched() -> Lab {
     crate::lab::cable(&lab.server, "s0", &lab.gateway, "srv0");
     lab.configure();
     lab.dial = None;
+    // Cables that have just been plugged in lose packets for a moment.
+    for family in Family::ALL {
+        for (from, to) in [(&lab.client, address(family, 1, 1)), (&lab.gateway, lab.server_at(family).ip())] {
+            let closed = SocketAddr::new(to, 1);
+            let refused = from.run(|| TcpStream::connect_timeout(&closed, PATIENCE));
+            assert_eq!(outcome(&refused), "ECONNREFUSED", "the hosts are connected");
+        }
+    }
     lab
 }
 

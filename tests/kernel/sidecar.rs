@@ -17,9 +17,9 @@ use nix::sys::signal::Signal;
 use crate::lab::ns::Ns;
 use crate::lab::process::{Halfopen, command};
 use crate::lab::sniff::Sniffer;
-use crate::lab::{Lab, PORT, Way, address, client_ip, compare, compare_in, drain};
-use crate::setup::{NONE, carried, carried_by, fails, state, talk, with_mounts};
-use crate::{Row, Single, VERSIONS, close, faults, handshake, stream, trial};
+use crate::lab::{Lab, PATIENCE, PORT, Way, address, client_ip, compare, compare_in, drain};
+use crate::setup::{NONE, carried, fails, state, talk, with_mounts};
+use crate::{Row, Single, VERSIONS, close, faults, handshake, loopback, stream, trial};
 
 const SINGLES: &[Single] = &[
     ("connections from outside that were there before go on, through a start and a stop", inbound_survivors),
@@ -27,7 +27,6 @@ const SINGLES: &[Single] = &[
     ("connections that were there before go on, through a start and a stop", survivors),
     ("what was set up is undone at the end, and what was there before stays", stopped),
     ("after a kill new connections are direct within a second, and a restart intercepts again", killed),
-    ("connections to ::1 go by a device of their own, and are direct after a kill", loopback_v6),
     ("reverse path filtering does not stop intercepted packets", reverse_path_filter),
     ("a second instance is refused", second_instance),
     ("a missing right is told, and nothing is changed", no_rights),
@@ -74,8 +73,11 @@ const AT_HOME: &[&str] = &[
 ];
 
 pub(crate) fn trials() -> Vec<Trial> {
-    let mut trials: Vec<Trial> =
-        SINGLES.iter().map(|(name, test)| trial(format!("sidecar: {name}"), test)).collect();
+    let mut trials: Vec<Trial> = SINGLES
+        .iter()
+        .chain(loopback::SINGLES)
+        .map(|(name, test)| trial(format!("sidecar: {name}"), test))
+        .collect();
     let every = || handshake::ROWS.iter().chain(close::ROWS).chain(stream::ROWS);
     for (name, row) in every().copied() {
         let chosen = STREAM.contains(&name) || !stream::ROWS.iter().any(|(other, _)| *other == name);
@@ -192,44 +194,6 @@ fn survive(mut lab: Lab, way: Way) {
     for (client, mut server) in pairs {
         drop(client);
         assert_eq!(drain(&mut server).1, "EOF");
-    }
-}
-
-fn loopback_v6() {
-    for (early_demux, way) in [("1", Way::Sidecar), ("0", Way::SamePort)] {
-        let mut lab = Lab::new(Way::Direct);
-        lab.client.sysctl("net/ipv4/tcp_early_demux", early_demux);
-        lab.bring_home(Ipv6Addr::LOCALHOST.into());
-        let listener = lab.listen(Family::V6);
-        let mut old = lab.pair_by(&listener);
-        let mut say = || {
-            word(&mut old.0, &mut old.1);
-            word(&mut old.1, &mut old.0);
-        };
-        for kills in [true, false] {
-            lab.way = way;
-            lab.start(&["--json"]);
-            say();
-            talk(&lab, &listener);
-            let (mut client, mut server) = lab.pair_by(&listener);
-            word(&mut client, &mut server);
-            word(&mut server, &mut client);
-            assert!(carried_by(&lab.client, "halfopen-lo") >= 15, "they take the way through the device");
-            lab.way = Way::Direct;
-            let mut halfopen = lab.halfopen.take().expect("it runs");
-            if kills {
-                halfopen.end_by(Signal::SIGKILL);
-                let begin = Instant::now();
-                talk(&lab, &listener);
-                assert!(begin.elapsed() < Duration::from_secs(1), "direct after {:?}", begin.elapsed());
-            } else {
-                drop((client, server));
-                assert_eq!(halfopen.finish()["flows"], 2);
-                let end = state(&lab.client);
-                assert!(end.rules.is_empty() && end.routes.is_empty(), "{end:?}");
-            }
-            say();
-        }
     }
 }
 
@@ -489,7 +453,7 @@ fn others() {
     let udp = |ns: &Ns| ns.run(|| std::net::UdpSocket::bind("127.0.0.11:0").expect("a loopback address"));
     let (one, other) = (udp(&lab.client), udp(&lab.client));
     one.send_to(b"name?", other.local_addr().expect("bound")).expect("a local way");
-    other.set_read_timeout(Some(crate::lab::PATIENCE)).expect("an open socket");
+    other.set_read_timeout(Some(PATIENCE)).expect("an open socket");
     assert_eq!(other.recv(&mut [0; 16]).expect("it arrives"), 5);
     let seen = device.stop();
     assert!(seen.is_empty(), "the device has nothing to do with it: {seen:?}");

@@ -12,7 +12,7 @@ use halfopen::fault::{Engine, KINDS};
 use halfopen::setup::netlink::{Family, RouteKind};
 use libtest_mimic::Trial;
 use nix::mount::{MsFlags, mount};
-use nix::sys::signal::{Signal, kill};
+use nix::sys::signal::Signal;
 
 use crate::lab::ns::Ns;
 use crate::lab::process::{Halfopen, command};
@@ -266,7 +266,7 @@ fn stopping() {
     let listener = lab.listen(Family::V4);
     let (client, mut server) = lab.pair_by(&listener);
     let mut halfopen = lab.halfopen.take().expect("it runs");
-    kill(halfopen.pid(), Signal::SIGTERM).expect("our child");
+    halfopen.signal(Signal::SIGTERM);
     let door = SocketAddr::new(Ipv4Addr::LOCALHOST.into(), 10_400);
     let begin = Instant::now();
     while lab.gateway.run(|| TcpStream::connect(door)).is_ok() {

@@ -249,9 +249,14 @@ impl Halfopen {
         self.child.try_wait().expect("our child").is_none()
     }
 
+    /// Sends a signal.
+    pub(crate) fn signal(&self, signal: Signal) {
+        kill(self.pid(), signal).expect("our child");
+    }
+
     /// Sends a signal and waits for the end, within [`PATIENCE`].
     pub(crate) fn end_by(&mut self, signal: Signal) -> ExitStatus {
-        kill(self.pid(), signal).expect("our child");
+        self.signal(signal);
         self.wait_for_end(signal.as_str())
     }
 

@@ -153,8 +153,8 @@ fn without_early_demultiplexing_the_port_stays() {
     let request = Request { inbound_ports: vec![8443..=8443], ..request() };
     let mut facts = facts(Ipv6::Ready);
     facts.early_demux = false;
-    // Nobody else needs to leave these ports alone then.
-    facts.given_out = vec![1024..=64_000];
+    // Nobody else needs to leave the source ports alone then.
+    facts.given_out = vec![10_000..=64_000];
     let lines = lines(&request.plan(&facts).expect("a good request"));
     for rule in [
         "ip -4 rule add pref 10 ipproto tcp sport 5432 lookup 10400 protocol 104",
@@ -163,4 +163,6 @@ fn without_early_demultiplexing_the_port_stays() {
         assert!(lines.iter().any(|line| line == rule), "{rule} is missing in {lines:#?}");
     }
     assert!(!lines.iter().any(|line| line.contains("61000")), "{lines:#?}");
+    facts.given_out = vec![8_080..=60_000];
+    assert!(!request.keeps_port(&facts), "a connection may come from a port that is taken");
 }
