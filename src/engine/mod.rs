@@ -208,8 +208,8 @@ impl Handle {
     }
 
     /// Takes no new flows from now on: their SYNs pass untouched in a gateway and a sidecar, and are refused in exec and listen
-    /// mode, and in a sidecar with kernel sockets. Ends when the flows that are there have ended, at the latest after `grace`; 0 is at once. Flows that are still
-    /// open then are told as such, and their peers hear nothing.
+    /// mode, and in a sidecar with kernel sockets. Ends when the flows that are there have ended, at the latest after `grace`;
+    /// 0 is at once. Flows that are still open then are told as such, and their peers hear nothing.
     pub fn stop(&self, grace: Duration) {
         self.stopping.store(true, Ordering::Relaxed);
         self.tell(|| Command::Stop(grace));

@@ -1,8 +1,9 @@
 //! Sidecar mode: in the application's own network namespace, connections of the application to certain server ports take the
 //! way through our device, and leave by the same interfaces as before, with the same address and another source port: the
-//! kernel has the application's own port in use, and drops what it would have to forward for it. No packet filter and no
-//! setting below `/proc/sys` is needed: CAP_NET_ADMIN and `/dev/net/tun` are enough. If we are gone, our rules match a
-//! table that is empty, and connections are direct again. Where `tcp_early_demux` is 0, the kernel does not, and the port stays.
+//! kernel has the application's own port in use, and drops what it would have to forward for it. Where `tcp_early_demux` is 0
+//! it does not drop it, and the port stays the application's own. No packet filter and no setting below `/proc/sys` is
+//! needed: CAP_NET_ADMIN and `/dev/net/tun` are enough; nftables, where there are some, add ICMPv6 errors of routers and
+//! connections to `::1`. If we are gone, our rules match a table that is empty, and connections are direct again.
 //!
 //! | place | packets | go |
 //! |---|---|---|

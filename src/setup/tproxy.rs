@@ -4,7 +4,7 @@
 //!
 //! | packets | get | and go |
 //! |---|---|---|
-//! | first SYN to a port | a mark | to our listener, or on if nobody listens there any more |
+//! | first SYN to a port | a mark | to our listener; while we stop, on in a gateway, and refused by this host in a sidecar |
 //! | further ones of a connection of ours, on either side | a mark | to our sockets |
 //! | marked ones | | by a table of their own to this host, whatever their destination |
 //! | sidecar: from this host to a port, or from an inbound port | a mark | back to this host, to the rows above |
