@@ -365,7 +365,8 @@ fn explain(kind: &Kind) -> String {
             format!("unknown key\n{}", suggest(name, allowed))
         }
         Kind::UnknownVariant(name, allowed) => {
-            format!("not one of the allowed values\n{}", suggest(name, allowed))
+            let hint = known_elsewhere(name, allowed).unwrap_or_else(|| suggest(name, allowed));
+            format!("not one of the allowed values\n{hint}")
         }
         Kind::InvalidType(actual, expected) => {
             format!("{} where {} should be", told(actual), plain(expected))
@@ -374,6 +375,15 @@ fn explain(kind: &Kind) -> String {
         Kind::InvalidValue(_, expected) => format!("out of range\nwrite {}", plain(expected)),
         other => other.to_string(),
     }
+}
+
+/// What a value is called here that has another name in the documentation of Linux.
+fn known_elsewhere(name: &str, allowed: &[&str]) -> Option<String> {
+    let here = match name.to_ascii_lowercase().as_str() {
+        "tproxy" => "sockets",
+        _ => return None,
+    };
+    allowed.contains(&here).then(|| format!("TPROXY is called \"{here}\" here"))
 }
 
 /// serde's word for what it expected, in words for people.

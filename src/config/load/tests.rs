@@ -93,6 +93,18 @@ c.toml:13: limit: unknown key
 }
 
 #[test]
+fn who_has_read_of_tproxy_learns_its_name_here() {
+    assert_eq!(
+        problems("c.toml", "engine.kind = 'TPROXY'\nintercept.mode = 'tproxy'\n"),
+        r#"c.toml:1: engine.kind = "TPROXY": not one of the allowed values
+  hint: TPROXY is called "sockets" here
+c.toml:2: intercept.mode = "tproxy": not one of the allowed values
+  hint: allowed here: gateway, exec, sidecar, listen
+"#
+    );
+}
+
+#[test]
 fn a_value_of_the_wrong_type_is_told_in_plain_words() {
     let toml = "tcp = 1\nrule = 'x'\n[intercept]\nclient_interface = ['a']\nports = { a = 1 }\n[limits]\nflows = -1\n";
     assert_eq!(
