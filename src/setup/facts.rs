@@ -4,8 +4,8 @@ use std::net::IpAddr;
 use std::ops::RangeInclusive;
 
 use super::connections::{Connection, connections};
-use super::netlink::{Address, Family, Link, LocalRule, Netlink, Route, nft};
-use super::{Error, sysctl};
+use super::netlink::{Address, Family, Ipv4Setting, Link, LocalRule, Netlink, Route, nft};
+use super::{Error, ErrorKind, sysctl};
 
 /// What of this network namespace matters for the plan.
 #[derive(Clone, Debug, Default)]
@@ -18,6 +18,8 @@ pub(super) struct Facts {
     pub(super) ipv6: Ipv6,
     /// Reverse path filtering is on for all interfaces, and so for ours too.
     pub(super) rp_filter: bool,
+    /// The way back of a marked packet is looked up with its mark, on all interfaces.
+    pub(super) marks_lead_back: bool,
     /// The kernel has nftables, which can tell ICMPv6 errors from neighbour discovery.
     pub(super) nftables: bool,
     /// Ports that the kernel gives to connections, without those that are reserved.
@@ -39,6 +41,28 @@ pub(super) enum Ipv6 {
     PassesBy(Vec<&'static str>),
 }
 
+/// `src_valid_mark` of all interfaces.
+pub(super) const MARKS_LEAD_BACK: &str = "net/ipv4/conf/all/src_valid_mark";
+
+/// Refuses interfaces where Linux looks up the way back of a marked packet with its mark (`wg-quick` has it so): with ours
+/// that is this host itself, and Linux drops what seems to come from there, whatever `rp_filter` is. What comes by `lo` has
+/// its route already.
+pub(super) fn check_marks<'a>(
+    all: bool,
+    mut interfaces: impl Iterator<Item = &'a Link>,
+) -> Result<(), Error> {
+    let one =
+        || interfaces.find(|link| link.ipv4(Ipv4Setting::SrcValidMark) != 0).map(|link| link.name.as_str());
+    let Some(name) = all.then_some("all").or_else(one) else { return Ok(()) };
+    let what = format!(
+        "net.ipv4.conf.{name}.src_valid_mark is on: the kernel would drop what is marked for our sockets"
+    );
+    Err(Error::new(ErrorKind::Unavailable, what).hint(format!(
+        "`sysctl -w net.ipv4.conf.{name}.src_valid_mark=0`, in a container by `sysctls:` in the compose file; or use \
+         --engine tun"
+    )))
+}
+
 impl Facts {
     pub(super) fn gather(netlink: &mut Netlink) -> Result<Self, Error> {
         let listed = |e| Error::from_io("cannot list interfaces, addresses and routes", &e);
@@ -51,6 +75,7 @@ impl Facts {
         }
         let ipv6 = if has_ipv6(&addresses) { ipv6(&links)? } else { Ipv6::Off };
         let rp_filter = is("net/ipv4/conf/all/rp_filter", "0")? == Some(false);
+        let marks_lead_back = is(MARKS_LEAD_BACK, "0")? == Some(false);
         let connections = connections()
             .map_err(|e| Error::from_io("cannot list the connections of this network namespace", &e))?;
         let off = |key| Ok::<_, Error>(is(key, "0")? == Some(true));
@@ -63,6 +88,7 @@ impl Facts {
             local_rules,
             ipv6,
             rp_filter,
+            marks_lead_back,
             nftables: nft::is_there(),
             given_out,
             connections,

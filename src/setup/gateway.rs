@@ -4,6 +4,7 @@
 
 use std::ops::RangeInclusive;
 
+use super::facts::{MARKS_LEAD_BACK, check_marks};
 use super::icmp::own_icmp;
 use super::interception::{Interception, TABLE, check_ports, set_ipv4};
 use super::netlink::{Family, Ipv4Setting, Link, Netlink, Port, Route, Rule, RuleAction};
@@ -37,12 +38,14 @@ pub struct Request {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Facts {
     links: Vec<Link>,
-    ipv6: Ipv6,
+    pub(super) ipv6: Ipv6,
     /// New devices start with IPv6 off, although it is in use here (Docker does that).
     ipv6_off_by_default: bool,
     conntrack: bool,
     /// Reverse path filtering is on for all interfaces, and so for ours too.
     rp_filter: bool,
+    /// The way back of a marked packet is looked up with its mark, on all interfaces.
+    marks_lead_back: bool,
 }
 
 /// How IPv6 forwarding is switched on here.
@@ -97,7 +100,8 @@ impl Facts {
         let ipv6_off_by_default = in_use && is("net/ipv6/conf/default/disable_ipv6", "1")? == Some(true);
         let conntrack = is("net/netfilter/nf_conntrack_count", "0")? == Some(false);
         let rp_filter = is("net/ipv4/conf/all/rp_filter", "0")? == Some(false);
-        Ok(Self { links, ipv6, ipv6_off_by_default, conntrack, rp_filter })
+        let marks_lead_back = is(MARKS_LEAD_BACK, "0")? == Some(false);
+        Ok(Self { links, ipv6, ipv6_off_by_default, conntrack, rp_filter, marks_lead_back })
     }
 }
 
@@ -105,6 +109,8 @@ impl Facts {
 pub(super) fn without_device(request: &Request, facts: Facts) -> Result<Plan, Error> {
     request.check_ports()?;
     let sides = request.sides(&facts)?;
+    let crossed = facts.links.iter().filter(|link| sides.contains(&link.name.as_str()));
+    check_marks(facts.marks_lead_back, crossed)?;
     let steps = [forward_ipv4(&sides), forward_ipv6(facts.ipv6, &sides)].concat();
     // ICMP errors find the kernel's own sockets whatever the filter is.
     Ok(Plan { steps, notes: notes(&Facts { rp_filter: false, ..facts }) })

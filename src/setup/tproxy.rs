@@ -17,7 +17,7 @@ use std::ops::RangeInclusive;
 use socket2::{Domain, Protocol, Socket, Type};
 
 use super::connections::Connection;
-use super::facts::{Facts, family_of, has_ipv6};
+use super::facts::{Facts, check_marks, family_of, has_ipv6};
 pub use super::interception::MARK_OWN;
 use super::interception::{Interception, MARK, NFT_TABLE, TABLE};
 use super::listen::BACKLOG;
@@ -104,7 +104,15 @@ fn gateway_plan(
     facts: gateway::Facts,
     doors: &[SocketAddr],
 ) -> Result<Plan, Error> {
+    let v6_passes_by = facts.ipv6 != gateway::Ipv6::Off && !doors.iter().any(SocketAddr::is_ipv6);
     let mut plan = gateway::without_device(request, facts)?;
+    if v6_passes_by {
+        plan.notes.push(
+            "IPv6 connections pass by, because `lo` has IPv6 off: `sysctl -w net.ipv6.conf.lo.disable_ipv6=0`, and start \
+             again"
+                .to_owned(),
+        );
+    }
     let client = match &request.client_interface {
         Some(name) => Match::From(name.clone()),
         None => Match::NotFrom("lo".to_owned()),
@@ -119,6 +127,7 @@ fn gateway_plan(
 
 fn sidecar_plan(request: &sidecar::Request, facts: &Facts, doors: &[SocketAddr]) -> Result<Plan, Error> {
     request.check_taken()?;
+    check_marks(facts.marks_lead_back, facts.outside(&request.device))?;
     let lo = || "lo".to_owned();
     let has_v6 = doors.iter().any(SocketAddr::is_ipv6);
     // An address that means another host on each link.

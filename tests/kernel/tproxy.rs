@@ -34,6 +34,7 @@ const SINGLES: &[Single] = &[
     ("a gateway that stops lets new connections pass", stopping),
     ("after a kill new connections are direct within a second, and a restart intercepts again", killed),
     ("reverse path filtering does not stop intercepted packets", reverse_path_filter),
+    ("who looks up ways back by marks is told why not, and what to do", marks_lead_back),
     ("CAP_NET_ADMIN alone, no device and a read-only /proc/sys are enough for a sidecar", few_rights),
     ("a missing right is told, and nothing is changed", no_rights),
     ("a second instance is refused", second_instance),
@@ -327,6 +328,25 @@ fn reverse_path_filter() {
             talk(&lab, &lab.listen(Family::V4));
             let flows = lab.halfopen.take().expect("it runs").finish()["flows"].clone();
             assert_eq!(flows, 1, "{strictness} {way:?}");
+        }
+    }
+}
+
+/// As `wg-quick` leaves it; and on an interface that packets cross.
+fn marks_lead_back() {
+    for (_, way) in PLACES {
+        let lab = untouched(way);
+        let crossed = match way {
+            Way::GatewaySockets => "srv0",
+            Way::SidecarSockets => "c0",
+            _ => "s0",
+        };
+        for name in ["all", crossed] {
+            let key = format!("net/ipv4/conf/{name}/src_valid_mark");
+            host(&lab, way).sysctl(&key, "1");
+            let says = [&format!("net.ipv4.conf.{name}.src_valid_mark is on"), "--engine tun"];
+            fails(host(&lab, way), &mut command(host(&lab, way), &run(way)), 69, &says);
+            host(&lab, way).sysctl(&key, "0");
         }
     }
 }

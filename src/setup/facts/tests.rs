@@ -42,6 +42,7 @@ pub(in crate::setup) fn facts(ipv6: Ipv6) -> Facts {
         local_rules: Family::ALL.map(|family| LocalRule { family, priority: 0, is_own: false }).into(),
         ipv6,
         rp_filter: false,
+        marks_lead_back: false,
         nftables: true,
         given_out: vec![32_768..=60_999],
         connections: Vec::new(),

@@ -80,6 +80,8 @@ pub enum Ipv4Setting {
     RpFilter = 8,
     /// `accept_local`.
     AcceptLocal = 23,
+    /// `src_valid_mark`: the way back of a marked packet is looked up with its mark.
+    SrcValidMark = 24,
     /// `route_localnet`: 127.0.0.0/8 is not martian here.
     RouteLocalnet = 26,
 }
@@ -92,6 +94,7 @@ impl Ipv4Setting {
             Self::Forwarding => "forwarding",
             Self::RpFilter => "rp_filter",
             Self::AcceptLocal => "accept_local",
+            Self::SrcValidMark => "src_valid_mark",
             Self::RouteLocalnet => "route_localnet",
         }
     }

@@ -80,6 +80,16 @@ fn what_passes_by_is_told() {
 }
 
 #[test]
+fn what_passes_a_gateway_by_is_told() {
+    use gateway::Ipv6::{Forwards, Off};
+    let notes =
+        |ipv6, v6| gateway_plan(&between_request(), between(ipv6), &doors(v6)).expect("a good request").notes;
+    assert_eq!(notes(Forwards, true), Vec::<String>::new());
+    assert!(notes(Forwards, false)[0].starts_with("IPv6 connections pass by, because `lo` has IPv6 off"));
+    assert_eq!(notes(Off, false), ["IPv6 is off on all interfaces: only IPv4 is intercepted"]);
+}
+
+#[test]
 fn bad_ports_are_refused() {
     for ports in [vec![], vec![0..=1], vec![1..=u16::MAX]] {
         let request = gateway::Request { ports: ports.clone(), ..between_request() };
