@@ -22,7 +22,9 @@ pub(super) struct Facts {
     pub(super) marks_lead_back: bool,
     /// The kernel has nftables, which can tell ICMPv6 errors from neighbour discovery.
     pub(super) nftables: bool,
-    /// Ports that the kernel gives to connections, without those that are reserved.
+    /// Where the ports are that the kernel gives to connections.
+    pub(super) port_range: Option<RangeInclusive<u16>>,
+    /// These ports, without those that are reserved.
     pub(super) given_out: Vec<RangeInclusive<u16>>,
     pub(super) connections: Vec<Connection>,
     /// The kernel finds the socket of an arriving packet before its route (`tcp_early_demux`), and then forwards it nowhere.
@@ -80,7 +82,9 @@ impl Facts {
             .map_err(|e| Error::from_io("cannot list the connections of this network namespace", &e))?;
         let off = |key| Ok::<_, Error>(is(key, "0")? == Some(true));
         let early_demux = !off("net/ipv4/ip_early_demux")? && !off("net/ipv4/tcp_early_demux")?;
-        let given_out = given_out()?;
+        let port_range = port_range()?;
+        let reserved = read("net/ipv4/ip_local_reserved_ports")?.unwrap_or_default();
+        let given_out = port_range.clone().map_or_else(Vec::new, |range| without_reserved(range, &reserved));
         Ok(Self {
             links,
             addresses,
@@ -90,6 +94,7 @@ impl Facts {
             rp_filter,
             marks_lead_back,
             nftables: nft::is_there(),
+            port_range,
             given_out,
             connections,
             early_demux,
@@ -157,13 +162,16 @@ fn ipv6(links: &[Link]) -> Result<Ipv6, Error> {
     Ok(if missing.is_empty() { Ipv6::Ready } else { Ipv6::PassesBy(missing) })
 }
 
-/// The ports that the kernel gives to connections.
-fn given_out() -> Result<Vec<RangeInclusive<u16>>, Error> {
+/// Where the ports are that the kernel gives to connections.
+fn port_range() -> Result<Option<RangeInclusive<u16>>, Error> {
     let range = read("net/ipv4/ip_local_port_range")?.unwrap_or_default();
-    let mut ends = range.split_whitespace().filter_map(|word| word.parse::<u16>().ok());
-    let (Some(first), Some(last)) = (ends.next(), ends.next()) else { return Ok(Vec::new()) };
-    let reserved = read("net/ipv4/ip_local_reserved_ports")?.unwrap_or_default();
-    Ok(without_reserved(first..=last, &reserved))
+    let mut ends = range.split_whitespace().filter_map(|word| word.parse().ok());
+    Ok(ends.next().zip(ends.next()).map(|(first, last)| first..=last))
+}
+
+/// True if two ranges have a port in common.
+pub(super) fn meet(a: &RangeInclusive<u16>, b: &RangeInclusive<u16>) -> bool {
+    a.start() <= b.end() && b.start() <= a.end()
 }
 
 /// What `ip_local_reserved_ports`, a list of ports and ranges, leaves of a range.

@@ -23,7 +23,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::ops::RangeInclusive;
 
 use super::connections::Connection;
-use super::facts::{Facts, Ipv6, family_of, is_global};
+use super::facts::{Facts, Ipv6, family_of, is_global, meet};
 use super::icmp::{mark_icmpv6_errors, own_icmp};
 use super::interception::{Interception, MARK, TABLE, TABLE_OWN, check_ports, move_local_rule, set_ipv4};
 use super::loopback;
@@ -134,8 +134,6 @@ impl Request {
     /// Server legs have the ports of their clients: answers are known by the port of the server alone, so that no connection
     /// may come from such a port.
     pub(super) fn keeps_port(&self, facts: &Facts) -> bool {
-        let meet =
-            |a: &RangeInclusive<u16>, b: &RangeInclusive<u16>| a.start() <= b.end() && b.start() <= a.end();
         let mut taken = self.ports.iter().chain(&self.inbound_ports);
         !facts.early_demux && !taken.any(|range| facts.given_out.iter().any(|given| meet(given, range)))
     }

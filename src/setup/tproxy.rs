@@ -17,12 +17,12 @@ use std::ops::RangeInclusive;
 use socket2::{Domain, Protocol, Socket, Type};
 
 use super::connections::Connection;
-use super::facts::{Facts, check_marks, family_of, has_ipv6};
+use super::facts::{Facts, check_marks, family_of, has_ipv6, meet};
 pub use super::interception::MARK_OWN;
 use super::interception::{Interception, MARK, NFT_TABLE, TABLE};
 use super::listen::BACKLOG;
 use super::netlink::nft::{Action, Chain, Hook, Match, NftRule, Table, TableKind};
-use super::netlink::{Family, Netlink, Route, RouteKind, Rule, RuleAction};
+use super::netlink::{Family, Netlink, Ports, Route, RouteKind, Rule, RuleAction};
 use super::plan::{Plan, Step};
 use super::sidecar::{self, LINK_LOCAL_V6, MOST_BEFORE_US, in_compose};
 use super::{Error, gateway, sysctl};
@@ -143,9 +143,8 @@ fn sidecar_plan(request: &sidecar::Request, facts: &Facts, doors: &[SocketAddr])
     let mut rules = vec![NftRule::accept([Match::Mark(MARK_OWN)])];
     rules.extend(link_local);
     rules.extend(before_us(request, facts).take(MOST_BEFORE_US).map(pass));
-    let mark = |port| NftRule::mark([Match::Tcp, port], MARK);
-    rules.extend(request.ports.iter().map(|range| mark(Match::DestinationPort(range.clone()))));
-    rules.extend(request.inbound_ports.iter().map(|range| mark(Match::SourcePort(range.clone()))));
+    let mark = |matches: Vec<Match>| NftRule::mark(matches, MARK);
+    rules.extend(to_take(request, facts.port_range.as_ref()).into_iter().map(mark));
     let sent = Chain { hook: Hook::Output, rules };
 
     let mut notes = Vec::new();
@@ -155,11 +154,45 @@ fn sidecar_plan(request: &sidecar::Request, facts: &Facts, doors: &[SocketAddr])
                 .to_owned(),
         );
     }
+    notes.extend(shared_ports(request, facts));
     let existing = before_us(request, facts).filter(|c| !c.is_over).count();
     if existing > MOST_BEFORE_US {
         notes.push(format!("of {existing} connections only {MOST_BEFORE_US} will survive the start"));
     }
     Ok(Plan { steps: steps(vec![arriving, sent], doors), notes })
+}
+
+/// What this host sends to a server, and what a service here sends to a client. A port that clients may have as well does not
+/// tell which side of the connection it is; then the other one must be a port that clients have. Our own sockets that have
+/// the address of a client get such a port from the kernel.
+fn to_take(request: &sidecar::Request, port_range: Option<&RangeInclusive<u16>>) -> Vec<Vec<Match>> {
+    let shared = |range: &RangeInclusive<u16>| port_range.filter(|ports| meet(ports, range)).cloned();
+    let to_server = |range: &RangeInclusive<u16>| {
+        let client = shared(range).map(Match::SourcePort);
+        [Match::Tcp, Match::DestinationPort(range.clone())].into_iter().chain(client).collect()
+    };
+    let to_client = |range: &RangeInclusive<u16>| {
+        let client = shared(range).map(Match::DestinationPort);
+        [Match::Tcp, Match::SourcePort(range.clone())].into_iter().chain(client).collect()
+    };
+    request.ports.iter().map(to_server).chain(request.inbound_ports.iter().map(to_client)).collect()
+}
+
+/// Tells of ports that a connection may come from.
+fn shared_ports(request: &sidecar::Request, facts: &Facts) -> Option<String> {
+    let range = facts.port_range.as_ref()?;
+    let all = request.ports.iter().chain(&request.inbound_ports);
+    let shared = all.filter(|range| facts.given_out.iter().any(|given| meet(given, range)));
+    let shared: Vec<_> = shared.map(|range| Ports(range).to_string()).collect();
+    let ports = shared.join(",");
+    let (first, last) = (range.start(), range.end());
+    (!shared.is_empty()).then(|| {
+        format!(
+            "connections may come from {ports} as well (net.ipv4.ip_local_port_range): one from there to another port of \
+             {first}-{last} is broken; add `sysctls: {{net.ipv4.ip_local_reserved_ports: \"{ports}\"}}` to this service in the \
+             compose file"
+        )
+    })
 }
 
 /// First SYNs to these ports go to our listeners.

@@ -13,12 +13,13 @@ use halfopen::setup::netlink::{Family, RouteKind};
 use libtest_mimic::Trial;
 use nix::mount::{MsFlags, mount};
 use nix::sys::signal::Signal;
+use socket2::{Domain, Socket, Type};
 
 use crate::lab::ns::Ns;
 use crate::lab::process::{Halfopen, command};
 use crate::lab::{
-    Lab, PATIENCE, PORT, Way, address, chosen, client_ip, compare, compare_in, drain, errno, outcome,
-    server_at,
+    Lab, PATIENCE, PORT, Way, accept, address, chosen, client_ip, compare, compare_in, drain, errno, listen,
+    outcome, reset, server_at,
 };
 use crate::setup::{NONE, fails, state, talk, with_mounts};
 use crate::sidecar::{CAP_NET_ADMIN, without, word};
@@ -29,6 +30,7 @@ const SINGLES: &[Single] = &[
     ("who dials the listener itself is reset", the_door_itself),
     ("connections that were there before go on, through a start and a stop", survivors),
     ("what is for the gateway itself, or passes a sidecar's host, is left alone", others),
+    ("a port that is taken may be that of a client, too", shared_ports),
     ("a server may listen again while connections of its port live", listens_again),
     ("what was set up is undone at the end, and what was there before stays", stopped),
     ("a gateway that stops lets new connections pass", stopping),
@@ -233,6 +235,34 @@ fn others() {
     let refused = lab.connect(SocketAddr::new(address(Family::V4, 3, 9), PORT));
     assert_eq!(outcome(&refused), "EHOSTUNREACH", "the server's host is its router");
     assert_eq!(lab.halfopen.take().expect("it runs").finish()["flows"], 0);
+}
+
+/// The host behind the sidecar dials from an inbound port, and another host does from a server port.
+fn shared_ports() {
+    const OTHER: u16 = 80;
+    for way in [Way::InboundSockets, Way::SidecarSockets] {
+        let mut lab = untouched(way);
+        host(&lab, way).sysctl("net/ipv4/ip_local_port_range", "5400 5499");
+        lab.start(&["--json"]);
+        for family in Family::ALL {
+            let service = SocketAddr::new(client_ip(family), OTHER);
+            let listener = lab.client.run(|| listen(service)).expect("nobody listens there");
+            let socket = lab.server.run(|| Socket::new(Domain::for_address(service), Type::STREAM, None));
+            let socket = socket.expect("a socket");
+            socket.set_reuse_address(true).expect("an option of TCP sockets");
+            socket.bind(&server_at(family).into()).expect("nobody has the port");
+            socket.connect_timeout(&service.into(), PATIENCE).expect("it listens");
+            let (accepted, _) = accept(&listener).expect("it is connected");
+            let mut pair = [(TcpStream::from(socket), accepted)];
+            say(&mut pair);
+            // It is over when the other one may have its port.
+            let [(dialled, accepted)] = pair;
+            reset(dialled);
+            drop(accepted);
+            talk(&lab, &lab.listen(family));
+        }
+        assert_eq!(lab.halfopen.take().expect("it runs").finish()["flows"], 2, "{way:?}");
+    }
 }
 
 /// As a service does that is started again.

@@ -44,6 +44,7 @@ pub(in crate::setup) fn facts(ipv6: Ipv6) -> Facts {
         rp_filter: false,
         marks_lead_back: false,
         nftables: true,
+        port_range: Some(32_768..=60_999),
         given_out: vec![32_768..=60_999],
         connections: Vec::new(),
         early_demux: true,

@@ -15,6 +15,7 @@ use super::Error;
 pub use link::{Address, Ipv4Setting, Link};
 use message::{Message, Received, attribute, messages, text, u32_at};
 pub use route::{Route, RouteKind};
+pub(super) use rule::Ports;
 pub use rule::{Family, LocalRule, Port, Rule, RuleAction};
 
 /// The protocol number on all our routes and rules (`ip rule show protocol 104`): what carries it is ours to remove.

@@ -299,7 +299,7 @@ impl LocalRule {
 }
 
 /// A range of ports as `ip` and `nft` write it.
-pub(super) struct Ports<'a>(pub(super) &'a RangeInclusive<u16>);
+pub(in crate::setup) struct Ports<'a>(pub(in crate::setup) &'a RangeInclusive<u16>);
 
 impl fmt::Display for Ports<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -79,6 +79,30 @@ fn what_passes_by_is_told() {
     assert_eq!(notes(&facts, true), ["of 257 connections only 256 will survive the start"]);
 }
 
+/// Below 32768 clients have none.
+#[test]
+fn a_port_that_clients_may_have_too_is_taken_only_with_another_one_of_theirs() {
+    let request = sidecar::Request {
+        ports: vec![50_051..=50_051],
+        inbound_ports: vec![60_999..=61_005],
+        ..beside_request()
+    };
+    let mut facts = beside(Ipv6::Ready);
+    let plan = |facts: &Facts| sidecar_plan(&request, facts, &doors(false)).expect("a good request");
+    let seen = plan(&facts);
+    for rule in [
+        "\t\tmeta l4proto tcp tcp dport 50051 tcp sport 32768-60999 meta mark set 0x000028a0 accept\n",
+        "\t\tmeta l4proto tcp tcp sport 60999-61005 tcp dport 32768-60999 meta mark set 0x000028a0 accept\n",
+    ] {
+        assert!(seen.to_string().contains(rule), "{seen}");
+    }
+    let told = &seen.notes[1];
+    assert!(told.starts_with("connections may come from 50051,60999-61005 as well"), "{told}");
+    assert!(told.contains("{net.ipv4.ip_local_reserved_ports: \"50051,60999-61005\"}"), "{told}");
+    facts.given_out = vec![32_768..=50_050, 50_052..=60_998];
+    assert_eq!(plan(&facts).notes[1..], Vec::<String>::new(), "these are reserved");
+}
+
 #[test]
 fn what_passes_a_gateway_by_is_told() {
     use gateway::Ipv6::{Forwards, Off};
