@@ -183,6 +183,9 @@ impl Step {
                              or use --engine tun";
                 Some(lacks.to_owned())
             }
+            Some(libc::EMSGSIZE) if matches!(self, Self::Table(_)) => {
+                Some("take fewer ranges of ports, or raise net.core.wmem_max of the host".to_owned())
+            }
             _ => None,
         }
     }

@@ -42,6 +42,7 @@ const SINGLES: &[Single] = &[
     ("a second instance is refused", second_instance),
     ("a dry run prints the commands and changes nothing", dry_run),
     ("many connections at once are carried", many),
+    ("many ports are taken", many_ports),
 ];
 
 const PLACES: [(&str, Way); 3] =
@@ -453,5 +454,19 @@ fn many() {
         say(&mut pairs);
         let late = outcome(&lab.connect(server_at(Family::V4)).map(drop));
         assert_eq!(late, "ok", "{way:?}");
+    }
+}
+
+/// Their table is larger than what a socket may send at once by default.
+fn many_ports() {
+    let odd: String = (1..1000).step_by(2).map(|port| format!(",{port}")).collect();
+    for way in [Way::GatewaySockets, Way::SidecarSockets] {
+        let mut lab = untouched(way);
+        let ports = format!("{PORT}{odd}");
+        let mut args = [&run(way)[..], &["--json"]].concat();
+        args[4] = &ports;
+        lab.halfopen = Some(Halfopen::start(host(&lab, way), &args));
+        Family::ALL.into_iter().for_each(|family| talk(&lab, &lab.listen(family)));
+        assert_eq!(lab.halfopen.take().expect("it runs").finish()["flows"], 2, "{way:?}");
     }
 }

@@ -10,6 +10,7 @@ mod rule;
 use std::io;
 
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
+use nix::sys::socket::{getsockopt, setsockopt, sockopt};
 
 use super::Error;
 pub use link::{Address, Ipv4Setting, Link};
@@ -73,8 +74,20 @@ impl Netlink {
             self.seq += 1;
             bytes.extend(message.finish(self.seq));
         }
+        self.make_room(bytes.len())?;
         self.socket.send(&bytes, 0)?;
         self.answers(first, |_| {})
+    }
+
+    /// Lets the socket send a datagram of this length, which has to fit its buffer (208 KiB by default). Beyond `wmem_max`
+    /// only CAP_NET_ADMIN of the first user namespace helps; who lacks it gets as much as that is.
+    fn make_room(&self, len: usize) -> io::Result<()> {
+        // The kernel keeps a little for itself, and doubles what is asked for.
+        if len < getsockopt(&self.socket, sockopt::SndBuf)? / 2 {
+            return Ok(());
+        }
+        let forced = setsockopt(&self.socket, sockopt::SndBufForce, &len);
+        Ok(forced.or_else(|_| setsockopt(&self.socket, sockopt::SndBuf, &len))?)
     }
 
     fn exchange(&mut self, message: Message, each: impl FnMut(&[u8])) -> io::Result<()> {
