@@ -4,6 +4,8 @@
 //! Needs root or user namespaces. `HALFOPEN_LONG=1` makes the slow rows as long as they are in the field.
 #![allow(clippy::disallowed_methods, reason = "the kernel's time is real")]
 
+#[path = "kernel/beginning.rs"]
+mod beginning;
 #[path = "kernel/close.rs"]
 mod close;
 #[path = "kernel/container.rs"]

@@ -1,5 +1,6 @@
 //! What of the network namespace of a service matters for a plan: a sidecar's, and that of one that listens.
 
+use std::io;
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
 
@@ -78,8 +79,7 @@ impl Facts {
         let ipv6 = if has_ipv6(&addresses) { ipv6(&links)? } else { Ipv6::Off };
         let rp_filter = is("net/ipv4/conf/all/rp_filter", "0")? == Some(false);
         let marks_lead_back = is(MARKS_LEAD_BACK, "0")? == Some(false);
-        let connections = connections()
-            .map_err(|e| Error::from_io("cannot list the connections of this network namespace", &e))?;
+        let connections = connections().map_err(cannot_list)?;
         let off = |key| Ok::<_, Error>(is(key, "0")? == Some(true));
         let early_demux = !off("net/ipv4/ip_early_demux")? && !off("net/ipv4/tcp_early_demux")?;
         let port_range = port_range()?;
@@ -128,6 +128,10 @@ impl Facts {
         let link = self.links.iter().find(|l| Some(l.index) == route.device)?;
         Some(route.mss.unwrap_or_else(|| link.mtu.saturating_sub(headers).min(u32::from(u16::MAX) - headers)))
     }
+}
+
+pub(super) fn cannot_list(e: io::Error) -> Error {
+    Error::from_io("cannot list the connections of this network namespace", &e)
 }
 
 /// True if one of these IPv6 addresses leads to other hosts.

@@ -47,8 +47,8 @@ impl Interception {
         device: Option<(&str, usize)>,
     ) -> Result<Self, Error> {
         let mut netlink = Netlink::open()?;
-        let plan = plan(&mut netlink)?;
         let lock = Lock::take()?;
+        let plan = plan(&mut netlink)?;
         remove_leftovers(&mut netlink)?;
         let devices = match device {
             Some((name, queues)) => Device::open_tun(name, queues)?.0,

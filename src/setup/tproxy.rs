@@ -16,8 +16,8 @@ use std::ops::RangeInclusive;
 
 use socket2::{Domain, Protocol, Socket, Type};
 
-use super::connections::Connection;
-use super::facts::{Facts, check_marks, family_of, has_ipv6, meet};
+use super::connections::{Connection, connections};
+use super::facts::{Facts, cannot_list, check_marks, family_of, has_ipv6, meet};
 pub use super::interception::MARK_OWN;
 use super::interception::{Interception, MARK, NFT_TABLE, TABLE};
 use super::listen::BACKLOG;
@@ -42,8 +42,20 @@ pub fn gateway(request: &gateway::Request) -> Result<Up, Error> {
 
 /// Puts a sidecar up.
 pub fn sidecar(request: &sidecar::Request) -> Result<Up, Error> {
-    let (mut up, listeners) =
-        up(|netlink, doors| sidecar_plan(request, &Facts::gather(netlink)?, doors)).map_err(in_compose)?;
+    let (mut silence, mut clients) = (None, Vec::new());
+    let plan = |netlink: &mut Netlink, doors: &[SocketAddr]| {
+        let mut facts = Facts::gather(netlink)?;
+        // If it cannot be made, nor can our table be, and that one says why.
+        silence = silent(request, &facts).make().ok();
+        facts.connections = connections().map_err(cannot_list)?;
+        let before = before_us(request, &facts).take(MOST_BEFORE_US);
+        let from_outside = before.filter(|c| has(&request.inbound_ports, c.local.port()));
+        clients = from_outside.map(|c| c.peer).collect();
+        sidecar_plan(request, &facts, doors)
+    };
+    let (mut up, listeners) = up(plan).map_err(in_compose)?;
+    drop(silence);
+    up._reserved = clients.into_iter().filter_map(|client| occupy(client).ok()).collect();
     let facts = Facts::gather(&mut Netlink::open()?)?;
     up.watch(&facts.outside(&request.device).collect::<Vec<_>>());
     Ok((up, listeners))
@@ -162,6 +174,31 @@ fn sidecar_plan(request: &sidecar::Request, facts: &Facts, doors: &[SocketAddr])
     Ok(Plan { steps: steps(vec![arriving, sent], doors), notes })
 }
 
+/// What lets no connection come up, nor move on, between the list of those that are there and the table that leaves them
+/// alone: our table would take half of it. Peers send once more what is lost meanwhile.
+fn silent(request: &sidecar::Request, facts: &Facts) -> Table {
+    let lost = |matches| NftRule::new(matches, [Action::Drop]);
+    // Without the SYN, for a service that has seen it sends its answer again, which would be taken.
+    let first = |range: &RangeInclusive<u16>| {
+        lost(vec![
+            Match::NotFrom("lo".to_owned()),
+            Match::Tcp,
+            Match::DestinationPort(range.clone()),
+            Match::Syn,
+        ])
+    };
+    let arriving = request.inbound_ports.iter().map(first).collect();
+    let sent = to_take(request, facts.port_range.as_ref()).into_iter().map(lost).collect();
+    Table {
+        kind: TableKind::Inet,
+        name: format!("{NFT_TABLE}-start"),
+        chains: vec![
+            Chain { hook: Hook::Prerouting, rules: arriving },
+            Chain { hook: Hook::Output, rules: sent },
+        ],
+    }
+}
+
 /// What this host sends to a server, and what a service here sends to a client. A port that clients may have as well does not
 /// tell which side of the connection it is; then the other one must be a port that clients have. Our own sockets that have
 /// the address of a client get such a port from the kernel.
@@ -195,6 +232,17 @@ fn shared_ports(request: &sidecar::Request, facts: &Facts) -> Option<String> {
     })
 }
 
+/// Keeps the kernel from giving the port of a client, whose connection was there before, to a socket of ours that has the
+/// client's address: the answers of the service would pass, too, and not get to it.
+fn occupy(client: SocketAddr) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(client), Type::STREAM, Some(Protocol::TCP))?;
+    be_transparent(&socket, client, MARK_OWN)?;
+    // A service of this host may still have the port.
+    socket.set_reuse_address(true)?;
+    socket.bind(&client.into())?;
+    Ok(socket)
+}
+
 /// First SYNs to these ports go to our listeners.
 fn to_doors(from: &[Match], ports: &[RangeInclusive<u16>], doors: &[SocketAddr]) -> Vec<NftRule> {
     let rule = |range: &RangeInclusive<u16>, to: SocketAddr| {
@@ -211,9 +259,12 @@ fn ours() -> NftRule {
     NftRule::mark([Match::Tcp, Match::Transparent], MARK)
 }
 
+fn has(ports: &[RangeInclusive<u16>], port: u16) -> bool {
+    ports.iter().any(|range| range.contains(&port))
+}
+
 /// Connections that are there already: our sockets do not know them.
 fn before_us<'a>(request: &'a sidecar::Request, facts: &'a Facts) -> impl Iterator<Item = &'a Connection> {
-    let has = |ports: &[RangeInclusive<u16>], port| ports.iter().any(|range| range.contains(&port));
     facts.connections.iter().filter(move |c| {
         !c.peer.ip().is_loopback()
             && (has(&request.ports, c.peer.port()) || has(&request.inbound_ports, c.local.port()))

@@ -23,7 +23,7 @@ use crate::lab::{
 };
 use crate::setup::{NONE, fails, state, talk, with_mounts};
 use crate::sidecar::{CAP_NET_ADMIN, without, word};
-use crate::{Row, Single, VERSIONS, close, faults, stream, transparent, trial};
+use crate::{Row, Single, VERSIONS, beginning, close, faults, stream, transparent, trial};
 
 const SINGLES: &[Single] = &[
     ("who is refused is connected first, and then reset", refused),
@@ -74,7 +74,7 @@ const AT_HOME: &[&str] = &[
 
 pub(crate) fn trials() -> Vec<Trial> {
     let single = |(name, test): &Single| trial(format!("tproxy: {name}"), *test);
-    let mut trials: Vec<Trial> = SINGLES.iter().map(single).collect();
+    let mut trials: Vec<Trial> = SINGLES.iter().chain(beginning::SINGLES).map(single).collect();
     for (place, way) in PLACES {
         for (name, row) in rows(way) {
             trials.extend(VERSIONS.map(|(family, version)| {
@@ -131,7 +131,7 @@ fn homes() -> [(Family, IpAddr, &'static str); 4] {
 }
 
 /// Where halfopen runs.
-fn host(lab: &Lab, way: Way) -> &Ns {
+pub(crate) fn host(lab: &Lab, way: Way) -> &Ns {
     match way {
         Way::GatewaySockets => &lab.gateway,
         Way::SidecarSockets => &lab.client,
@@ -140,7 +140,7 @@ fn host(lab: &Lab, way: Way) -> &Ns {
 }
 
 /// The options of `halfopen run` in each place, without its engine.
-fn run(way: Way) -> Vec<&'static str> {
+pub(crate) fn run(way: Way) -> Vec<&'static str> {
     let mode: &[&str] = match way {
         Way::GatewaySockets => &["run", "--mode", "gateway", "--ports", "5432"],
         Way::SidecarSockets => &["run", "--mode", "sidecar", "--ports", "5432"],
@@ -150,7 +150,7 @@ fn run(way: Way) -> Vec<&'static str> {
 }
 
 /// A lab in which halfopen could start; a gateway forwards already.
-fn untouched(way: Way) -> Lab {
+pub(crate) fn untouched(way: Way) -> Lab {
     let mut lab = Lab::new(Way::Direct);
     lab.way = way;
     lab
@@ -212,7 +212,7 @@ fn survivors() {
     }
 }
 
-fn say(pairs: &mut [(TcpStream, TcpStream)]) {
+pub(crate) fn say(pairs: &mut [(TcpStream, TcpStream)]) {
     for (client, server) in pairs {
         word(client, server);
         word(server, client);

@@ -11,6 +11,7 @@ const NFTA_EXPR_DATA: u16 = 2;
 const NFTA_DATA_VALUE: u16 = 1;
 const NFTA_DATA_VERDICT: u16 = 2;
 const NFTA_VERDICT_CODE: u16 = 1;
+const NF_DROP: u32 = 0;
 const NF_ACCEPT: u32 = 1;
 /// The first register of 16 bytes, which is enough for one thing at a time, and the second.
 const REGISTER: u32 = 1;
@@ -45,7 +46,8 @@ pub(super) fn expressions(m: Message, rule: &NftRule, device: u32) -> Message {
 
 fn done(m: Message, action: &Action, device: u32) -> Message {
     match action {
-        Action::Accept => accept(m),
+        Action::Accept => verdict(m, NF_ACCEPT),
+        Action::Drop => verdict(m, NF_DROP),
         Action::Mark(mark) => set_meta(m, META_MARK, &mark.to_ne_bytes()),
         Action::Tproxy(to) => {
             let m = immediate(m, REGISTER, &octets(to.ip()));
@@ -170,10 +172,10 @@ fn immediate(m: Message, register: u32, value: &[u8]) -> Message {
     expression(m, "immediate", |m| m.with_be32(1, register).nest(2, |m| m.with(NFTA_DATA_VALUE, value)))
 }
 
-fn accept(m: Message) -> Message {
+fn verdict(m: Message, code: u32) -> Message {
     expression(m, "immediate", |m| {
         m.with_be32(1, REGISTER_VERDICT)
-            .nest(2, |m| m.nest(NFTA_DATA_VERDICT, |m| m.with_be32(NFTA_VERDICT_CODE, NF_ACCEPT)))
+            .nest(2, |m| m.nest(NFTA_DATA_VERDICT, |m| m.with_be32(NFTA_VERDICT_CODE, code)))
     })
 }
 

@@ -87,6 +87,8 @@ pub enum Action {
     ToHost,
     /// It goes on its way.
     Accept,
+    /// It is lost.
+    Drop,
     /// It goes out by this interface instead.
     Forward(String),
 }
@@ -342,6 +344,7 @@ impl fmt::Display for Action {
             Self::Tproxy(to) => write!(f, "tproxy ip6 to {to}"),
             Self::ToHost => f.write_str("meta pkttype set host"),
             Self::Accept => f.write_str("accept"),
+            Self::Drop => f.write_str("drop"),
             Self::Forward(device) => write!(f, "fwd to \"{device}\""),
         }
     }
