@@ -165,3 +165,34 @@ fn a_fault_of_segments_is_refused_with_the_engine_that_can() {
         assert!(said.contains(part), "{said}");
     }
 }
+
+#[test]
+fn much_crosses_either_way_and_is_counted_with_and_without_a_descriptor_for_it() {
+    for has_descriptor in [true, false] {
+        let (listener, upstream) = server("127.0.0.1:0");
+        let halfopen = Halfopen::start(&upstream, "127.0.0.1:0", &[]);
+        let (client, server) = (halfopen.client(), accept(&listener));
+        if !has_descriptor {
+            let pid = rustix::process::Pid::from_raw(halfopen.child.id() as i32);
+            let none = rustix::process::Rlimit { current: Some(0), maximum: Some(0) };
+            rustix::process::prlimit(pid, rustix::process::Resource::Nofile, none).unwrap();
+        }
+        let sent: Vec<u8> = (0..16_000_000_u32).map(|n| (n % 251) as u8).collect();
+        std::thread::scope(|scope| {
+            for mut end in [&client, &server] {
+                let sent = &sent;
+                scope.spawn(move || {
+                    end.write_all(sent).unwrap();
+                    end.shutdown(Shutdown::Write).unwrap();
+                });
+                scope.spawn(move || assert!(rest(end) == *sent));
+            }
+        });
+        let summary = halfopen.stop();
+        let counted = ["upstream_bytes", "downstream_bytes"].map(|key| summary[key].as_u64().unwrap());
+        assert_eq!(counted, [sent.len() as u64; 2], "{summary:#}");
+        let limits = summary["limits"].as_array().unwrap();
+        let hit = limits.iter().any(|limit| limit["name"] == "RLIMIT_NOFILE");
+        assert_eq!(hit, !has_descriptor, "{summary:#}");
+    }
+}

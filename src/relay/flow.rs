@@ -199,6 +199,7 @@ impl Flow {
             // No segment tells it.
             self.tell_first_payload(cx, Direction::Upstream);
         }
+        self.note_crossed(cx, leg, &event);
         if let Link::Socket(socket) = &mut self.legs[leg] {
             socket.on_event(&mut cx.for_leg(leg), event);
             self.relay_from(cx, leg);

@@ -16,6 +16,7 @@ use bytes::Bytes;
 use super::around::FORGET;
 use super::flow::{BOTH, Flow, Phase};
 use super::leg::Link;
+use super::socket_leg::SocketEvent;
 use crate::cx::Cx;
 use crate::tcp::Event;
 use crate::time::{Duration, Instant};
@@ -66,6 +67,25 @@ impl Flow {
         }
         while let Some(data) = self.legs[leg].recv(&mut cx.for_leg(leg)) {
             self.hand(cx, leg.other(), data);
+        }
+    }
+
+    /// Bytes that have crossed from `leg` by themselves are with the other one.
+    pub(super) fn note_crossed(&mut self, cx: &mut Cx<'_>, leg: Leg, event: &SocketEvent) {
+        if let SocketEvent::Crossed { bytes, waiting } = *event {
+            self.tell_first_payload(cx, leg.other().outward());
+            if let Link::Socket(socket) = &mut self.legs[leg.other()] {
+                socket.note_crossed(bytes, waiting);
+            }
+        }
+    }
+
+    /// Lets bytes cross by themselves where nothing wants to see them. Later rules are only for later flows.
+    fn join(&mut self) {
+        if self.around.is_none()
+            && let (Link::Socket(client), Link::Socket(server)) = self.legs.pair(Leg::Client)
+        {
+            client.join(server);
         }
     }
 
@@ -175,6 +195,7 @@ impl Flow {
             // It was for the dial alone.
             self.around = None;
         }
+        self.join();
         // Now, for the first bytes may have come in the same batch.
         self.apply_plan(cx);
     }

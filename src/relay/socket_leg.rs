@@ -33,6 +33,11 @@ pub enum SocketCommand {
         /// The last byte is urgent (`MSG_OOB`).
         urgent: bool,
     },
+    /// From now on bytes may cross between this socket and that of the other leg, either way, without being handed over:
+    /// [`SocketEvent::Crossed`]. The engine sees to their order.
+    Join,
+    /// No byte crosses any more, either way.
+    Part,
     /// After all writes: `shutdown(SHUT_WR)`.
     Shutdown,
     /// Ask the server whether it lives; answered by [`SocketEvent::ProbeAnswered`] if it does.
@@ -78,6 +83,13 @@ pub enum SocketEvent {
         /// The last byte is urgent (the out-of-band mark is right after it).
         urgent: bool,
     },
+    /// Bytes from this socket, for which it had credit, have crossed to that of the other leg.
+    Crossed {
+        /// How many.
+        bytes: u32,
+        /// How many of them the kernel has not taken there. They are writes of that socket now.
+        waiting: u32,
+    },
     /// The kernel took this many bytes of the writes.
     Sent(u32),
     /// The server lives.
@@ -110,6 +122,7 @@ pub struct SocketLeg {
     vanished: bool,
     deaf: bool,
     gone: bool,
+    joined: bool,
     /// The state of the kernel's end, as far as its events tell.
     state: State,
 }
@@ -169,6 +182,10 @@ impl SocketLeg {
                     self.urgent_in = Some(self.taken);
                 }
                 self.received.push_back(data);
+            }
+            SocketEvent::Crossed { bytes, .. } => {
+                self.credit = self.credit.saturating_sub(bytes);
+                self.taken += u64::from(bytes);
             }
             SocketEvent::Sent(bytes) => {
                 self.queued = self.queued.saturating_sub(bytes);
@@ -231,6 +248,30 @@ impl SocketLeg {
         }
     }
 
+    /// Bytes have crossed to this socket; this many of them wait.
+    pub fn note_crossed(&mut self, bytes: u32, waiting: u32) {
+        if !self.gone {
+            self.written += u64::from(bytes);
+            self.sent += u64::from(bytes.saturating_sub(waiting));
+            self.queued += waiting;
+        }
+    }
+
+    /// Nobody wants to see the bytes of the flow: they may cross between the legs, until one vanishes.
+    pub fn join(&mut self, other: &mut Self) {
+        if !self.gone && !other.gone {
+            (self.joined, other.joined) = (true, true);
+            // One command for both: it costs a leg memory to have several at once.
+            self.commands.push_back(SocketCommand::Join);
+        }
+    }
+
+    fn part(&mut self) {
+        if !self.gone && std::mem::take(&mut self.joined) {
+            self.commands.push_back(SocketCommand::Part);
+        }
+    }
+
     /// Marks the byte before stream offset `offset` as urgent. Too late for bytes that were already queued.
     pub fn set_urgent(&mut self, offset: u64) {
         self.urgent_out = self.urgent_out.max(offset);
@@ -289,12 +330,14 @@ impl SocketLeg {
     /// Silence until the server speaks, then a RST.
     pub fn vanish(&mut self) {
         self.vanished = true;
+        self.part();
     }
 
     /// Silence, whatever the peer says, until [`Self::abort`]. Its own kernel still acknowledges what it sends, until nobody
     /// has read too much of it: a socket cannot be forgotten without a RST. A dial is given up, which nobody hears.
     pub fn fall_deaf(&mut self) {
         (self.vanished, self.deaf) = (true, true);
+        self.part();
         self.received.clear();
         if self.state == State::SynSent {
             self.abort();

@@ -109,7 +109,10 @@ impl<D: Dialling> Outside for Accepting<D> {
     }
 
     fn poll_limit(&mut self) -> Option<&'static str> {
-        self.doors.poll_limit().or_else(|| self.dialling.poll_limit())
+        self.doors
+            .poll_limit()
+            .or_else(|| self.dialling.sockets().poll_limit())
+            .or_else(|| self.dialling.poll_limit())
     }
 
     fn poll_timeout(&self) -> Option<Instant> {

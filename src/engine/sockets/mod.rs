@@ -10,6 +10,8 @@
 //! | the client asks by a keepalive probe | the kernel asks the server, and the client is answered when the server has answered |
 //! | the server asks by a keepalive probe | the kernel answers as long as halfopen lives |
 //! | urgent data | cross with their mark; a mark that is overtaken by the next one is lost, as in any TCP |
+//!
+//! Where both legs are kernel sockets and nobody wants to see the bytes, many at once cross by [`splice`].
 
 mod accepting;
 mod addresses;
@@ -18,6 +20,7 @@ pub(super) mod errors;
 mod probe;
 pub(super) mod ready;
 mod socket;
+mod splice;
 pub(super) mod sys;
 mod transparent;
 
@@ -44,7 +47,8 @@ pub(super) use addresses::Addresses;
 use addresses::Patience;
 use probe::{Probe, State};
 use ready::Ready;
-use socket::{Look, Socket};
+use socket::{Look, MAX_READ, Socket};
+use splice::Splice;
 pub use transparent::{Transparent, be_transparent};
 
 /// Events that are handed out in a row; then the other side has its turn.
@@ -81,6 +85,7 @@ pub(super) struct Sockets {
     /// Events since the last pause.
     burst: u32,
     buf: BytesMut,
+    splice: Splice,
 }
 
 /// Raises the limit of open descriptors to the most that this process may have.
@@ -184,8 +189,26 @@ impl Sockets {
     }
 
     fn close(&mut self, id: usize) {
+        self.part(id);
         let socket = self.sockets.remove(id);
         self.by_leg.remove(&socket.at);
+    }
+
+    /// Bytes may cross between this socket and that of the other leg.
+    fn join(&mut self, id: usize) {
+        if let Some(&other) = self.by_leg.get(&other_leg(self.sockets[id].at)) {
+            self.sockets[id].to = Some(other as u32);
+            self.sockets[other].to = Some(id as u32);
+        }
+    }
+
+    /// Nothing crosses any more from this socket, or to it.
+    fn part(&mut self, id: usize) {
+        let socket = &mut self.sockets[id];
+        socket.to = None;
+        if let Some(&other) = self.by_leg.get(&other_leg(socket.at)) {
+            self.sockets[other].to = None;
+        }
     }
 
     /// Carries out a command other than [`SocketCommand::Dial`].
@@ -198,6 +221,8 @@ impl Sockets {
             SocketCommand::Read { credit } => socket.allow(credit),
             SocketCommand::Write { data, urgent } => socket.write(data, urgent),
             SocketCommand::Shutdown => socket.shut_down(),
+            SocketCommand::Join => return self.join(id),
+            SocketCommand::Part => return self.part(id),
             SocketCommand::Probe => {
                 socket.probe();
                 self.probes.retain(|probe| probe.at != at);
@@ -230,10 +255,18 @@ impl Sockets {
         }
         while let Some(id) = self.ready.pop() {
             let Some(socket) = self.sockets.get_mut(id) else { continue };
-            let (flow, leg) = socket.at;
-            match socket.look(&mut self.buf) {
+            let ((flow, leg), to) = (socket.at, socket.to);
+            match self.look(id) {
                 Look::More(event) => {
                     self.ready.push(id);
+                    if let SocketEvent::Crossed { bytes, waiting } = event {
+                        // As many reads as it stands for.
+                        self.burst += bytes / MAX_READ as u32;
+                        if let Some(to) = to.filter(|_| waiting > 0) {
+                            // It has more to write, or an error to tell.
+                            self.ready.push(to as usize);
+                        }
+                    }
                     return Some((flow, leg, event));
                 }
                 Look::Last(event) => {
@@ -250,6 +283,19 @@ impl Sockets {
         }
         self.burst = 0;
         None
+    }
+
+    fn look(&mut self, id: usize) -> Look {
+        let Self { sockets, buf, splice, .. } = self;
+        match sockets[id].to.and_then(|to| sockets.get2_mut(id, to as usize)) {
+            Some((socket, to)) => socket.look(buf, Some(to), splice),
+            None => sockets[id].look(buf, None, splice),
+        }
+    }
+
+    /// The limit that was hit since the last call.
+    pub(super) const fn poll_limit(&mut self) -> Option<&'static str> {
+        self.splice.poll_limit()
     }
 
     /// True if there are events for the next turn.
@@ -297,6 +343,11 @@ impl Sockets {
             }
         }
     }
+}
+
+/// The other leg of the same flow.
+const fn other_leg((flow, leg): At) -> At {
+    (flow, leg.other())
 }
 
 /// Counts one more of a burst; true if it is time for a pause, which begins a new one.

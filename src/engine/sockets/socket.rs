@@ -14,10 +14,11 @@ use socket2::{SockRef, Socket as NewSocket, TcpKeepalive};
 use crate::relay::SocketEvent;
 use crate::wire::join_small;
 
+use super::splice::{self, Splice};
 use super::{Addresses, At, sys};
 
 /// Most bytes of one read, so that no socket keeps the others waiting.
-const MAX_READ: usize = 64 << 10;
+pub(super) const MAX_READ: usize = 64 << 10;
 /// Smaller reads are copied, so that a few bytes which wait for a slow client do not hold a large buffer.
 const MIN_SHARED: usize = 4 << 10;
 /// Slices of one write.
@@ -41,6 +42,8 @@ pub(super) struct Socket {
     writes: VecDeque<(Bytes, bool)>,
     /// `shutdown(SHUT_WR)` follows the writes.
     shutdown: bool,
+    /// It follows, or has followed.
+    ends: bool,
     /// The peer's FIN was read.
     eof: bool,
     /// The kernel reported an error that no call has returned yet.
@@ -48,6 +51,12 @@ pub(super) struct Socket {
     /// A write has returned the error; what was received before it is still delivered first.
     broken: Option<SocketEvent>,
     probed: bool,
+    /// The socket of the other leg, to which bytes may cross.
+    pub(super) to: Option<u32>,
+    /// Bytes that were told by [`SocketEvent::Data`], modulo 2^32: that many are never under way.
+    told: u32,
+    /// The same of writes, which are what the socket of the other leg has told.
+    given: u32,
 }
 
 /// What a look at a socket gave.
@@ -87,10 +96,14 @@ impl Socket {
             credit: 0,
             writes: VecDeque::new(),
             shutdown: false,
+            ends: false,
             eof: false,
             error: false,
             broken: None,
             probed: false,
+            to: None,
+            told: 0,
+            given: 0,
         }
     }
 
@@ -99,6 +112,7 @@ impl Socket {
     }
 
     pub(super) fn write(&mut self, data: Bytes, urgent: bool) {
+        self.given = self.given.wrapping_add(data.len() as u32);
         let plain = |(last, urgent): &mut (Bytes, bool)| !*urgent && join_small(last, &data);
         let joined = !urgent && self.writes.back_mut().is_some_and(plain);
         if !joined && !data.is_empty() {
@@ -107,7 +121,7 @@ impl Socket {
     }
 
     pub(super) const fn shut_down(&mut self) {
-        self.shutdown = true;
+        (self.shutdown, self.ends) = (true, true);
     }
 
     /// Notes what readiness says.
@@ -115,8 +129,8 @@ impl Socket {
         self.error |= event.is_error();
     }
 
-    /// Does the next thing that can be done without waiting. `buf` is scratch space.
-    pub(super) fn look(&mut self, buf: &mut BytesMut) -> Look {
+    /// Does the next thing that can be done without waiting. `buf` is scratch space; `to` is the socket to which bytes may cross.
+    pub(super) fn look(&mut self, buf: &mut BytesMut, to: Option<&mut Self>, splice: &mut Splice) -> Look {
         if !self.connected {
             return self.finish_dial();
         }
@@ -127,7 +141,13 @@ impl Socket {
         if self.eof || self.credit == 0 {
             return self.look_at_error();
         }
-        match self.read(buf) {
+        let there = sys::readable(&self.stream);
+        if let (Some(to), Ok(splice::BULK..)) = (to, &there)
+            && let Some(crossed) = self.cross(to, splice)
+        {
+            return crossed;
+        }
+        match there.and_then(|there| self.read(buf, there)) {
             Ok(Some((data, urgent))) => Look::More(SocketEvent::Data { data, urgent }),
             Ok(None) => match self.broken.take() {
                 Some(end) => Look::Last(end),
@@ -139,6 +159,26 @@ impl Socket {
             Err(e) if e.kind() == io::ErrorKind::WouldBlock => Look::Nothing,
             Err(e) => Look::Last(end_of(&e)),
         }
+    }
+
+    /// Has many bytes cross, if all that came before them is with the kernel of the other leg.
+    fn cross(&mut self, to: &mut Self, splice: &mut Splice) -> Option<Look> {
+        let in_order = self.told == to.given && to.writes.is_empty();
+        if !in_order || to.ends || to.broken.is_some() || self.credit < splice::BULK {
+            return None;
+        }
+        let crossing = match splice.cross(&self.stream, &to.stream, self.credit) {
+            Ok(crossing) => crossing?,
+            Err(e) => return Some(Look::Last(end_of(&e))),
+        };
+        match crossing.rest {
+            Ok(rest) if rest.is_empty() => {}
+            Ok(rest) => to.writes.push_back((rest, false)),
+            Err(e) => to.broken = Some(end_of(&e)),
+        }
+        self.credit -= crossing.bytes;
+        let (bytes, waiting) = (crossing.bytes as u32, crossing.left as u32);
+        Some(Look::More(SocketEvent::Crossed { bytes, waiting }))
     }
 
     fn finish_dial(&mut self) -> Look {
@@ -221,18 +261,20 @@ impl Socket {
         }
     }
 
-    /// Reads once; `None` is the end of the stream. A read stops by itself before an urgent byte.
-    fn read(&mut self, buf: &mut BytesMut) -> io::Result<Option<(Bytes, bool)>> {
+    /// Reads once what was there; `None` is the end of the stream. A read stops by itself before an urgent byte.
+    fn read(&mut self, buf: &mut BytesMut, mut there: usize) -> io::Result<Option<(Bytes, bool)>> {
         let socket = self.stream.as_fd();
         let (n, urgent) = loop {
-            // In this order: what comes after the second question may be urgent, and is left for the next read.
-            let there = sys::readable(socket)?;
+            // After the question what is there: what comes after this one may be urgent, and is left for the next read.
             let urgent = sys::at_urgent_byte(socket)?;
             let most = if urgent { 1 } else { self.credit.min(MAX_READ).min(there) };
             buf.clear();
             buf.reserve(most);
             let received = match most {
-                0 if sys::has_more(socket)? => continue,
+                0 if sys::has_more(socket)? => {
+                    there = sys::readable(socket)?;
+                    continue;
+                }
                 0 => Ok(0),
                 _ => sys::receive(socket, buf, most),
             };
@@ -242,6 +284,7 @@ impl Socket {
             }
         };
         self.credit -= n;
+        self.told = self.told.wrapping_add(n as u32);
         Ok(match n {
             0 => None,
             n if n < MIN_SHARED => Some((Bytes::copy_from_slice(buf), urgent)),

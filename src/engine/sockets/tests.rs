@@ -11,6 +11,8 @@ use socket2::SockRef;
 use super::*;
 use crate::relay::Refusal;
 
+mod crossing;
+
 const AT: At = (FlowKey { slot: 7, generation: 1 }, Leg::Server);
 const FIRST: usize = 10;
 

@@ -151,6 +151,9 @@ impl Script {
             }
             ["silence"] => SocketEvent::Failed { errno: "ETIMEDOUT", refusal: Refusal::Silence },
             ["sent", n] => SocketEvent::Sent(n.parse().unwrap()),
+            ["crossed", bytes, waiting] => {
+                SocketEvent::Crossed { bytes: bytes.parse().unwrap(), waiting: waiting.parse().unwrap() }
+            }
             ["data", n] => SocketEvent::Data { data: vec![b'k'; n.parse().unwrap()].into(), urgent: false },
             _ => panic!("{what}"),
         };
@@ -252,6 +255,8 @@ fn describe(command: &SocketCommand) -> String {
         SocketCommand::Read { credit } => format!("read {credit}"),
         SocketCommand::Write { data, .. } => format!("write {}", data.len()),
         SocketCommand::Probe => "probe".into(),
+        SocketCommand::Join => "join".into(),
+        SocketCommand::Part => "part".into(),
         SocketCommand::Shutdown => "shutdown".into(),
         SocketCommand::Abort => "abort".into(),
         SocketCommand::Close => "close".into(),

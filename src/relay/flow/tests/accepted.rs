@@ -9,9 +9,16 @@ type Accepted = (&'static str, bool, &'static [&'static str], &'static str, Opti
 const OPEN_ACCEPTED: &str = "
     k< dial 10.0.0.2:80
     k> connected
+    a< join
     a< read 65536
     k< read 65536
 ";
+
+/// Faults want to see the bytes.
+fn open_accepted(rules: &[&str]) -> String {
+    let open = OPEN_ACCEPTED.to_owned();
+    if rules.is_empty() { open } else { open.replace("a< join", "") }
+}
 
 #[rustfmt::skip]
 const ACCEPTED: &[Accepted] = &[
@@ -30,9 +37,35 @@ const ACCEPTED: &[Accepted] = &[
         a< close
         k< close
     ", Some(Fine)),
+    ("what crosses by itself is credit used, and what waits of it keeps the end waiting", false, &[], "
+        open
+        a> crossed 65536 0
+        a< read 196608
+        k> crossed 40000 1500
+        k< read 115500
+        k> eof
+        a< shutdown
+        a> data 10
+        k< write 10
+        a> eof
+        k< shutdown
+        k> sent 10
+        k< close
+        a> sent 1000
+        a> sent 500
+        a< close
+    ", Some(Fine)),
+    ("a peer that takes nothing of what crosses stops the other", false, &[], "
+        open
+        a> crossed 65536 65536
+        k> sent 30000
+        a< read 90000
+    ", None),
     ("two sockets whose flow vanishes hear nobody, and are reset when it is forgotten", false, &[], "
         open
         kill vanish
+        a< part
+        k< part
         a> data 10
         k> eof
         +3h
@@ -123,7 +156,7 @@ fn accepted() {
     for (sentence, own, rules, script, outcome) in ACCEPTED {
         println!("{sentence}");
         let mut s = script_of(*own, rules);
-        s.run(&script.replace("open", OPEN_ACCEPTED));
+        s.run(&script.replace("open", &open_accepted(rules)));
         assert_eq!(s.outcome(), *outcome, "{sentence}");
     }
 }
@@ -139,9 +172,10 @@ fn first_payloads_are_told_when_they_come_and_when_they_go() {
             s> P. 1:6 ack 11\n s< . 11 ack 6\n +1s\n a< write 5",
         ),
     ] {
-        let mut s = script_of(own, &["latency latency=1s direction=downstream"]);
+        let rules = &["latency latency=1s direction=downstream"];
+        let mut s = script_of(own, rules);
         let start = s.now;
-        s.run(&script.replace("open", OPEN_ACCEPTED));
+        s.run(&script.replace("open", &open_accepted(rules)));
         let told: Vec<_> = s
             .log
             .iter()
@@ -152,4 +186,23 @@ fn first_payloads_are_told_when_they_come_and_when_they_go() {
             .collect();
         assert_eq!(told, [(Direction::Upstream, 0), (Direction::Downstream, 2000)], "own TCP: {own}");
     }
+}
+
+#[test]
+fn what_crosses_by_itself_is_counted_and_told_like_any_bytes() {
+    let mut s = script_of(false, &[]);
+    s.run(
+        &"open\n k> crossed 40000 100\n k< read 119700\n a> crossed 5 0\n a> sent 60"
+            .replace("open", OPEN_ACCEPTED),
+    );
+    let info = s.flow.info(s.now);
+    assert_eq!((info.upstream_bytes, info.downstream_bytes, info.waiting_bytes), (5, 39_960, 40));
+    let progress = s.flow.progress();
+    assert_eq!((progress.upstream_bytes, progress.downstream_bytes), (5, 40_000));
+    let first = |record: &Record| match record.event {
+        Event::FirstPayload { direction } => Some(direction),
+        _ => None,
+    };
+    let told: Vec<_> = s.log.iter().filter_map(first).collect();
+    assert_eq!(told, [Direction::Downstream, Direction::Upstream]);
 }

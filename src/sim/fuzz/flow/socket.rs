@@ -59,6 +59,7 @@ impl Socket {
             }
             SocketCommand::Shutdown => assert!(!std::mem::replace(&mut self.shut, true), "shut down twice"),
             SocketCommand::Probe => self.asked = true,
+            SocketCommand::Join | SocketCommand::Part => panic!("the client leg is no socket"),
         }
     }
 
