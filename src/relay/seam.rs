@@ -220,6 +220,9 @@ impl Flow {
             && !self.is_flowing_to(leg)
         {
             self.reset_passes_to = None;
+            if let Link::Socket(socket) = &mut self.legs[leg] {
+                socket.flush();
+            }
             self.legs[leg].abort(&mut cx.for_leg(leg));
             self.marks.unsettle();
         }

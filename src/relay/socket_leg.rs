@@ -38,6 +38,8 @@ pub enum SocketCommand {
     Join,
     /// No byte crosses any more, either way.
     Part,
+    /// Write now what the kernel takes: the next command forgets the rest.
+    Flush,
     /// After all writes: `shutdown(SHUT_WR)`.
     Shutdown,
     /// Ask the server whether it lives; answered by [`SocketEvent::ProbeAnswered`] if it does.
@@ -318,8 +320,14 @@ impl SocketLeg {
         }
     }
 
-    /// A RST, and the end. What was already commanded is carried out before: the client's last data and its RST reach the
-    /// server in their order.
+    /// Hands what waits to the kernel, as far as it takes it at once: before a RST that comes behind it.
+    pub fn flush(&mut self) {
+        if !self.gone && self.queued > 0 {
+            self.commands.push_back(SocketCommand::Flush);
+        }
+    }
+
+    /// A RST, and the end; what waits is forgotten.
     pub fn abort(&mut self) {
         if !self.gone {
             self.commands.push_back(SocketCommand::Abort);

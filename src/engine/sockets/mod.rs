@@ -220,6 +220,7 @@ impl Sockets {
             SocketCommand::Dial { .. } => {}
             SocketCommand::Read { credit } => socket.allow(credit),
             SocketCommand::Write { data, urgent } => socket.write(data, urgent),
+            SocketCommand::Flush => drop(socket.flush()),
             SocketCommand::Shutdown => socket.shut_down(),
             SocketCommand::Join => return self.join(id),
             SocketCommand::Part => return self.part(id),

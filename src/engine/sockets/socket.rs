@@ -217,7 +217,7 @@ impl Socket {
     }
 
     /// Writes what the kernel takes and returns how many bytes that were; after the last, the FIN.
-    fn flush(&mut self) -> u32 {
+    pub(super) fn flush(&mut self) -> u32 {
         let mut sent = 0;
         while !self.writes.is_empty() && self.broken.is_none() {
             match self.write_some() {

@@ -167,6 +167,21 @@ fn an_abort_resets_the_server() {
 }
 
 #[test]
+fn an_abort_leaves_what_was_flushed_before_it() {
+    for (flush, expected) in [(true, &b"last words"[..]), (false, b"")] {
+        let (mut bench, mut far) = Bench::connected();
+        bench.command(SocketCommand::Write { data: Bytes::from_static(b"last words"), urgent: false });
+        if flush {
+            bench.command(SocketCommand::Flush);
+        }
+        bench.command(SocketCommand::Abort);
+        let mut all = Vec::new();
+        assert_eq!(far.read_to_end(&mut all).unwrap_err().kind(), io::ErrorKind::ConnectionReset);
+        assert_eq!(all, expected);
+    }
+}
+
+#[test]
 fn a_close_after_both_fins_is_silent() {
     let (mut bench, mut far) = Bench::connected();
     far.shutdown(Shutdown::Write).unwrap();

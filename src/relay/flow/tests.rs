@@ -255,6 +255,7 @@ fn describe(command: &SocketCommand) -> String {
         SocketCommand::Read { credit } => format!("read {credit}"),
         SocketCommand::Write { data, .. } => format!("write {}", data.len()),
         SocketCommand::Probe => "probe".into(),
+        SocketCommand::Flush => "flush".into(),
         SocketCommand::Join => "join".into(),
         SocketCommand::Part => "part".into(),
         SocketCommand::Shutdown => "shutdown".into(),

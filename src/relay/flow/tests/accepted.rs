@@ -92,6 +92,14 @@ const ACCEPTED: &[Accepted] = &[
         k> reset
         a< abort
     ", Some(Reset)),
+    ("a RST comes after the bytes before it", false, &[], "
+        open
+        k> data 10
+        a< write 10
+        k> reset
+        a< flush
+        a< abort
+    ", Some(Reset)),
     ("bytes are shaped", false, &["latency latency=1s direction=upstream"], "
         open
         a> data 10

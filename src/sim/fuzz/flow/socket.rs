@@ -58,6 +58,7 @@ impl Socket {
                 }
             }
             SocketCommand::Shutdown => assert!(!std::mem::replace(&mut self.shut, true), "shut down twice"),
+            SocketCommand::Flush => {}
             SocketCommand::Probe => self.asked = true,
             SocketCommand::Join | SocketCommand::Part => panic!("the client leg is no socket"),
         }
