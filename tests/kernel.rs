@@ -17,6 +17,8 @@ mod control;
 mod faults;
 #[path = "kernel/handshake.rs"]
 mod handshake;
+#[path = "kernel/held_syn.rs"]
+mod held_syn;
 #[path = "kernel/hostile.rs"]
 mod hostile;
 mod lab;
@@ -87,7 +89,8 @@ fn trials() -> Vec<Trial> {
     ];
     let all = areas.into_iter().flat_map(|(area, rows, singles)| trials_of(area, rows, singles));
     let both = control::BOTH.iter().map(|(name, test)| trial((*name).to_owned(), || test(Way::Proxied)));
-    let all = all.chain(sidecar::trials()).chain(listen::trials()).chain(tproxy::trials()).chain(both);
+    let all = all.chain(sidecar::trials()).chain(listen::trials()).chain(tproxy::trials());
+    let all = all.chain(held_syn::trials()).chain(both);
     let proofs = faults::PROOFS.iter().flat_map(|proofs| proofs.iter()).map(|proof| {
         Trial::test(format!("faults: {} ({}): {}", proof.fault, proof.entry, proof.expected), move || {
             truth::observe(proof, (proof.run)());

@@ -161,7 +161,7 @@ fn a_fault_of_segments_is_refused_with_the_engine_that_can() {
         .unwrap();
     assert_eq!(output.status.code(), Some(78));
     let said = String::from_utf8(output.stderr).unwrap();
-    for part in ["the sockets engine cannot do `syn-ack-delay delay=1s`", "the tun engine can"] {
+    for part in ["the plain-sockets engine cannot do `syn-ack-delay delay=1s`", "so can the tun engine"] {
         assert!(said.contains(part), "{said}");
     }
 }

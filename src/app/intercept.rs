@@ -1,9 +1,9 @@
 //! Gateway, sidecar and listeners: set up, run until a signal, stop, undo; in this order whatever happens in between.
 
 use std::io;
-use std::net::TcpListener;
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
@@ -18,7 +18,7 @@ use crate::config::{Problem, Scaling, Settings};
 use crate::engine::Outside;
 use crate::engine::listen::{Listener, Upstreams, look_up};
 use crate::engine::sockets::{Accepting, Transparent};
-use crate::fault::Rules;
+use crate::fault::{Engine, Rule, Rules};
 use crate::relay::Uplink;
 use crate::report::status_line;
 use crate::setup::confine::{Needs, confine};
@@ -79,13 +79,11 @@ fn set_up(settings: &Settings) -> Result<SetUp, setup::Error> {
             (Some(listen::up(&request())?), Some(Box::new(upstreams(settings))))
         }
         (Mode::Sidecar, EngineKind::Sockets) => {
-            let (up, listeners) = tproxy::sidecar(&sidecar_request(settings))?;
-            (Some(up), Some(transparent(listeners, false)?))
+            behind(tproxy::sidecar(&sidecar_request(settings))?, settings, false)?
         }
         (Mode::Sidecar, EngineKind::Tun) => (Some(sidecar::up(&sidecar_request(settings))?), None),
         (Mode::Gateway | Mode::Exec, EngineKind::Sockets) => {
-            let (up, listeners) = tproxy::gateway(&gateway_request(settings))?;
-            (Some(up), Some(transparent(listeners, true)?))
+            behind(tproxy::gateway(&gateway_request(settings))?, settings, true)?
         }
         (Mode::Gateway | Mode::Exec, EngineKind::Tun) => {
             (Some(gateway::up(&gateway_request(settings))?), None)
@@ -94,10 +92,18 @@ fn set_up(settings: &Settings) -> Result<SetUp, setup::Error> {
 }
 
 /// What stands behind these listeners: the servers that their clients dialled.
-fn transparent(listeners: Vec<TcpListener>, keeps_port: bool) -> Result<Box<dyn Outside>, setup::Error> {
-    let servers = Transparent::new(&listeners, keeps_port, tproxy::MARK_OWN)
+fn behind(up: tproxy::Up, settings: &Settings, keeps_port: bool) -> Result<SetUp, setup::Error> {
+    let tproxy::Up { mut interception, listeners, queue } = up;
+    interception.holds_syns = queue.is_some();
+    let needs_it = |rule: &&Arc<Rule>| !rule.kind.engines.contains(&Engine::PlainSockets);
+    if let Some(rule) = settings.rules.rules().iter().find(needs_it).filter(|_| queue.is_none()) {
+        let what = format!("rule `{}` cannot be done here: {}", rule.name, interception.notes.join("; "));
+        return Err(setup::Error::new(setup::ErrorKind::Unavailable, what)
+            .hint("the tun engine can, whose TCP is halfopen's own"));
+    }
+    let servers = Transparent::new(&listeners, keeps_port, tproxy::CUT, queue)
         .map_err(|e| setup::Error::from_io("cannot tell the address of a listener", &e))?;
-    Ok(Box::new(Accepting::new(listeners, servers)))
+    Ok((Some(interception), Some(Box::new(Accepting::new(listeners, servers)))))
 }
 
 fn range(ports: PortRange) -> RangeInclusive<u16> {
@@ -177,7 +183,7 @@ pub fn intercept(
         settings.ports.iter().chain(&settings.inbound_ports).map(ToString::to_string).collect();
     let listeners = settings.listeners.iter().map(|listener| listener.listen.to_string());
     let at: Vec<String> = ports.into_iter().chain(listeners).collect();
-    if settings.engine == EngineKind::Sockets {
+    if settings.engine == EngineKind::Sockets && settings.relay.uplink != Uplink::HeldSyn {
         tracing::info!("kernel sockets carry the bytes: a client is accepted before its server is dialled");
     }
     let device = interception.as_ref().filter(|_| settings.engine == EngineKind::Tun).map(|_| DEVICE);
@@ -198,6 +204,9 @@ fn at_run(settings: &Settings, interception: Option<&Interception>) -> Settings 
     let mut settings = settings.clone();
     if interception.is_some_and(|up| up.same_port) {
         settings.relay.uplink = Uplink::SamePort;
+    }
+    if interception.is_some_and(|up| up.holds_syns) {
+        settings.relay.uplink = Uplink::HeldSyn;
     }
     settings
 }

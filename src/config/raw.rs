@@ -203,8 +203,8 @@ pub enum EngineKind {
     /// Our own TCP towards the clients, by a TUN device; every fault.
     #[default]
     Tun,
-    /// Kernel sockets on both sides; faults of bytes and ends. A listener needs no privileges for it; a gateway and a sidecar
-    /// use nftables (TPROXY) and no device. Not exec.
+    /// Kernel sockets on both sides; the faults that are listed for `sockets`, and behind a listener those for `plain-sockets`. A
+    /// listener needs no privileges for it; a gateway and a sidecar use nftables (TPROXY) and no device. Not exec.
     Sockets,
 }
 

@@ -12,7 +12,8 @@ use crate::fault::{Engine, Error, Rule, RuleSpec, Rules, Value};
 pub(super) fn build(layers: &Layers, seed: u64) -> Result<(Rules, Scaling), Vec<Problem>> {
     let mode = layers.raw.intercept.mode;
     let engine = match (mode, layers.raw.engine.kind) {
-        (_, EngineKind::Sockets) => Engine::Sockets,
+        (Mode::Gateway | Mode::Sidecar, EngineKind::Sockets) => Engine::Sockets,
+        (Mode::Exec | Mode::Listen, EngineKind::Sockets) => Engine::PlainSockets,
         (Mode::Gateway | Mode::Sidecar, EngineKind::Tun) => Engine::Tun,
         (Mode::Exec | Mode::Listen, EngineKind::Tun) => Engine::Exec,
     };
@@ -303,31 +304,60 @@ c.toml:11: rule[5].fault: names more than one fault
         );
     }
 
-    /// Of the six faults that every seat is asked for, kernel sockets can do one.
+    /// Of the six faults that every seat is asked for, kernel sockets can do three where the kernel holds the client's SYN, and one
+    /// behind a listener.
     #[test]
     fn what_kernel_sockets_cannot_do_is_refused_with_the_reason_and_who_can() {
+        let handshake = "the kernel makes its handshakes by itself";
         let table = [
-            ("syn-drop first=2", "the kernel makes its handshakes by itself"),
-            ("syn-ack-delay delay=1s", "the kernel makes its handshakes by itself"),
-            ("zero-window-stall direction=upstream hold=1s", "the kernel decides about its windows itself"),
-            ("ack-delay direction=upstream", "the kernel acknowledges by itself"),
+            ("syn-drop first=2", handshake, true),
+            ("syn-ack-delay delay=1s", handshake, true),
+            (
+                "zero-window-stall direction=upstream hold=1s",
+                "the kernel decides about its windows itself",
+                false,
+            ),
+            ("ack-delay direction=upstream", "the kernel acknowledges by itself", false),
             (
                 "fin-drop direction=downstream",
                 "the kernel makes its segments itself, and shows them to nobody",
+                false,
             ),
+            ("refuse style=bad-rst", "the kernel does not answer a SYN like this", false),
+            ("blackhole direction=upstream", "a kernel socket is cut off both ways", false),
+            ("idle-timeout style=rst-on-next", "the kernel shows nobody who speaks next", false),
         ];
+        let sockets = "engine.kind = 'sockets'\n";
         for mode in [Mode::Gateway, Mode::Sidecar, Mode::Listen] {
-            for (rule, reason) in table {
+            for (rule, reason, held) in table {
+                if held && mode != Mode::Listen {
+                    assert!(told(sockets, &[rule], mode).is_ok(), "{rule}");
+                    continue;
+                }
                 let name = rule.split(' ').next().unwrap();
+                let reason = match (mode, name) {
+                    (Mode::Listen, "refuse") => handshake,
+                    (Mode::Listen, "blackhole" | "idle-timeout") => {
+                        "the kernel makes its segments itself, and shows them to nobody"
+                    }
+                    _ => reason,
+                };
+                let (engine, who) = match mode {
+                    Mode::Listen if held => (
+                        "plain-sockets",
+                        "kernel sockets in a gateway or a sidecar can, and so can the tun engine, whose TCP is halfopen's own",
+                    ),
+                    Mode::Listen => ("plain-sockets", "the tun engine can, whose TCP is halfopen's own"),
+                    _ => ("sockets", "the tun engine can, whose TCP is halfopen's own"),
+                };
                 assert_eq!(
-                    told("engine.kind = 'sockets'\n", &[rule], mode).unwrap_err(),
+                    told(sockets, &[rule], mode).unwrap_err(),
                     format!(
-                        "--fault '{rule}': fault.{name}: the sockets engine cannot do `{rule}`: {reason}\n  \
-                         hint: the tun engine can, whose TCP is halfopen's own\n"
+                        "--fault '{rule}': fault.{name}: the {engine} engine cannot do `{rule}`: {reason}\n  hint: {who}\n"
                     )
                 );
             }
-            assert!(told("engine.kind = 'sockets'\n", &["rst-inject to=both after_bytes=1"], mode).is_ok());
+            assert!(told(sockets, &["rst-inject to=both after_bytes=1"], mode).is_ok());
         }
     }
 

@@ -26,7 +26,7 @@ use mio::{Poll, Waker};
 
 pub use crate::relay::{FlowInfo, NotKilled, RuleFired};
 pub use clock::Clock;
-pub use outside::{Accepted, Outside};
+pub use outside::{Accepted, Answer, Outside};
 pub use remote::{Gone, Remote};
 
 use crate::fault::Rules;

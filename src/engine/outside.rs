@@ -11,7 +11,7 @@ use crate::relay::{FlowKey, SocketCommand, SocketEvent};
 use crate::tcp::SynOptions;
 use crate::time::Instant;
 use crate::trace::Leg;
-use crate::wire::Tuple;
+use crate::wire::{Segment, Tuple};
 
 /// A client that a kernel socket has accepted.
 #[derive(Clone, Copy, Debug)]
@@ -22,6 +22,21 @@ pub struct Accepted {
     pub offer: Option<SynOptions>,
 }
 
+/// What is said to the client of a SYN that the kernel holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// A SYN-ACK, by the kernel itself.
+    Accept,
+    /// A RST.
+    Reset,
+    /// Destination unreachable, by ICMP, with this code if it can be had. `None`: another error.
+    Unreachable(Option<u8>),
+    /// It goes on to where it was going.
+    Pass,
+    /// Nothing.
+    Drop,
+}
+
 /// Carries out what socket legs want. Lives on the thread of its shard; no call waits.
 pub trait Outside: Send {
     /// Called once, before the loop. The tokens from `first_token` on are free for sockets.
@@ -29,6 +44,16 @@ pub trait Outside: Send {
 
     /// Carries out a command for the kernel socket of a leg.
     fn command(&mut self, flow: FlowKey, leg: Leg, command: SocketCommand);
+
+    /// The next first SYN that the kernel holds, until [`Self::answer`] or until the client repeats it.
+    fn poll_syn(&mut self) -> Option<(Tuple, Segment)> {
+        None
+    }
+
+    /// Answers the newest SYN with these addresses.
+    fn answer(&mut self, syn: Tuple, answer: Answer) {
+        let _ = (syn, answer);
+    }
 
     /// The next client that a kernel socket has accepted, as its SYN came. Each is to be settled by [`Self::settle`] before the
     /// next is asked for.

@@ -11,7 +11,7 @@ use mio::{Events, Interest, Poll, Token};
 
 use super::buffers::Buffers;
 use super::clock::Clock;
-use super::outside::{Accepted, Outside};
+use super::outside::{Accepted, Answer, Outside};
 use super::tun::{Device, MAX_PACKET};
 use super::wheel::Wheel;
 use super::{Command, Gauges, Passed};
@@ -271,7 +271,10 @@ impl<S: Sink> Shard<S> {
         match output {
             Output::Segment { tuple, segment } => self.send_segment(tuple, &segment),
             Output::Icmp { note, quoted } => {
-                let Some(device) = &mut self.device else { return };
+                let Some(device) = &mut self.device else {
+                    let code = Some(note.code).filter(|_| note.is_unreachable());
+                    return self.answer(note.quoted, Answer::Unreachable(code));
+                };
                 let sent = device.send(&VnetHdr::default(), &icmp::emit(&note, &quoted), &[]);
                 self.note_sent(sent);
             }
@@ -284,10 +287,21 @@ impl<S: Sink> Shard<S> {
     }
 
     fn send_segment(&mut self, tuple: Tuple, segment: &Segment) {
+        if self.device.is_none() {
+            let answer = if segment.has(Flags::RST) { Answer::Reset } else { Answer::Accept };
+            return self.answer(tuple.reverse(), answer);
+        }
         let (vnet, head) = crate::wire::emit(tuple, segment, ChecksumMode::Offload);
         let Some(device) = &mut self.device else { return };
         let sent = device.send(&vnet, &head, segment.payload.parts());
         self.note_sent(sent);
+    }
+
+    /// Where there is no device, all that is sent answers SYNs, which the kernel holds.
+    fn answer(&mut self, syn: Tuple, answer: Answer) {
+        if let Some(outside) = &mut self.outside {
+            outside.answer(syn, answer);
+        }
     }
 
     /// Counts a packet. One that the device does not take is lost, as on any link.
@@ -325,6 +339,14 @@ impl<S: Sink> Shard<S> {
         let Some(outside) = &mut self.outside else { return false };
         let mut any = false;
         let cx = &mut Cx::new(now, &mut self.sink);
+        while let Some((tuple, segment)) = outside.poll_syn() {
+            match self.table.route(cx, tuple, &segment, 0) {
+                Route::To(key, leg) => self.table.on_segment(cx, key, leg, segment),
+                Route::Dropped => outside.answer(tuple, Answer::Drop),
+                Route::Foreign => outside.answer(tuple, Answer::Pass),
+            }
+            any = true;
+        }
         while let Some(Accepted { tuple, offer }) = outside.poll_accepted() {
             outside.settle(self.table.accept(cx, tuple, offer));
             any = true;

@@ -65,13 +65,16 @@ pub enum Engine {
     Tun,
     /// Our TCP towards the client, a kernel socket towards the server (exec).
     Exec,
-    /// Kernel sockets on both legs: only bytes and ends can be touched.
+    /// Kernel sockets on both legs, where the kernel holds the client's SYN for us and can cut a connection off (kernel sockets
+    /// in a gateway and in a sidecar).
     Sockets,
+    /// Kernel sockets on both legs: only bytes and ends can be touched (kernel sockets behind a listener).
+    PlainSockets,
 }
 
 impl Engine {
     /// All of them, the most capable first.
-    pub const ALL: [Self; 3] = [Self::Tun, Self::Exec, Self::Sockets];
+    pub const ALL: [Self; 4] = [Self::Tun, Self::Exec, Self::Sockets, Self::PlainSockets];
 
     /// The name.
     #[must_use]
@@ -80,6 +83,7 @@ impl Engine {
             Self::Tun => "tun",
             Self::Exec => "exec",
             Self::Sockets => "sockets",
+            Self::PlainSockets => "plain-sockets",
         }
     }
 }

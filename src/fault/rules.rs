@@ -152,10 +152,16 @@ impl Rule {
     fn refusal(&self, engine: Engine) -> Option<&'static str> {
         if !self.kind.engines.contains(&engine) {
             return Some(match (engine, self.kind.topic) {
-                (Engine::Sockets, Topic::Handshake) => "the kernel makes its handshakes by itself",
-                (Engine::Sockets, Topic::Window) => "the kernel decides about its windows itself",
-                (Engine::Sockets, Topic::Ack) => "the kernel acknowledges by itself",
-                (Engine::Sockets, _) => "the kernel makes its segments itself, and shows them to nobody",
+                (Engine::Sockets | Engine::PlainSockets, Topic::Handshake) => {
+                    "the kernel makes its handshakes by itself"
+                }
+                (Engine::Sockets | Engine::PlainSockets, Topic::Window) => {
+                    "the kernel decides about its windows itself"
+                }
+                (Engine::Sockets | Engine::PlainSockets, Topic::Ack) => "the kernel acknowledges by itself",
+                (Engine::Sockets | Engine::PlainSockets, _) => {
+                    "the kernel makes its segments itself, and shows them to nobody"
+                }
                 _ => "this engine has no access to what the fault changes",
             });
         }
@@ -227,7 +233,12 @@ impl Rules {
             if let Some(reason) = rule.refusal(engine) {
                 let problem = format!("the {} engine cannot do `{}`: {reason}", engine.name(), rule.spec);
                 let hint = match rule.refusal(Engine::Exec) {
-                    None if engine == Engine::Sockets => "the tun engine can, whose TCP is halfopen's own",
+                    None if engine == Engine::PlainSockets && rule.refusal(Engine::Sockets).is_none() => {
+                        "kernel sockets in a gateway or a sidecar can, and so can the tun engine, whose TCP is halfopen's own"
+                    }
+                    None if matches!(engine, Engine::Sockets | Engine::PlainSockets) => {
+                        "the tun engine can, whose TCP is halfopen's own"
+                    }
                     _ => "a gateway can, where both legs are halfopen's own TCP",
                 };
                 return Err(Error::key(format!("fault.{}", rule.kind.name), problem).hint(hint));

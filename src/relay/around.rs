@@ -5,8 +5,9 @@ use std::net::SocketAddr;
 
 use super::early::Early;
 use super::flow::{BOTH, Flow, Output, Phase};
+use super::leg::Link;
 use super::pipe::Pipe;
-use super::settings::Limits;
+use super::settings::{Limits, Uplink};
 use crate::cx::Cx;
 use crate::fault::{AcceptFirst, Action, Deed, Held, Plan, Point, Verdict, Way};
 use crate::time::{Duration, Instant, earliest};
@@ -435,7 +436,15 @@ impl Flow {
                     mute |= knobs.mute;
                     conn.set_knobs(cx.now, knobs);
                 }
-                None => around.plan.rest(leg),
+                None => match &mut self.legs[leg] {
+                    Link::Socket(socket) if self.settings.uplink == Uplink::HeldSyn => {
+                        let knobs = around.plan.knobs(&mut cx.for_leg(leg), leg, &progress);
+                        let silent = knobs.mute || around.silent;
+                        mute |= silent;
+                        socket.set_silent(silent);
+                    }
+                    _ => around.plan.rest(leg),
+                },
             }
         }
         if let Some(around) = &mut self.around {

@@ -142,7 +142,9 @@ impl Flow {
             settings: Arc::clone(settings),
             syn: SynInfo::of(syn),
             phase: Phase::Waiting,
-            marks: Marks::default().with_kernel(Leg::Server, settings.uplink == Uplink::Socket),
+            marks: Marks::default()
+                .with_kernel(Leg::Server, matches!(settings.uplink, Uplink::Socket | Uplink::HeldSyn))
+                .with_kernel(Leg::Client, settings.uplink == Uplink::HeldSyn),
             reset_passes_to: None,
             outcome: None,
             opened: cx.now,
@@ -325,10 +327,10 @@ impl Flow {
         matches!(&self.legs[leg], Link::Socket(socket) if !socket.is_gone())
     }
 
-    /// The legs whose packets arrive as such.
+    /// The legs whose packets arrive as such, if only the client's SYN.
     pub(super) fn packet_legs(&self) -> impl Iterator<Item = Leg> + use<> {
-        let marks = self.marks;
-        BOTH.into_iter().filter(move |leg| !marks.is_kernel(*leg))
+        let (marks, held) = (self.marks, self.settings.uplink == Uplink::HeldSyn);
+        BOTH.into_iter().filter(move |leg| !marks.is_kernel(*leg) || held && *leg == Leg::Client)
     }
 
     /// Tells the end, once.
@@ -349,6 +351,9 @@ impl Flow {
         self.marks.unsettle();
         if leg == Leg::Client && self.is_unanswered() {
             return self.on_opening_segment(cx, &segment);
+        }
+        if leg == Leg::Client && self.has_socket(leg) {
+            return self.on_held_syn(cx);
         }
         let hops = self.hops_to_give_back();
         let (link, other) = self.legs.pair(leg);

@@ -14,13 +14,15 @@ use super::socket_leg::SocketLeg;
 use crate::cx::Cx;
 use crate::tcp::{Connection, SynInfo, SynOptions, reset_for};
 use crate::time::{Duration, Instant};
-use crate::trace::{Event, Leg, Outcome};
+use crate::trace::{Event, Leg, Outcome, State};
 use crate::wire::{Flags, IcmpNote, IpMeta, Options, Segment, Timestamps, Tuple, WindowScale};
 
 /// A client that has not sent its SYN again for this long, or for three times its last interval, has given up. Longer than
 /// the first interval of any known host (3 s in RFC 1122 times). A server that answers later still meets the truth: the
 /// client's host, which knows nothing of the connection any more.
 pub(super) const PATIENCE: Duration = Duration::from_secs(7);
+/// How long a kernel waits for the client's ACK: `tcp_synack_retries` = 5 SYN-ACKs more, in 63 s.
+const HANDSHAKE: Duration = Duration::from_secs(64);
 /// The window scale towards a client whose server is behind a kernel socket; Linux's for a buffer of some MiB.
 const SCALE: WindowScale = WindowScale::new(7);
 
@@ -91,10 +93,12 @@ impl Flow {
         match self.settings.uplink {
             Uplink::Transparent | Uplink::OtherPort(_) | Uplink::SamePort => PATIENCE.max(interval * 3),
             // Nothing is dialled, because a fault loses the SYNs.
-            Uplink::Socket if self.phase == Phase::Waiting => PATIENCE.max(interval * 3),
+            Uplink::Socket | Uplink::HeldSyn if self.phase == Phase::Waiting => PATIENCE.max(interval * 3),
             // The kernel repeats the SYNs of a socket by itself, on the schedule of this machine, which is the client's
             // too: intervals of a second at least, and none longer than twice the last one.
-            Uplink::Socket => Duration::from_secs(1).max(interval * 2) + Duration::from_millis(500),
+            Uplink::Socket | Uplink::HeldSyn => {
+                Duration::from_secs(1).max(interval * 2) + Duration::from_millis(500)
+            }
         }
     }
 
@@ -120,6 +124,10 @@ impl Flow {
     /// ACK until the client's has come; so a client that is gone by now is seen by the server as it would be without us.
     pub(super) fn accept(&mut self, cx: &mut Cx<'_>) {
         self.phase = Phase::Accepting;
+        if self.marks.is_kernel(Leg::Client) {
+            self.expires = cx.now + HANDSHAKE;
+            return self.answer_held_syn(cx);
+        }
         self.expires = Instant::FAR;
         let hops = self.hops_to_give_back();
         let (reply, ip) = match self.legs[Leg::Server].conn_mut() {
@@ -134,11 +142,58 @@ impl Flow {
 
     /// Makes the client leg: its SYN-ACK offers `reply`.
     pub(super) fn accept_client(&mut self, cx: &mut Cx<'_>, reply: SynOptions, ip: IpMeta) {
+        if self.marks.is_kernel(Leg::Client) {
+            return self.answer_held_syn(cx);
+        }
         let tuple = Tuple { src: self.server, dst: self.client };
         let reply = self.to_scale(Leg::Client, reply);
         let cx = &mut cx.for_leg(Leg::Client);
         let conn = Connection::accept(cx, &self.settings.tcp, tuple, &self.syn, reply, ip);
         self.legs[Leg::Client] = Link::tcp(conn);
+    }
+
+    /// Has the kernel answer the SYN that it holds: this SYN-ACK stands for its own, of which the number and the options are not
+    /// known.
+    pub(super) fn answer_held_syn(&mut self, cx: &mut Cx<'_>) {
+        if self.legs[Leg::Client].is_gone() {
+            let leg = SocketLeg::awaited(&mut cx.for_leg(Leg::Client));
+            self.legs[Leg::Client] = Link::Socket(Box::new(leg));
+        }
+        self.send_out(cx, Leg::Client, self.kernels_answer());
+    }
+
+    fn kernels_answer(&self) -> Segment {
+        let window = self.syn.window;
+        Segment { ack: self.syn.seq + 1, flags: Flags::SYN | Flags::ACK, window, ..Segment::default() }
+    }
+
+    /// A SYN of a client that the kernel has answered, or is to answer.
+    pub(super) fn on_held_syn(&mut self, cx: &mut Cx<'_>) {
+        if self.awaits_client() {
+            return self.answer_held_syn(cx);
+        }
+        // It knows what to say to a SYN on a connection that is there (RFC 5961 §4).
+        let segment = self.kernels_answer();
+        self.out.push_back(Output::Segment { tuple: self.arriving(Leg::Client).reverse(), segment });
+    }
+
+    /// True from the kernel's SYN-ACK until the client has answered it.
+    #[must_use]
+    pub fn awaits_client(&self) -> bool {
+        self.has_socket(Leg::Client) && self.legs[Leg::Client].state() == State::SynReceived
+    }
+
+    /// The kernel has the client's connection now.
+    pub fn on_accepted(&mut self, cx: &mut Cx<'_>) {
+        let cx = &mut cx.for_flow(self.id);
+        self.heard = cx.now;
+        if self.phase == Phase::Accepting {
+            self.expires = Instant::FAR;
+        }
+        if let Link::Socket(socket) = &mut self.legs[Leg::Client] {
+            socket.accept(&mut cx.for_leg(Leg::Client));
+        }
+        self.marks.unsettle();
     }
 
     /// The offer on this leg, with the scale factor that its faults need.

@@ -29,6 +29,9 @@ pub enum Uplink {
     SamePort,
     /// By a kernel socket in the caller's network (exec).
     Socket,
+    /// The same, and the client's side is a kernel socket, too, whose kernel holds the client's SYN until it hears what becomes
+    /// of it (gateway, sidecar).
+    HeldSyn,
 }
 
 /// The ports that server legs come from, both ends included.
@@ -50,7 +53,7 @@ impl Uplink {
         match self {
             Self::Transparent => 1,
             Self::OtherPort(_) | Self::SamePort => u8::from(client != server && !server.is_loopback()),
-            Self::Socket => 0,
+            Self::Socket | Self::HeldSyn => 0,
         }
     }
 }

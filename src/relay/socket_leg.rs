@@ -42,6 +42,9 @@ pub enum SocketCommand {
     Flush,
     /// After all writes: `shutdown(SHUT_WR)`.
     Shutdown,
+    /// Cut the connection off from its peer, whatever either end says, or join it again. A socket that cannot be cut off stays
+    /// as it is.
+    Silence(bool),
     /// Ask the server whether it lives; answered by [`SocketEvent::ProbeAnswered`] if it does.
     Probe,
     /// Forget what is not written and close with a RST (`SO_LINGER` 0); a dial is given up. No event follows.
@@ -123,6 +126,7 @@ pub struct SocketLeg {
     eof: bool,
     vanished: bool,
     deaf: bool,
+    silent: bool,
     gone: bool,
     joined: bool,
     /// The state of the kernel's end, as far as its events tell.
@@ -148,6 +152,22 @@ impl SocketLeg {
         let mut leg = Self::default();
         leg.change_state(cx, State::Established);
         leg
+    }
+
+    /// One whose kernel answers the client's SYN; [`Self::accept`] follows.
+    #[must_use]
+    pub fn awaited(cx: &mut Cx<'_>) -> Self {
+        let mut leg = Self::default();
+        leg.change_state(cx, State::SynReceived);
+        leg
+    }
+
+    /// The kernel has accepted the client.
+    pub fn accept(&mut self, cx: &mut Cx<'_>) {
+        if !self.gone {
+            self.change_state(cx, State::Established);
+            self.events.push_back(Event::Established);
+        }
     }
 
     fn change_state(&mut self, cx: &mut Cx<'_>, to: State) {
@@ -341,15 +361,24 @@ impl SocketLeg {
         self.part();
     }
 
-    /// Silence, whatever the peer says, until [`Self::abort`]. Its own kernel still acknowledges what it sends, until nobody
-    /// has read too much of it: a socket cannot be forgotten without a RST. A dial is given up, which nobody hears.
+    /// Cuts the connection off from its peer, or joins it again.
+    pub fn set_silent(&mut self, silent: bool) {
+        if !self.gone && std::mem::replace(&mut self.silent, silent) != silent {
+            self.commands.push_back(SocketCommand::Silence(silent));
+        }
+    }
+
+    /// Silence, whatever the peer says, until [`Self::abort`]. Where the connection cannot be cut off, its own kernel still
+    /// acknowledges what it sends, until nobody has read too much of it: a socket cannot be forgotten without a RST. A dial is
+    /// given up, which nobody hears.
     pub fn fall_deaf(&mut self) {
         (self.vanished, self.deaf) = (true, true);
         self.part();
         self.received.clear();
         if self.state == State::SynSent {
-            self.abort();
+            return self.abort();
         }
+        self.set_silent(true);
     }
 
     /// The state of the kernel's end, as far as its events tell.
@@ -392,94 +421,4 @@ impl SocketLeg {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::time::Instant;
-
-    fn leg() -> SocketLeg {
-        let [client, server] = ["192.0.2.2:1234", "192.0.2.1:80"].map(|at| at.parse().unwrap());
-        let mut leg = SocketLeg::dial(&mut Cx::new(Instant::ZERO, &mut trace::NoSink), client, server);
-        assert!(matches!(leg.poll_command(), Some(SocketCommand::Dial { .. })));
-        leg
-    }
-
-    fn tell(leg: &mut SocketLeg, event: SocketEvent) {
-        leg.on_event(&mut Cx::new(Instant::ZERO, &mut trace::NoSink), event);
-    }
-
-    #[test]
-    fn nothing_is_commanded_after_the_end() {
-        let mut leg = leg();
-        leg.abort();
-        leg.set_receive_space(100_000);
-        leg.send(Bytes::from_static(b"late"));
-        leg.shutdown();
-        leg.probe();
-        assert_eq!((leg.poll_command(), leg.poll_command()), (Some(SocketCommand::Abort), None));
-    }
-
-    #[test]
-    fn reading_needs_credit_and_credit_comes_in_steps() {
-        let mut leg = leg();
-        leg.set_receive_space(100_000);
-        assert_eq!(leg.poll_command(), Some(SocketCommand::Read { credit: 100_000 }));
-        tell(&mut leg, SocketEvent::Data { data: Bytes::from_static(&[0; 1000]), urgent: false });
-        leg.set_receive_space(100_000);
-        assert_eq!(leg.poll_command(), None, "1000 bytes that still wait here are no reason to read on");
-        assert_eq!(leg.recv().unwrap().len(), 1000);
-        leg.set_receive_space(99_500);
-        assert_eq!(leg.poll_command(), None, "a small renewal waits");
-        leg.set_receive_space(170_000);
-        assert_eq!(leg.poll_command(), Some(SocketCommand::Read { credit: 71_000 }));
-    }
-
-    #[test]
-    fn the_socket_closes_when_both_directions_are_through() {
-        let mut leg = leg();
-        leg.send(Bytes::from_static(b"bye"));
-        leg.shutdown();
-        leg.poll_command();
-        assert_eq!(leg.poll_command(), Some(SocketCommand::Shutdown));
-        tell(&mut leg, SocketEvent::Eof);
-        assert_eq!((leg.poll_command(), leg.poll_event()), (None, Some(Event::FinReceived)));
-        tell(&mut leg, SocketEvent::Sent(3));
-        assert_eq!((leg.poll_command(), leg.poll_event()), (Some(SocketCommand::Close), Some(Event::Closed)));
-    }
-
-    #[test]
-    fn an_abort_follows_what_was_written_and_ends_the_events() {
-        let mut leg = leg();
-        leg.send(Bytes::from_static(b"last words"));
-        leg.abort();
-        assert!(matches!(leg.poll_command(), Some(SocketCommand::Write { .. })));
-        assert_eq!((leg.poll_command(), leg.poll_command()), (Some(SocketCommand::Abort), None));
-        tell(&mut leg, SocketEvent::Connected);
-        assert_eq!(
-            (leg.poll_event(), leg.poll_event()),
-            (Some(Event::Closed), None),
-            "late events are ignored"
-        );
-    }
-
-    #[test]
-    fn a_vanished_leg_is_silent_until_the_server_speaks() {
-        let mut leg = leg();
-        leg.vanish();
-        leg.send(Bytes::from_static(b"never"));
-        leg.shutdown();
-        assert_eq!((leg.poll_command(), leg.poll_event()), (None, None));
-        tell(&mut leg, SocketEvent::Data { data: Bytes::from_static(b"hello?"), urgent: false });
-        assert_eq!((leg.poll_command(), leg.poll_event()), (Some(SocketCommand::Abort), Some(Event::Closed)));
-    }
-
-    #[test]
-    fn the_urgent_byte_ends_a_write() {
-        let mut leg = leg();
-        leg.set_urgent(3);
-        leg.send(Bytes::from_static(b"abcd"));
-        let write = |data: &'static [u8], urgent| {
-            Some(SocketCommand::Write { data: Bytes::from_static(data), urgent })
-        };
-        assert_eq!((leg.poll_command(), leg.poll_command()), (write(b"abc", true), write(b"d", false)));
-    }
-}
+mod tests;

@@ -376,6 +376,9 @@ impl Table {
     /// offers, which comes from the client's address; else it is a kernel socket, too. `None`: there is no room, the addresses
     /// are in use, or no new flows are taken; then the client gets a RST.
     pub fn accept(&mut self, cx: &mut Cx<'_>, tuple: Tuple, offer: Option<SynOptions>) -> Option<FlowKey> {
+        if self.settings.uplink == Uplink::HeldSyn {
+            return self.accept_held(cx, tuple);
+        }
         if !self.opening || !self.has_room(cx) {
             return None;
         }
@@ -393,6 +396,13 @@ impl Table {
         let flow = Flow::accepted(cx, &self.settings, id, tuple, offer, plan);
         let key = self.insert(flow);
         self.touch(key);
+        Some(key)
+    }
+
+    /// The client whose SYN the kernel was told to answer. Another one has found our listener by itself.
+    fn accept_held(&mut self, cx: &mut Cx<'_>, tuple: Tuple) -> Option<FlowKey> {
+        let (key, _) = self.find(tuple).filter(|(key, _)| self.flow(*key).awaits_client())?;
+        self.touch(key)?.on_accepted(cx);
         Some(key)
     }
 

@@ -18,7 +18,7 @@ pub(super) const TABLE_OWN: u32 = 10_401;
 /// The mark of packets that the packet filter leads to us.
 pub(super) const MARK: u32 = TABLE;
 /// The mark of what is ours, and not to be taken again.
-pub const MARK_OWN: u32 = TABLE_OWN;
+pub(super) const MARK_OWN: u32 = TABLE_OWN;
 /// The name of our table of nftables.
 pub(super) const NFT_TABLE: &str = "halfopen";
 
@@ -30,6 +30,8 @@ pub struct Interception {
     outside: Vec<u32>,
     /// Server legs of a sidecar may have the ports of their clients.
     pub same_port: bool,
+    /// The kernel holds first SYNs until it hears what becomes of them.
+    pub holds_syns: bool,
     /// What the user should know.
     pub notes: Vec<String>,
     /// Our device, one entry per shard.
@@ -59,6 +61,7 @@ impl Interception {
             applied,
             outside: Vec::new(),
             same_port: false,
+            holds_syns: false,
             notes: plan.notes,
             devices,
             _reserved: Vec::new(),

@@ -4,11 +4,15 @@
 //!
 //! | packets | get | and go |
 //! |---|---|---|
-//! | first SYN to a port | a mark | to our listener; while we stop, on in a gateway, and refused by this host in a sidecar |
+//! | first SYN to a port | held | nowhere, until its server has answered; while we stop, on in a gateway, and refused by this host in a sidecar |
+//! | the same, answered | a mark of its answer | to our listener, or back as a RST or an ICMP error |
 //! | further ones of a connection of ours, on either side | a mark | to our sockets |
+//! | from or to a socket that has fallen silent | | nowhere |
 //! | marked ones | | by a table of their own to this host, whatever their destination |
 //! | sidecar: from this host to a port, or from an inbound port | a mark | back to this host, to the rows above |
 //! | sidecar: of a connection that was there before, and from our own sockets | | on |
+//!
+//! A kernel that cannot hold a SYN leads it to our listener at once: then a client is accepted before its server is dialled.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
@@ -18,32 +22,46 @@ use socket2::{Domain, Protocol, Socket, Type};
 
 use super::connections::{Connection, connections};
 use super::facts::{Facts, cannot_list, check_marks, family_of, has_ipv6, meet};
-pub use super::interception::MARK_OWN;
-use super::interception::{Interception, MARK, NFT_TABLE, TABLE};
+use super::interception::{Interception, MARK, MARK_OWN, NFT_TABLE, TABLE};
 use super::listen::BACKLOG;
-use super::netlink::nft::{Action, Chain, Hook, Match, NftRule, Table, TableKind};
+use super::netlink::nft::{Action, Chain, Hook, Match, NftRule, Queueing, Table, TableKind};
 use super::netlink::{Family, Netlink, Ports, Route, RouteKind, Rule, RuleAction};
 use super::plan::{Plan, Step};
 use super::sidecar::{self, LINK_LOCAL_V6, MOST_BEFORE_US, in_compose};
 use super::{Error, gateway, sysctl};
-use crate::engine::sockets::be_transparent;
+use crate::engine::sockets::{Cut, Marks, Queue, UNREACHABLE, be_transparent};
 
 /// Where our listeners are, unless somebody has this port of the loopback address already.
 const DOOR: u16 = 10_400;
 const PREF: u32 = 10;
 
-/// An interception that is up, and the listeners that it leads to.
-pub type Up = (Interception, Vec<TcpListener>);
+/// The number of our queue.
+const QUEUE: u16 = 10_400;
+/// The marks of our sockets.
+pub const CUT: Cut = Cut { joined: MARK_OWN, silent: 10_402 };
+/// How the packet filter knows what becomes of a SYN that was held.
+const ANSWERS: Marks = Marks { answered: 10_403, reset: 10_404, unreachable: 10_416 };
+
+/// An interception that is up.
+#[derive(Debug)]
+pub struct Up {
+    /// The interception.
+    pub interception: Interception,
+    /// The listeners that it leads to.
+    pub listeners: Vec<TcpListener>,
+    /// Where first SYNs wait, if this kernel can hold them.
+    pub queue: Option<Queue>,
+}
 
 /// Puts a gateway up.
 pub fn gateway(request: &gateway::Request) -> Result<Up, Error> {
-    up(|netlink, doors| gateway_plan(request, gateway::Facts::gather(netlink)?, doors))
+    up(|netlink, ways| gateway_plan(request, gateway::Facts::gather(netlink)?, ways))
 }
 
 /// Puts a sidecar up.
 pub fn sidecar(request: &sidecar::Request) -> Result<Up, Error> {
     let (mut silence, mut clients) = (None, Vec::new());
-    let plan = |netlink: &mut Netlink, doors: &[SocketAddr]| {
+    let plan = |netlink: &mut Netlink, ways: &Ways| {
         let mut facts = Facts::gather(netlink)?;
         // If it cannot be made, nor can our table be, and that one says why.
         silence = silent(request, &facts).make().ok();
@@ -51,36 +69,64 @@ pub fn sidecar(request: &sidecar::Request) -> Result<Up, Error> {
         let before = before_us(request, &facts).take(MOST_BEFORE_US);
         let from_outside = before.filter(|c| has(&request.inbound_ports, c.local.port()));
         clients = from_outside.map(|c| c.peer).collect();
-        sidecar_plan(request, &facts, doors)
+        sidecar_plan(request, &facts, ways)
     };
-    let (mut up, listeners) = up(plan).map_err(in_compose)?;
+    let mut up = up(plan).map_err(in_compose)?;
     drop(silence);
-    up._reserved = clients.into_iter().filter_map(|client| occupy(client).ok()).collect();
+    up.interception._reserved = clients.into_iter().filter_map(|client| occupy(client).ok()).collect();
     let facts = Facts::gather(&mut Netlink::open()?)?;
-    up.watch(&facts.outside(&request.device).collect::<Vec<_>>());
-    Ok((up, listeners))
+    up.interception.watch(&facts.outside(&request.device).collect::<Vec<_>>());
+    Ok(up)
 }
 
 /// What [`gateway()`] would do, for `--dry-run`.
 pub fn dry_run_gateway(request: &gateway::Request) -> Result<Plan, Error> {
-    gateway_plan(request, gateway::Facts::gather(&mut Netlink::open()?)?, &preferred()?)
+    gateway_plan(request, gateway::Facts::gather(&mut Netlink::open()?)?, &Ways::preferred()?)
 }
 
 /// What [`sidecar()`] would do, for `--dry-run`.
 pub fn dry_run_sidecar(request: &sidecar::Request) -> Result<Plan, Error> {
-    sidecar_plan(request, &Facts::gather(&mut Netlink::open()?)?, &preferred()?)
+    sidecar_plan(request, &Facts::gather(&mut Netlink::open()?)?, &Ways::preferred()?)
 }
 
-fn up(plan: impl FnOnce(&mut Netlink, &[SocketAddr]) -> Result<Plan, Error>) -> Result<Up, Error> {
+/// The ways to our sockets.
+struct Ways {
+    doors: Vec<SocketAddr>,
+    /// How first SYNs are held.
+    queueing: Option<Queueing>,
+}
+
+impl Ways {
+    fn preferred() -> Result<Self, Error> {
+        Ok(Self { doors: doors()?, queueing: queueing() })
+    }
+}
+
+/// What puts SYNs into our queue. Who may not ask, as in a dry run, hopes for the best.
+fn queueing() -> Option<Queueing> {
+    Queueing::find().unwrap_or(Some(Queueing::Expression))
+}
+
+fn up(plan: impl FnOnce(&mut Netlink, &Ways) -> Result<Plan, Error>) -> Result<Up, Error> {
     // Before the table, so that no SYN finds nobody.
-    let listeners = preferred()?.into_iter().map(open).collect::<Result<Vec<_>, _>>()?;
+    let listeners = doors()?.into_iter().map(open).collect::<Result<Vec<_>, _>>()?;
     let doors: io::Result<Vec<_>> = listeners.iter().map(TcpListener::local_addr).collect();
     let doors = doors.map_err(|e| Error::from_io("cannot tell the address of a listener", &e))?;
-    Ok((Interception::up(|netlink| plan(netlink, &doors), None)?, listeners))
+    let queueing = queueing();
+    let (queue, lacks) = match queueing.map(|_| Queue::bind(QUEUE, ANSWERS)) {
+        Some(Ok(queue)) => (Some(queue), None),
+        Some(Err(e)) => (None, Some(format!("queue {QUEUE} of the packet filter cannot be had ({e})"))),
+        None => (None, Some("this kernel has no NFQUEUE for nftables".to_owned())),
+    };
+    let ways = Ways { doors, queueing: queueing.filter(|_| queue.is_some()) };
+    let mut interception = Interception::up(|netlink| plan(netlink, &ways), None)?;
+    let note = |lacks| format!("a client is accepted before its server is dialled: {lacks}");
+    interception.notes.extend(lacks.map(note));
+    Ok(Up { interception, listeners, queue })
 }
 
 /// Where our listeners want to be: at the loopback address of each family that there is.
-fn preferred() -> Result<Vec<SocketAddr>, Error> {
+fn doors() -> Result<Vec<SocketAddr>, Error> {
     let v6_off = sysctl::read("net/ipv6/conf/lo/disable_ipv6")
         .map_err(|e| Error::from_io("cannot tell whether there is IPv6", &e))?;
     let v6 = (v6_off.as_deref() == Some("0")).then_some(IpAddr::V6(Ipv6Addr::LOCALHOST));
@@ -111,12 +157,8 @@ fn open(at: SocketAddr) -> Result<TcpListener, Error> {
     listen().map_err(|e| Error::from_io(format_args!("cannot listen at {at} for other addresses"), &e))
 }
 
-fn gateway_plan(
-    request: &gateway::Request,
-    facts: gateway::Facts,
-    doors: &[SocketAddr],
-) -> Result<Plan, Error> {
-    let v6_passes_by = facts.ipv6 != gateway::Ipv6::Off && !doors.iter().any(SocketAddr::is_ipv6);
+fn gateway_plan(request: &gateway::Request, facts: gateway::Facts, ways: &Ways) -> Result<Plan, Error> {
+    let v6_passes_by = facts.ipv6 != gateway::Ipv6::Off && !ways.doors.iter().any(SocketAddr::is_ipv6);
     let mut plan = gateway::without_device(request, facts)?;
     if v6_passes_by {
         plan.notes.push(
@@ -129,30 +171,34 @@ fn gateway_plan(
         Some(name) => Match::From(name.clone()),
         None => Match::NotFrom("lo".to_owned()),
     };
+    let mut rules = Vec::from(ours());
     // A program of this host would answer the client, not our socket that has its address.
-    let mut rules = vec![NftRule::accept([Match::Tcp, Match::Syn, Match::ForThisHost])];
-    rules.extend(to_doors(&[client], &request.ports, doors));
-    rules.push(ours());
-    plan.steps.extend(steps(vec![Chain { hook: Hook::Prerouting, rules }], doors));
+    rules.push(NftRule::accept([Match::Tcp, Match::Syn, Match::ForThisHost]));
+    rules.extend(answers(ways, [reset([Match::Mark(ANSWERS.reset)])]));
+    rules.extend(to_us(&[client], &request.ports, ways));
+    let arriving = Chain { hook: Hook::Prerouting, rules };
+    let sent = Chain { hook: Hook::Output, rules: vec![silence()] };
+    plan.steps.extend(steps(vec![arriving, sent], &ways.doors));
     Ok(plan)
 }
 
-fn sidecar_plan(request: &sidecar::Request, facts: &Facts, doors: &[SocketAddr]) -> Result<Plan, Error> {
+fn sidecar_plan(request: &sidecar::Request, facts: &Facts, ways: &Ways) -> Result<Plan, Error> {
     request.check_taken()?;
     check_marks(facts.marks_lead_back, facts.outside(&request.device))?;
     let lo = || "lo".to_owned();
-    let has_v6 = doors.iter().any(SocketAddr::is_ipv6);
+    let has_v6 = ways.doors.iter().any(SocketAddr::is_ipv6);
     // An address that means another host on each link.
     let link_local = Match::Destination(LINK_LOCAL_V6.0, LINK_LOCAL_V6.1);
     let link_local = [Match::Family(Family::V6), link_local];
     let link_local = has_v6.then(|| NftRule::accept(link_local));
     let mut rules: Vec<NftRule> = link_local.clone().into_iter().collect();
-    rules.extend(to_doors(&[Match::From(lo()), Match::Mark(MARK)], &request.ports, doors));
-    rules.extend(to_doors(&[Match::NotFrom(lo()), Match::ForThisHost], &request.inbound_ports, doors));
-    rules.push(ours());
+    rules.extend(ours());
+    rules.extend(answers(ways, sidecar_resets(ways)));
+    rules.extend(to_us(&[Match::From(lo()), Match::Mark(MARK)], &request.ports, ways));
+    rules.extend(to_us(&[Match::NotFrom(lo()), Match::ForThisHost], &request.inbound_ports, ways));
     let arriving = Chain { hook: Hook::Prerouting, rules };
 
-    let mut rules = vec![NftRule::accept([Match::Mark(MARK_OWN)])];
+    let mut rules = vec![silence(), NftRule::accept([Match::Mark(MARK_OWN)])];
     rules.extend(link_local);
     rules.extend(before_us(request, facts).take(MOST_BEFORE_US).map(pass));
     let mark = |matches: Vec<Match>| NftRule::mark(matches, MARK);
@@ -171,7 +217,7 @@ fn sidecar_plan(request: &sidecar::Request, facts: &Facts, doors: &[SocketAddr])
     if existing > MOST_BEFORE_US {
         notes.push(format!("of {existing} connections only {MOST_BEFORE_US} will survive the start"));
     }
-    Ok(Plan { steps: steps(vec![arriving, sent], doors), notes })
+    Ok(Plan { steps: steps(vec![arriving, sent], &ways.doors), notes })
 }
 
 /// What lets no connection come up, nor move on, between the list of those that are there and the table that leaves them
@@ -243,20 +289,75 @@ fn occupy(client: SocketAddr) -> io::Result<Socket> {
     Ok(socket)
 }
 
-/// First SYNs to these ports go to our listeners.
-fn to_doors(from: &[Match], ports: &[RangeInclusive<u16>], doors: &[SocketAddr]) -> Vec<NftRule> {
+/// First SYNs to these ports wait in our queue, or go to our listeners.
+fn to_us(from: &[Match], ports: &[RangeInclusive<u16>], ways: &Ways) -> Vec<NftRule> {
     let rule = |range: &RangeInclusive<u16>, to: SocketAddr| {
         let of_family = [Match::Family(family_of(to.ip())), Match::Tcp];
         let first = [Match::DestinationPort(range.clone()), Match::Syn];
         let matches = from.iter().cloned().chain(of_family).chain(first);
-        NftRule::new(matches, [Action::Tproxy(to), Action::Mark(MARK), Action::Accept])
+        match ways.queueing {
+            Some(queueing) => NftRule::new(matches, [Action::Queue(QUEUE, queueing)]),
+            None => to_door(matches, to),
+        }
     };
-    ports.iter().flat_map(|range| doors.iter().map(move |to| rule(range, *to))).collect()
+    ports.iter().flat_map(|range| ways.doors.iter().map(move |to| rule(range, *to))).collect()
 }
 
-/// Packets for our sockets. After the SYNs: one for a connection of ours in TIME-WAIT opens a new one.
-fn ours() -> NftRule {
-    NftRule::mark([Match::Tcp, Match::Transparent], MARK)
+fn to_door(matches: impl IntoIterator<Item = Match>, to: SocketAddr) -> NftRule {
+    NftRule::new(matches, [Action::Tproxy(to), Action::Mark(MARK), Action::Accept])
+}
+
+/// What becomes of SYNs that were held. `resets`: how the kernel resets those of other hosts, and of this one.
+fn answers(ways: &Ways, resets: impl IntoIterator<Item = NftRule>) -> Vec<NftRule> {
+    if ways.queueing.is_none() {
+        return Vec::new();
+    }
+    let unreachable = |to: &SocketAddr| {
+        let family = family_of(to.ip());
+        UNREACHABLE[usize::from(to.is_ipv6())].iter().map(move |code| {
+            let matches = [Match::Family(family), Match::Mark(ANSWERS.unreachable + u32::from(*code))];
+            NftRule::new(matches, [Action::Unreachable(family, *code)])
+        })
+    };
+    let answered = ways.doors.iter().map(|to| answered(ANSWERS.answered, *to));
+    answered.chain(resets).chain(ways.doors.iter().flat_map(unreachable)).collect()
+}
+
+/// A SYN with this mark is for our listener.
+fn answered(mark: u32, to: SocketAddr) -> NftRule {
+    to_door([Match::Family(family_of(to.ip())), Match::Tcp, Match::Mark(mark)], to)
+}
+
+fn reset(matches: impl IntoIterator<Item = Match>) -> NftRule {
+    NftRule::new([Match::Tcp].into_iter().chain(matches), [Action::Reset])
+}
+
+/// How a sidecar's kernel resets clients. It would take a RST from an inbound port for one of the server's to us: such a client is
+/// connected first, and then reset. And it cannot send an ICMP error of IPv4 from an address that it does not have.
+fn sidecar_resets(ways: &Ways) -> Vec<NftRule> {
+    let lo = || Match::From("lo".to_owned());
+    let mut rules = vec![reset([lo(), Match::Mark(ANSWERS.reset)])];
+    rules.push(reset([lo(), Match::Family(Family::V4), Match::MarkBlock(ANSWERS.unreachable)]));
+    rules.extend(ways.doors.iter().map(|to| answered(ANSWERS.reset, *to)));
+    rules
+}
+
+/// Packets for our sockets, but for SYNs: one for a connection of ours in TIME-WAIT opens a new one.
+fn ours() -> [NftRule; 4] {
+    let silent = [Match::Tcp, Match::NotSyn, Match::SocketMark(CUT.silent)];
+    // Routers answer to the address of the client, which our socket has.
+    let error = |family| NftRule::mark([Match::Icmp(family), Match::Transparent], MARK);
+    [
+        NftRule::new(silent, [Action::Drop]),
+        NftRule::mark([Match::Tcp, Match::NotSyn, Match::Transparent], MARK),
+        error(Family::V4),
+        error(Family::V6),
+    ]
+}
+
+/// What sockets of ours send that have fallen silent.
+fn silence() -> NftRule {
+    NftRule::new([Match::Mark(CUT.silent)], [Action::Drop])
 }
 
 fn has(ports: &[RangeInclusive<u16>], port: u16) -> bool {

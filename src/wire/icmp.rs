@@ -30,6 +30,12 @@ pub struct IcmpNote {
 }
 
 impl IcmpNote {
+    /// True for "destination unreachable".
+    #[must_use]
+    pub const fn is_unreachable(&self) -> bool {
+        self.kind == if self.quoted.is_ipv6() { 1 } else { 3 }
+    }
+
     /// The bytes 4 to 8 of the message.
     fn rest_of_header(&self) -> [u8; 4] {
         match (self.quoted.is_ipv6(), self.kind) {

@@ -15,6 +15,7 @@ use crate::tproxy::{host, run, say, untouched};
 pub(crate) const SINGLES: &[Single] = &[
     ("connections that come up while a sidecar starts go on", busy),
     ("no connection gets the port of one from before", ports_of_survivors),
+    ("no leg to a service gets the port of a client", ports_of_clients),
 ];
 
 fn busy() {
@@ -61,5 +62,18 @@ fn ports_of_survivors() {
     lab.client.sysctl(RANGE, "45000 45099");
     lab.start(&["--json"]);
     pairs.extend((0..8).map(|_| lab.pair_by(&listener)));
+    say(&mut pairs);
+}
+
+/// A leg between the same ports would meet the socket of that client on this host, instead of the service.
+fn ports_of_clients() {
+    const RANGE: &str = "net/ipv4/ip_local_port_range";
+    let mut lab = untouched(Way::InboundSockets);
+    lab.client.sysctl(RANGE, "40000 40007");
+    lab.server.sysctl(RANGE, "40000 40007");
+    lab.start(&["--json"]);
+    let listener = lab.listen(Family::V4);
+    // Of these ports every second one, as a Linux takes them.
+    let mut pairs: Vec<_> = (0..4).map(|_| lab.pair_by(&listener)).collect();
     say(&mut pairs);
 }

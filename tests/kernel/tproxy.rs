@@ -13,8 +13,10 @@ use halfopen::setup::netlink::{Family, RouteKind};
 use libtest_mimic::Trial;
 use nix::mount::{MsFlags, mount};
 use nix::sys::signal::Signal;
+use socket2::SockRef;
 use socket2::{Domain, Socket, Type};
 
+use crate::lab::events::Events;
 use crate::lab::ns::Ns;
 use crate::lab::process::{Halfopen, command};
 use crate::lab::{
@@ -26,7 +28,7 @@ use crate::sidecar::{CAP_NET_ADMIN, without, word};
 use crate::{Row, Single, VERSIONS, beginning, close, faults, stream, transparent, trial};
 
 const SINGLES: &[Single] = &[
-    ("who is refused is connected first, and then reset", refused),
+    ("a connection that is cut off hears nobody, and nobody hears it", cut_off),
     ("who dials the listener itself is reset", the_door_itself),
     ("connections that were there before go on, through a start and a stop", survivors),
     ("what is for the gateway itself, or passes a sidecar's host, is left alone", others),
@@ -45,8 +47,10 @@ const SINGLES: &[Single] = &[
     ("many ports are taken", many_ports),
 ];
 
-const PLACES: [(&str, Way); 3] =
+pub(crate) const PLACES: [(&str, Way); 3] =
     [("gateway", Way::GatewaySockets), ("sidecar", Way::SidecarSockets), ("inbound", Way::InboundSockets)];
+
+const DOORS: [&str; 2] = ["127.0.0.1:10400", "[::1]:10400"];
 
 /// Rows of a gateway that do not ask for the headers of the peers, or for the mood of the server.
 const IN_A_GATEWAY: &[&str] = &[
@@ -96,7 +100,17 @@ pub(crate) fn trials() -> Vec<Trial> {
 /// The faults that kernel sockets can do; in a sidecar one of them, because it is the same code.
 fn is_shown(way: Way, fault: &str) -> bool {
     // What the kernel has taken already, and what it makes of writes: these proofs ask for the figures of our own TCP.
-    const OF_OUR_TCP: [&str; 2] = ["bandwidth", "slicer"];
+    const OF_OUR_TCP: [&str; 9] = [
+        "bandwidth",
+        "slicer",
+        "syn-drop",
+        "syn-ack-drop",
+        "syn-ack-delay",
+        "refuse",
+        "ecn-blackhole",
+        "idle-timeout",
+        "blackhole",
+    ];
     let can = KINDS.iter().any(|kind| kind.name == fault && kind.engines.contains(&Engine::Sockets));
     can && !OF_OUR_TCP.contains(&fault) && (way == Way::GatewaySockets || fault == "rst-inject")
 }
@@ -156,17 +170,29 @@ pub(crate) fn untouched(way: Way) -> Lab {
     lab
 }
 
-/// The kernel knows nothing of the server when it answers the client.
-fn refused() {
+fn cut_off() {
     for (_, way) in PLACES {
-        let lab = Lab::new(way);
-        for family in Family::ALL {
-            let seen = match lab.connect(server_at(family)) {
-                // The reset may come before the connect has returned.
-                Err(e) => errno(&e),
-                Ok(mut client) => drain(&mut client).1,
-            };
-            assert_eq!(seen, "ECONNRESET", "{way:?} {family:?}");
+        let rules = ["idle-timeout idle=300ms", "blackhole after_bytes=4"];
+        for rule in rules.into_iter().take(if way == Way::GatewaySockets { 2 } else { 1 }) {
+            let mut lab = untouched(way);
+            let events = Events::new();
+            lab.start(&["--fault", rule, "--events", events.path(), "--grace", "0"]);
+            let (mut client, mut server) = lab.pair(Family::V4);
+            word(&mut client, &mut server);
+            events.wait("cut", |log| log.0.iter().any(|e| e.text("event") == "fired"));
+            // It is told a moment before it is done.
+            thread::sleep(Duration::from_millis(50));
+            let sockets = [&client, &server].map(|socket| {
+                let socket = SockRef::from(socket);
+                socket.set_tcp_user_timeout(Some(Duration::from_secs(1))).expect("a live socket");
+                socket.try_clone().expect("a live socket")
+            });
+            client.write_all(b"anybody?").expect("it is not told");
+            server.write_all(b"anybody?").expect("it is not told");
+            for (mut socket, who) in sockets.into_iter().zip(["client", "server"]) {
+                let seen = socket.read(&mut [0]).map_err(|e| errno(&e));
+                assert_eq!(seen, Err("ETIMEDOUT".to_owned()), "{way:?} {rule}: the {who}\n{}", events.read());
+            }
         }
     }
 }
@@ -176,7 +202,7 @@ fn the_door_itself() {
         let mut lab = untouched(way);
         lab.start(&["--json"]);
         let host = host(&lab, way).again();
-        for door in ["127.0.0.1:10400", "[::1]:10400"] {
+        for door in DOORS {
             let door: SocketAddr = door.parse().expect("an address");
             let seen = match host.run(|| TcpStream::connect(door)) {
                 Err(e) => errno(&e),
@@ -299,10 +325,9 @@ fn stopping() {
     let (client, mut server) = lab.pair_by(&listener);
     let mut halfopen = lab.halfopen.take().expect("it runs");
     halfopen.signal(Signal::SIGTERM);
-    let door = SocketAddr::new(Ipv4Addr::LOCALHOST.into(), 10_400);
     let begin = Instant::now();
-    while lab.gateway.run(|| TcpStream::connect(door)).is_ok() {
-        assert!(begin.elapsed() < PATIENCE, "the listener is closed");
+    while !halfopen.said().contains("stopping") {
+        assert!(begin.elapsed() < PATIENCE, "it stops");
         thread::sleep(Duration::from_millis(5));
     }
     talk(&lab, &listener);

@@ -9,7 +9,8 @@ pub(super) fn page() -> String {
     let mut out = String::from(
         "# Faults\n\n`halfopen faults --markdown` writes this page. `halfopen faults NAME` also draws the ladder.\n\n\
          ## Entries of the catalogue\n\nWhat is known from production, and which fault is it. Where an engine is not named, the fault \
-         is refused there with the reason: `tun` is a gateway,\n`exec` a wrapped command, whose server leg is a kernel socket.\n\n\
+         is refused there with the reason: `tun` is a gateway,\n`exec` a wrapped command, whose server leg is a kernel socket, \
+         `sockets` kernel sockets on both sides in a gateway\nor a sidecar, and `plain-sockets` those behind a listener.\n\n\
          | entry | what happens | rule | engines |\n|---|---|---|---|\n",
     );
     for entry in ENTRIES {

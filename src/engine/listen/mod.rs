@@ -7,13 +7,13 @@
 mod lookup;
 
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 
 use mio::event::Event;
 use mio::{Interest, Registry, Token};
 
 use super::Outside;
-use super::sockets::{Addresses, Dialling, Sockets};
+use super::sockets::{Addresses, Dialling, Sockets, is_of_this_host};
 use crate::relay::{FlowKey, SocketCommand, SocketEvent};
 use crate::time::Instant;
 use crate::trace::Leg;
@@ -99,11 +99,6 @@ impl Upstreams {
             }
         }
     }
-}
-
-/// True if a socket here may have this address.
-fn is_of_this_host(ip: IpAddr) -> bool {
-    std::net::UdpSocket::bind((ip, 0)).is_ok()
 }
 
 impl Dialling for Upstreams {

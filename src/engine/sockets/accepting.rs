@@ -15,11 +15,11 @@ use mio::{Registry, Token};
 
 use super::Sockets;
 use super::doors::{Client, Doors};
-use crate::engine::{Accepted, Outside};
+use crate::engine::{Accepted, Answer, Outside};
 use crate::relay::{FlowKey, SocketCommand, SocketEvent};
 use crate::time::{Instant, earliest};
 use crate::trace::Leg;
-use crate::wire::Tuple;
+use crate::wire::{Segment, Tuple};
 
 /// The tokens of listeners are behind those of this many sockets and as many others: more than there can be descriptors.
 const FIRST_LISTENER: usize = 1 << 30;
@@ -32,6 +32,11 @@ pub(in crate::engine) trait Dialling: Outside + fmt::Debug {
     /// False for a client that is to be reset.
     fn takes(&self, _tuple: Tuple) -> bool {
         true
+    }
+
+    /// True if the kernel accepts only those clients whose SYNs were answered by [`Outside::answer`].
+    fn holds_syns(&self) -> bool {
+        false
     }
 }
 
@@ -66,6 +71,14 @@ impl<D: Dialling> Outside for Accepting<D> {
         self.dialling.command(flow, leg, command);
     }
 
+    fn poll_syn(&mut self) -> Option<(Tuple, Segment)> {
+        self.dialling.poll_syn()
+    }
+
+    fn answer(&mut self, syn: Tuple, answer: Answer) {
+        self.dialling.answer(syn, answer);
+    }
+
     fn poll_accepted(&mut self) -> Option<Accepted> {
         loop {
             let Client { stream, from, .. } = self.doors.accept()?;
@@ -85,8 +98,11 @@ impl<D: Dialling> Outside for Accepting<D> {
     }
 
     fn stop(&mut self) {
-        // Closed listeners: what comes from now on meets the network as it is.
-        self.doors.close();
+        // Closed listeners: what comes from now on meets the network as it is. Where SYNs are held, only those come whose flows
+        // are there.
+        if !self.dialling.holds_syns() {
+            self.doors.close();
+        }
     }
 
     fn on_ready(&mut self, event: &Event) {

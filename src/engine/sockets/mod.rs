@@ -18,6 +18,7 @@ mod addresses;
 pub(super) mod doors;
 pub(super) mod errors;
 mod probe;
+mod queue;
 pub(super) mod ready;
 mod socket;
 mod splice;
@@ -26,7 +27,7 @@ mod transparent;
 
 use std::collections::VecDeque;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use bytes::BytesMut;
 use hashbrown::HashMap;
@@ -46,6 +47,7 @@ pub(super) use accepting::Dialling;
 pub(super) use addresses::Addresses;
 use addresses::Patience;
 use probe::{Probe, State};
+pub use queue::{Marks, Queue, UNREACHABLE};
 use ready::Ready;
 use socket::{Look, MAX_READ, Socket};
 use splice::Splice;
@@ -67,8 +69,22 @@ pub(super) fn connect(socket: &socket2::Socket, server: SocketAddr) -> io::Resul
     }
 }
 
+/// True if a socket here may have this address.
+pub(super) fn is_of_this_host(ip: IpAddr) -> bool {
+    std::net::UdpSocket::bind((ip, 0)).is_ok()
+}
+
 /// A leg of a flow.
 pub(super) type At = (FlowKey, Leg);
+
+/// How the packet filter knows whose packets go nowhere, by the mark of the socket.
+#[derive(Clone, Copy, Debug)]
+pub struct Cut {
+    /// The mark of sockets whose packets go their way.
+    pub joined: u32,
+    /// That of those whose packets are lost, in both directions.
+    pub silent: u32,
+}
 
 /// The sockets of one shard.
 #[derive(Debug, Default)]
@@ -82,6 +98,8 @@ pub(super) struct Sockets {
     events: VecDeque<(At, SocketEvent)>,
     probes: Vec<Probe>,
     patience: Vec<Patience>,
+    /// What cuts a connection off, where something can.
+    cut: Option<Cut>,
     /// Events since the last pause.
     burst: u32,
     buf: BytesMut,
@@ -104,6 +122,11 @@ impl Sockets {
         self.registry = Some(registry);
         self.first_token = first_token;
         Ok(())
+    }
+
+    /// From now on connections can be cut off.
+    pub(super) const fn cut_by(&mut self, cut: Cut) {
+        self.cut = Some(cut);
     }
 
     /// Where other sockets of this shard register.
@@ -222,6 +245,11 @@ impl Sockets {
             SocketCommand::Write { data, urgent } => socket.write(data, urgent),
             SocketCommand::Flush => drop(socket.flush()),
             SocketCommand::Shutdown => socket.shut_down(),
+            SocketCommand::Silence(silent) => {
+                if let Some(cut) = self.cut {
+                    socket.mark(if silent { cut.silent } else { cut.joined });
+                }
+            }
             SocketCommand::Join => return self.join(id),
             SocketCommand::Part => return self.part(id),
             SocketCommand::Probe => {

@@ -40,6 +40,8 @@ pub(super) struct Socket {
     credit: usize,
     /// Writes that the kernel has not taken, and whether the last byte of each is urgent.
     writes: VecDeque<(Bytes, bool)>,
+    /// The mark that follows the writes.
+    mark: Option<u32>,
     /// `shutdown(SHUT_WR)` follows the writes.
     shutdown: bool,
     /// It follows, or has followed.
@@ -95,6 +97,7 @@ impl Socket {
             connected,
             credit: 0,
             writes: VecDeque::new(),
+            mark: None,
             shutdown: false,
             ends: false,
             eof: false,
@@ -230,6 +233,12 @@ impl Socket {
                 Err(e) => self.broken = Some(end_of(&e)),
             }
         }
+        if self.writes.is_empty()
+            && let Some(mark) = self.mark.take()
+        {
+            // It fails without `CAP_NET_ADMIN`, which it has had when the socket was made.
+            let _ = SockRef::from(&self.stream).set_mark(mark);
+        }
         if self.writes.is_empty() && std::mem::take(&mut self.shutdown) {
             // It fails on a socket that is reset, which the next read tells.
             let _ = self.stream.shutdown(Shutdown::Write);
@@ -308,6 +317,11 @@ impl Socket {
     pub(super) fn was_heard_within(&self, time: Duration) -> bool {
         let heard = sys::last_ack(&self.stream).ok().flatten();
         heard.is_some_and(|ms| Duration::from_millis(ms.into()) <= time)
+    }
+
+    /// What it sends has this mark, once the writes are through.
+    pub(super) const fn mark(&mut self, mark: u32) {
+        self.mark = Some(mark);
     }
 
     /// Makes the close that follows a RST.

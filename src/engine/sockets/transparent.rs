@@ -7,18 +7,19 @@
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 
-use mio::Registry;
 use mio::event::Event;
+use mio::unix::SourceFd;
+use mio::{Interest, Registry, Token};
 use nix::errno::Errno;
 use socket2::Socket;
 
 use super::accepting::Dialling;
-use super::{Addresses, Sockets, connect, fresh, sys};
-use crate::engine::Outside;
+use super::{Addresses, Cut, Queue, Sockets, connect, fresh, is_of_this_host, sys};
+use crate::engine::{Answer, Outside};
 use crate::relay::{FlowKey, SocketCommand, SocketEvent};
 use crate::time::Instant;
 use crate::trace::Leg;
-use crate::wire::Tuple;
+use crate::wire::{Segment, Tuple};
 
 /// Lets a socket have an address that this host does not have, of the family of `at`; what it sends has this mark.
 ///
@@ -59,6 +60,9 @@ impl Source {
         let socket = fresh(server)?;
         be_transparent(&socket, server, self.mark)?;
         match port {
+            // A client from outside and a leg to a service of this host with the same port would be one connection to its kernel.
+            // When Linux connects, it takes even ports first, and when it only binds, odd ones.
+            0 if is_of_this_host(server.ip()) => {}
             0 => sys::bind_address_no_port(&socket)?,
             // The client may use its port towards several servers.
             _ => socket.set_reuse_address(true)?,
@@ -82,16 +86,25 @@ pub struct Transparent {
     doors: Vec<SocketAddr>,
     keeps_port: bool,
     mark: u32,
+    /// The SYNs of clients that have no answer yet; without it a client is accepted before its server is dialled.
+    queue: Option<Queue>,
 }
 
 impl Transparent {
-    /// What stands behind these listeners; what its sockets send has this mark.
+    /// What stands behind these listeners; what its sockets send has a mark.
     ///
     /// # Errors
     /// If a listener has no address.
-    pub fn new(listeners: &[TcpListener], keeps_port: bool, mark: u32) -> io::Result<Self> {
+    pub fn new(
+        listeners: &[TcpListener],
+        keeps_port: bool,
+        cut: Cut,
+        queue: Option<Queue>,
+    ) -> io::Result<Self> {
         let doors = listeners.iter().map(TcpListener::local_addr).collect::<io::Result<_>>()?;
-        Ok(Self { first_token: 0, sockets: Sockets::default(), doors, keeps_port, mark })
+        let mut sockets = Sockets::default();
+        sockets.cut_by(cut);
+        Ok(Self { first_token: 0, sockets, doors, keeps_port, mark: cut.joined, queue })
     }
 }
 
@@ -104,12 +117,34 @@ impl Dialling for Transparent {
     fn takes(&self, tuple: Tuple) -> bool {
         !self.doors.contains(&tuple.dst)
     }
+
+    fn holds_syns(&self) -> bool {
+        self.queue.is_some()
+    }
 }
 
 impl Outside for Transparent {
     fn start(&mut self, registry: Registry, first_token: usize) -> io::Result<()> {
         self.first_token = first_token;
+        if let Some(queue) = &self.queue {
+            let token = Token(first_token + 1);
+            registry.register(&mut SourceFd(&queue.descriptor()), token, Interest::READABLE)?;
+        }
         self.sockets.start(registry, first_token)
+    }
+
+    fn poll_syn(&mut self) -> Option<(Tuple, Segment)> {
+        self.queue.as_mut()?.poll()
+    }
+
+    fn answer(&mut self, syn: Tuple, answer: Answer) {
+        if let Some(queue) = &mut self.queue {
+            queue.answer(syn, answer);
+        }
+    }
+
+    fn poll_limit(&mut self) -> Option<&'static str> {
+        self.queue.as_mut()?.has_overflowed().then_some("NFQUEUE")
     }
 
     fn command(&mut self, flow: FlowKey, leg: Leg, command: SocketCommand) {
@@ -124,8 +159,10 @@ impl Outside for Transparent {
     }
 
     fn on_ready(&mut self, event: &Event) {
-        if let Some(slot) = event.token().0.checked_sub(self.first_token) {
-            self.sockets.on_ready(slot / 2, event);
+        match (event.token().0.checked_sub(self.first_token), &mut self.queue) {
+            (Some(1), Some(queue)) => queue.on_ready(),
+            (Some(slot), _) => self.sockets.on_ready(slot / 2, event),
+            (None, _) => {}
         }
     }
 
@@ -134,7 +171,8 @@ impl Outside for Transparent {
     }
 
     fn poll_timeout(&self) -> Option<Instant> {
-        if self.sockets.is_busy() { Some(Instant::ZERO) } else { self.sockets.poll_timeout() }
+        let busy = self.sockets.is_busy() || self.queue.as_ref().is_some_and(Queue::is_busy);
+        if busy { Some(Instant::ZERO) } else { self.sockets.poll_timeout() }
     }
 
     fn on_timeout(&mut self, now: Instant) {

@@ -8,6 +8,7 @@ mod closing;
 mod control;
 mod ends;
 mod handshake;
+mod held_syn;
 mod opening;
 mod resets;
 mod segments;
@@ -20,7 +21,7 @@ use bytes::Bytes;
 
 use super::*;
 use crate::fault::{Circumstances, Engine, RuleSpec, Rules, Turns};
-use crate::relay::Uplink::{self, Socket, Transparent};
+use crate::relay::Uplink::{self, HeldSyn, Socket, Transparent};
 use crate::relay::{Limits, Refusal};
 use crate::time::Duration;
 use crate::trace::Outcome::{Aborted, Ok as Fine, RefusedIcmp, RefusedRst, Reset, Timeout};
@@ -44,7 +45,11 @@ struct Script {
 
 impl Script {
     fn new(uplink: Uplink, rules: &[&str]) -> Self {
-        let engine = if uplink == Socket { Engine::Exec } else { Engine::Tun };
+        let engine = match uplink {
+            Socket => Engine::Exec,
+            HeldSyn => Engine::Sockets,
+            _ => Engine::Tun,
+        };
         let syn = segment("S 0", CLIENT_ISN, None);
         Self::with(uplink, engine, rules, |cx, settings, tuple, plan| {
             Flow::new(cx, settings, FlowId(1), tuple, 4000, &syn, plan)
@@ -89,6 +94,14 @@ impl Script {
         for line in script.lines().map(str::trim).filter(|line| !line.is_empty()) {
             match line {
                 "open" if self.flow.settings.uplink == Socket => self.lines(OPEN_SOCKET),
+                "open" if self.flow.settings.uplink == HeldSyn => {
+                    let open = if self.flow.around.is_some() {
+                        OPEN_HELD.replace("a< join", "")
+                    } else {
+                        OPEN_HELD.into()
+                    };
+                    self.lines(&open);
+                }
                 "open" => self.lines(OPEN),
                 "half-closed" => self.lines(HALF_CLOSED),
                 _ => self.line(line),
@@ -140,6 +153,10 @@ impl Script {
     }
 
     fn socket(&mut self, leg: Leg, what: &str) {
+        if what == "accepted" {
+            self.flow.on_accepted(&mut Cx::new(self.now, &mut self.log));
+            return self.drain();
+        }
         let event = match what.split(' ').collect::<Vec<_>>()[..] {
             ["connected"] => SocketEvent::Connected,
             ["alive"] => SocketEvent::ProbeAnswered,
@@ -254,6 +271,8 @@ fn describe(command: &SocketCommand) -> String {
         SocketCommand::Dial { server, .. } => format!("dial {server}"),
         SocketCommand::Read { credit } => format!("read {credit}"),
         SocketCommand::Write { data, .. } => format!("write {}", data.len()),
+        SocketCommand::Silence(true) => "silent".into(),
+        SocketCommand::Silence(false) => "joined".into(),
         SocketCommand::Probe => "probe".into(),
         SocketCommand::Flush => "flush".into(),
         SocketCommand::Join => "join".into(),
@@ -324,6 +343,18 @@ const OPEN_SOCKET: &str = "
     k> connected
     c< S. 0 ack 1
     c> . 1 ack 1
+    k< read 65536
+";
+
+/// Both handshakes, of sockets, where the kernel holds the SYN.
+const OPEN_HELD: &str = "
+    c> S 0
+    k< dial 10.0.0.2:80
+    k> connected
+    c< S. 0 ack 1
+    a> accepted
+    a< join
+    a< read 65536
     k< read 65536
 ";
 

@@ -3,10 +3,12 @@ use crate::setup::facts::Ipv6;
 use crate::setup::facts::tests::facts as beside;
 use crate::setup::gateway::tests::facts as between;
 
-fn doors(v6: bool) -> Vec<SocketAddr> {
+fn ways(v6: bool, queueing: Option<Queueing>) -> Ways {
     let all = ["127.0.0.1:10400", "[::1]:10400"].map(|at| at.parse().expect("an address"));
-    all.into_iter().take(if v6 { 2 } else { 1 }).collect()
+    Ways { doors: all.into_iter().take(if v6 { 2 } else { 1 }).collect(), queueing }
 }
+
+const HELD: Option<Queueing> = Some(Queueing::Expression);
 
 fn beside_request() -> sidecar::Request {
     sidecar::Request {
@@ -43,20 +45,21 @@ fn the_plan_of_a_sidecar_reads_as_commands() {
     ];
     let mut facts = beside(Ipv6::Ready);
     facts.connections = connections;
-    let plan = sidecar_plan(&beside_request(), &facts, &doors(true)).expect("a good request");
+    let plan = sidecar_plan(&beside_request(), &facts, &ways(true, HELD)).expect("a good request");
     assert_eq!(plan.to_string(), include_str!("sidecar.txt"));
 }
 
 #[test]
 fn the_plan_of_a_gateway_reads_as_commands() {
-    let plan = gateway_plan(&between_request(), between(gateway::Ipv6::PerDevice), &doors(true));
+    let plan = gateway_plan(&between_request(), between(gateway::Ipv6::PerDevice), &ways(true, HELD));
     assert_eq!(plan.expect("a good request").to_string(), include_str!("gateway.txt"));
 }
 
 #[test]
 fn without_interfaces_a_gateway_leaves_its_own_connections_alone() {
     let request = gateway::Request { client_interface: None, ..between_request() };
-    let plan = gateway_plan(&request, between(gateway::Ipv6::Off), &doors(false)).expect("a good request");
+    let plan =
+        gateway_plan(&request, between(gateway::Ipv6::Off), &ways(false, HELD)).expect("a good request");
     assert!(
         plan.to_string().contains("\t\tiifname != \"lo\" meta nfproto ipv4 meta l4proto tcp tcp dport 5432 "),
         "{plan}"
@@ -65,8 +68,9 @@ fn without_interfaces_a_gateway_leaves_its_own_connections_alone() {
 
 #[test]
 fn what_passes_by_is_told() {
-    let notes =
-        |facts: &Facts, v6| sidecar_plan(&beside_request(), facts, &doors(v6)).expect("a good request").notes;
+    let notes = |facts: &Facts, v6| {
+        sidecar_plan(&beside_request(), facts, &ways(v6, HELD)).expect("a good request").notes
+    };
     assert_eq!(notes(&beside(Ipv6::Ready), true), Vec::<String>::new());
     assert!(notes(&beside(Ipv6::Ready), false)[0].starts_with("IPv6 connections pass by"));
     let connection = Connection {
@@ -88,7 +92,7 @@ fn a_port_that_clients_may_have_too_is_taken_only_with_another_one_of_theirs() {
         ..beside_request()
     };
     let mut facts = beside(Ipv6::Ready);
-    let plan = |facts: &Facts| sidecar_plan(&request, facts, &doors(false)).expect("a good request");
+    let plan = |facts: &Facts| sidecar_plan(&request, facts, &ways(false, HELD)).expect("a good request");
     let seen = plan(&facts);
     for rule in [
         "\t\tmeta l4proto tcp tcp dport 50051 tcp sport 32768-60999 meta mark set 0x000028a0 accept\n",
@@ -106,8 +110,9 @@ fn a_port_that_clients_may_have_too_is_taken_only_with_another_one_of_theirs() {
 #[test]
 fn what_passes_a_gateway_by_is_told() {
     use gateway::Ipv6::{Forwards, Off};
-    let notes =
-        |ipv6, v6| gateway_plan(&between_request(), between(ipv6), &doors(v6)).expect("a good request").notes;
+    let notes = |ipv6, v6| {
+        gateway_plan(&between_request(), between(ipv6), &ways(v6, HELD)).expect("a good request").notes
+    };
     assert_eq!(notes(Forwards, true), Vec::<String>::new());
     assert!(notes(Forwards, false)[0].starts_with("IPv6 connections pass by, because `lo` has IPv6 off"));
     assert_eq!(notes(Off, false), ["IPv6 is off on all interfaces: only IPv4 is intercepted"]);
@@ -117,8 +122,17 @@ fn what_passes_a_gateway_by_is_told() {
 fn bad_ports_are_refused() {
     for ports in [vec![], vec![0..=1], vec![1..=u16::MAX]] {
         let request = gateway::Request { ports: ports.clone(), ..between_request() };
-        gateway_plan(&request, between(gateway::Ipv6::Off), &doors(true)).expect_err("no such ports");
+        gateway_plan(&request, between(gateway::Ipv6::Off), &ways(true, HELD)).expect_err("no such ports");
         let request = sidecar::Request { ports, inbound_ports: vec![], ..beside_request() };
-        sidecar_plan(&request, &beside(Ipv6::Ready), &doors(true)).expect_err("no such ports");
+        sidecar_plan(&request, &beside(Ipv6::Ready), &ways(true, HELD)).expect_err("no such ports");
     }
+}
+
+/// A kernel that cannot hold SYNs leads them to our listeners at once.
+#[test]
+fn without_a_queue_first_syns_go_to_our_listeners() {
+    let plan = gateway_plan(&between_request(), between(gateway::Ipv6::PerDevice), &ways(true, None));
+    let plan = plan.expect("a good request").to_string();
+    let tproxy = "tcp dport 5432 tcp flags & (fin | syn | rst | ack) == syn tproxy ip6 to [::1]:10400 ";
+    assert!(plan.contains(tproxy) && !plan.contains("queue") && !plan.contains("reject"), "{plan}");
 }

@@ -15,7 +15,7 @@ pub(in crate::fault) const KIND: Kind = Kind {
     name: "blackhole",
     summary: "drops everything from a time or byte on, FIN and RST too",
     topic: Topic::Established,
-    engines: &[Engine::Tun, Engine::Exec],
+    engines: &[Engine::Tun, Engine::Exec, Engine::Sockets],
     example: "blackhole direction=both after=10s",
     attributes: &[AttributeDoc {
         name: "direction",
@@ -50,6 +50,11 @@ impl Fault for Blackhole {
             Directions::One(direction) => direction,
             Directions::Both => Direction::Upstream,
         }
+    }
+
+    fn refusal(&self, engine: Engine) -> Option<&'static str> {
+        let one_way = self.directions != Directions::Both;
+        (engine == Engine::Sockets && one_way).then_some("a kernel socket is cut off both ways")
     }
 
     /// What had come in before still goes out.

@@ -14,7 +14,7 @@ pub(in crate::fault) const KIND: Kind = Kind {
     name: "idle-timeout",
     summary: "forgets a connection without a segment for a while, in silence or with a RST",
     topic: Topic::Established,
-    engines: &[Engine::Tun, Engine::Exec],
+    engines: &[Engine::Tun, Engine::Exec, Engine::Sockets],
     example: "idle-timeout idle=350s style=rst-on-next rst_to=sender",
     attributes: &[
         AttributeDoc {
@@ -46,7 +46,8 @@ pub(in crate::fault) const KIND: Kind = Kind {
             unit: Unit::Bool,
             default: "true",
             zero: "",
-            doc: "Whether keepalive probes, their answers and other segments that bring nothing new keep the connection alive.",
+            doc: "Whether keepalive probes, their answers and other segments that bring nothing new keep the connection alive. \
+                  Kernel sockets answer them by themselves: there only bytes do.",
         },
     ],
     bounds: &[],
@@ -118,7 +119,7 @@ struct Entry {
     seen: Option<Instant>,
     /// It has forgotten the connection.
     expired: bool,
-    /// Bytes that a server behind a kernel socket had sent.
+    /// Bytes that came by kernel sockets.
     from_socket: u64,
     /// When that server spoke after the connection was forgotten.
     socket_spoke: Option<Instant>,
@@ -154,6 +155,11 @@ impl IdleTimeout {
 impl Fault for IdleTimeout {
     fn direction(&self) -> Direction {
         Direction::Upstream
+    }
+
+    fn refusal(&self, engine: Engine) -> Option<&'static str> {
+        let on_next = matches!(self.style, Style::OnNext(_));
+        (engine == Engine::Sockets && on_next).then_some("the kernel shows nobody who speaks next")
     }
 
     /// What our own TCP sends stands for what the far host would have sent again.
@@ -195,7 +201,9 @@ impl Fault for IdleTimeout {
             return;
         }
         let entry = memory.of::<Entry>();
-        if std::mem::replace(&mut entry.from_socket, progress.downstream_bytes) == progress.downstream_bytes {
+        let upstream = if progress.client_is_socket { progress.upstream_bytes } else { 0 };
+        let bytes = progress.downstream_bytes + upstream;
+        if std::mem::replace(&mut entry.from_socket, bytes) == bytes {
             return;
         }
         if entry.forgot(now, self.idle, true, true) {

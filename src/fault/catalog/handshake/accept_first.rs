@@ -11,7 +11,7 @@ pub(in crate::fault) const KIND: Kind = Kind {
     name: "accept-first",
     summary: "accepts the client at once and dials the server afterwards, as load balancers do",
     topic: Topic::Handshake,
-    engines: &[Engine::Tun, Engine::Exec],
+    engines: &[Engine::Tun, Engine::Exec, Engine::Sockets],
     example: "accept-first on_fail=rst",
     attributes: &[
         AttributeDoc {

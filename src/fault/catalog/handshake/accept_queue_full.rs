@@ -15,7 +15,7 @@ pub(in crate::fault) const KIND: Kind = Kind {
     name: "accept-queue-full",
     summary: "lets so many connections in, accepts them slowly, and loses the SYNs of all others until there is room",
     topic: Topic::Handshake,
-    engines: &[Engine::Tun, Engine::Exec],
+    engines: &[Engine::Tun, Engine::Exec, Engine::Sockets],
     example: "accept-queue-full slots=129 release=10",
     attributes: &[
         AttributeDoc {

@@ -13,7 +13,7 @@ pub(in crate::fault) const KIND: Kind = Kind {
     name: "ecn-blackhole",
     summary: "loses SYNs that ask for ECN, or clears the marks of the data",
     topic: Topic::Handshake,
-    engines: &[Engine::Tun, Engine::Exec],
+    engines: &[Engine::Tun, Engine::Exec, Engine::Sockets],
     example: "ecn-blackhole style=drop",
     attributes: &[AttributeDoc {
         name: "style",
@@ -45,6 +45,11 @@ struct EcnBlackhole {
 impl Fault for EcnBlackhole {
     fn direction(&self) -> Direction {
         Direction::Upstream
+    }
+
+    fn refusal(&self, engine: Engine) -> Option<&'static str> {
+        (engine == Engine::Sockets && self.bleach)
+            .then_some("the kernel sends the packets of its sockets itself")
     }
 
     fn selects(&self, at: Point, seg: &Segment, _: &Progress) -> bool {

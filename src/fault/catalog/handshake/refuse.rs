@@ -14,7 +14,7 @@ pub(in crate::fault) const KIND: Kind = Kind {
     name: "refuse",
     summary: "refuses the connection: by RST, by a RST that nobody believes, by an ICMP error, or by silence",
     topic: Topic::Handshake,
-    engines: &[Engine::Tun, Engine::Exec],
+    engines: &[Engine::Tun, Engine::Exec, Engine::Sockets],
     example: "refuse style=icmp-host delay=100ms",
     attributes: &[
         AttributeDoc {
@@ -129,6 +129,12 @@ impl Refuse {
 impl Fault for Refuse {
     fn direction(&self) -> Direction {
         Direction::Upstream
+    }
+
+    fn refusal(&self, engine: Engine) -> Option<&'static str> {
+        let is_ttl = matches!(self.style, Style::Icmp { v4: (11, _), .. });
+        let odd = self.style == Style::BadRst || is_ttl;
+        (engine == Engine::Sockets && odd).then_some("the kernel does not answer a SYN like this")
     }
 
     fn selects(&self, at: Point, seg: &Segment, progress: &Progress) -> bool {

@@ -13,7 +13,7 @@ pub(in crate::fault) const KIND: Kind = Kind {
     name: "syn-ack-delay",
     summary: "holds the SYN-ACK back on its way to the client",
     topic: Topic::Handshake,
-    engines: &[Engine::Tun, Engine::Exec],
+    engines: &[Engine::Tun, Engine::Exec, Engine::Sockets],
     example: "syn-ack-delay delay=200ms jitter=50ms",
     attributes: &[
         AttributeDoc {

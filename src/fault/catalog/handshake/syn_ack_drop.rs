@@ -11,7 +11,7 @@ pub(in crate::fault) const KIND: Kind = Kind {
     name: "syn-ack-drop",
     summary: "loses the SYN-ACK on its way to the client; the server counts the connection as half open",
     topic: Topic::Handshake,
-    engines: &[Engine::Tun, Engine::Exec],
+    engines: &[Engine::Tun, Engine::Exec, Engine::Sockets],
     example: "syn-ack-drop first=2",
     attributes: &[],
     bounds: &["first", "nth", "after", "for", "at", "every", "share"],

@@ -12,7 +12,7 @@ pub(in crate::fault) const KIND: Kind = Kind {
     name: "syn-drop",
     summary: "loses the client's SYN before anything has seen it",
     topic: Topic::Handshake,
-    engines: &[Engine::Tun, Engine::Exec],
+    engines: &[Engine::Tun, Engine::Exec, Engine::Sockets],
     example: "syn-drop first=2",
     attributes: &[],
     bounds: &["first", "nth", "after", "for", "at", "every", "share"],

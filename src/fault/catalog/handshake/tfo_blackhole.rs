@@ -10,7 +10,7 @@ pub(in crate::fault) const KIND: Kind = Kind {
     name: "tfo-blackhole",
     summary: "loses SYNs with data or with the TCP Fast Open option; plain ones pass",
     topic: Topic::Handshake,
-    engines: &[Engine::Tun, Engine::Exec],
+    engines: &[Engine::Tun, Engine::Exec, Engine::Sockets],
     example: "tfo-blackhole first=all",
     attributes: &[],
     bounds: &["first", "nth", "after", "for", "at", "every", "share"],

@@ -65,7 +65,9 @@ const ACCEPTED: &[Accepted] = &[
         open
         kill vanish
         a< part
+        a< silent
         k< part
+        k< silent
         a> data 10
         k> eof
         +3h
@@ -150,7 +152,7 @@ const ACCEPTED: &[Accepted] = &[
 
 /// `own`: the server leg is our own TCP.
 fn script_of(own: bool, rules: &[&str]) -> Script {
-    let engine = if own { Engine::Tun } else { Engine::Sockets };
+    let engine = if own { Engine::Tun } else { Engine::PlainSockets };
     let offer = own.then(|| SynInfo::of(&segment("S 0", 0, None)).options);
     let mut s = Script::with(Transparent, engine, rules, |cx, settings, tuple, plan| {
         Flow::accepted(cx, settings, FlowId(1), tuple, offer, plan)

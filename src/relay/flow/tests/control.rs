@@ -108,6 +108,7 @@ const KILLS: &[Row] = &[
     ("where the server is a socket, one that vanishes hears nobody and is reset when it is forgotten", Socket, &[], "
         open
         kill vanish
+        k< silent
         c> P. 1:11 ack 1
         k> data 100
         k> eof

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use super::super::message::Message;
-use super::{Action, Family, Match, NftRule, whole};
+use super::{Action, Family, Match, NftRule, Queueing, whole};
 
 const NFTA_LIST_ELEM: u16 = 1;
 const NFTA_EXPR_NAME: u16 = 1;
@@ -13,6 +13,9 @@ const NFTA_DATA_VERDICT: u16 = 2;
 const NFTA_VERDICT_CODE: u16 = 1;
 const NF_DROP: u32 = 0;
 const NF_ACCEPT: u32 = 1;
+const QUEUE_BYPASS: u16 = 1;
+const REJECT_ICMP_UNREACH: u32 = 0;
+const REJECT_TCP_RST: u32 = 1;
 /// The first register of 16 bytes, which is enough for one thing at a time, and the second.
 const REGISTER: u32 = 1;
 const SECOND: u32 = 2;
@@ -29,6 +32,7 @@ const CMP_NEQ: u32 = 1;
 const BASE_NETWORK: u32 = 1;
 const BASE_TRANSPORT: u32 = 2;
 const SOCKET_TRANSPARENT: u32 = 0;
+const SOCKET_MARK: u32 = 1;
 const FIB_RESULT_ADDRTYPE: u32 = 3;
 const FIB_DADDR: u32 = 2;
 const RTN_LOCAL: u32 = 2;
@@ -59,6 +63,22 @@ fn done(m: Message, action: &Action, device: u32) -> Message {
         Action::ToHost => set_meta(m, META_PKTTYPE, &[PACKET_HOST]),
         // NFTA_FWD_SREG_DEV
         Action::Forward(_) => numbers(immediate(m, REGISTER, &device.to_ne_bytes()), "fwd", &[(1, REGISTER)]),
+        Action::Queue(number, Queueing::Expression) => expression(m, "queue", |m| {
+            // NFTA_QUEUE_NUM, NFTA_QUEUE_TOTAL, NFTA_QUEUE_FLAGS
+            let numbers = [(1, *number), (2, 1), (3, QUEUE_BYPASS)];
+            numbers.iter().fold(m, |m, (attribute, value)| m.with(*attribute, &value.to_be_bytes()))
+        }),
+        Action::Queue(number, Queueing::Target) => expression(m, "target", |m| {
+            // NFTA_TARGET_NAME, NFTA_TARGET_REV, NFTA_TARGET_INFO: struct xt_NFQ_info_v3, filled up to eight bytes.
+            let info = [*number, 1, QUEUE_BYPASS, 0];
+            let info: Vec<u8> = info.iter().flat_map(|number| number.to_ne_bytes()).collect();
+            m.with_text(1, "NFQUEUE").with_be32(2, 3).with(3, &info)
+        }),
+        // NFTA_REJECT_TYPE, NFTA_REJECT_ICMP_CODE
+        Action::Reset => numbers(m, "reject", &[(1, REJECT_TCP_RST)]),
+        Action::Unreachable(_, code) => {
+            expression(m, "reject", |m| m.with_be32(1, REJECT_ICMP_UNREACH).with(2, &[*code]))
+        }
     }
 }
 
@@ -67,15 +87,23 @@ fn asked(m: Message, question: &Match) -> Message {
         Match::From(device) => compare(meta(m, META_IIFNAME), CMP_EQ, &name(device)),
         Match::NotFrom(device) => compare(meta(m, META_IIFNAME), CMP_NEQ, &name(device)),
         Match::Mark(mark) => compare(meta(m, META_MARK), CMP_EQ, &mark.to_ne_bytes()),
+        Match::MarkBlock(mark) => {
+            compare(mask(meta(m, META_MARK), &(!0xf_u32).to_ne_bytes()), CMP_EQ, &mark.to_ne_bytes())
+        }
         Match::Family(family) => compare(meta(m, META_NFPROTO), CMP_EQ, &[nfproto(*family)]),
         Match::FrameOf(family) => compare(meta(m, META_PROTOCOL), CMP_EQ, &ethertype(*family).to_be_bytes()),
         Match::Tcp => compare(meta(m, META_L4PROTO), CMP_EQ, &[libc::IPPROTO_TCP as u8]),
+        Match::Icmp(family) => {
+            let protocol = if *family == Family::V4 { libc::IPPROTO_ICMP } else { libc::IPPROTO_ICMPV6 };
+            compare(meta(m, META_L4PROTO), CMP_EQ, &[protocol as u8])
+        }
         Match::SourcePort(range) => within(payload(m, BASE_TRANSPORT, 0, 2), *range.start(), *range.end()),
         Match::DestinationPort(range) => {
             within(payload(m, BASE_TRANSPORT, 2, 2), *range.start(), *range.end())
         }
-        Match::Syn => {
-            compare(mask(payload(m, BASE_TRANSPORT, FLAGS_AT, 1), &[FIN_SYN_RST_ACK]), CMP_EQ, &[SYN])
+        Match::Syn | Match::NotSyn => {
+            let operator = if *question == Match::Syn { CMP_EQ } else { CMP_NEQ };
+            compare(mask(payload(m, BASE_TRANSPORT, FLAGS_AT, 1), &[FIN_SYN_RST_ACK]), operator, &[SYN])
         }
         Match::Source(ip) => compare(address(m, *ip, [12, 8]), CMP_EQ, &octets(*ip)),
         Match::Destination(ip, prefix) => {
@@ -95,6 +123,10 @@ fn asked(m: Message, question: &Match) -> Message {
         // NFTA_SOCKET_KEY, NFTA_SOCKET_DREG
         Match::Transparent => {
             compare(numbers(m, "socket", &[(1, SOCKET_TRANSPARENT), (2, REGISTER)]), CMP_EQ, &[1])
+        }
+        Match::SocketMark(mark) => {
+            let m = numbers(m, "socket", &[(1, SOCKET_MARK), (2, REGISTER)]);
+            compare(m, CMP_EQ, &mark.to_ne_bytes())
         }
     }
 }

@@ -51,18 +51,24 @@ pub enum Match {
     NotFrom(String),
     /// It has this mark.
     Mark(u32),
+    /// It has this mark, or one that differs from it in the last four bits only.
+    MarkBlock(u32),
     /// It is of this family.
     Family(Family),
     /// The same of a frame on its device.
     FrameOf(Family),
     /// It is TCP.
     Tcp,
+    /// It is ICMP, of IPv4 or of IPv6.
+    Icmp(Family),
     /// TCP: the source port is in this range.
     SourcePort(RangeInclusive<u16>),
     /// TCP: the destination port is in this range.
     DestinationPort(RangeInclusive<u16>),
     /// TCP: it is a SYN, the first segment of a connection.
     Syn,
+    /// TCP: it is any other segment.
+    NotSyn,
     /// The source address. Wants [`Match::Family`] (or [`Match::FrameOf`]) first.
     Source(IpAddr),
     /// The destination address is within this prefix. Wants the same first.
@@ -73,6 +79,8 @@ pub enum Match {
     ForThisHost,
     /// It is for a socket with `IP_TRANSPARENT`.
     Transparent,
+    /// It is for a socket that marks what it sends with this mark.
+    SocketMark(u32),
 }
 
 /// What a rule does with a packet of which all its questions are true.
@@ -87,10 +95,47 @@ pub enum Action {
     ToHost,
     /// It goes on its way.
     Accept,
-    /// It is lost.
-    Drop,
     /// It goes out by this interface instead.
     Forward(String),
+    /// It is lost.
+    Drop,
+    /// It waits for the program that has the queue of this number; without one it goes on its way.
+    Queue(u16, Queueing),
+    /// It is answered by a RST, and goes no further.
+    Reset,
+    /// It is answered by an ICMP error (destination unreachable) with this code of the packet's family. Wants [`Match::Family`]
+    /// first.
+    Unreachable(Family, u8),
+}
+
+/// What puts packets into queues.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Queueing {
+    /// The expression of nftables (`CONFIG_NFT_QUEUE`).
+    Expression,
+    /// The target of iptables, which nftables can call (`CONFIG_NFT_COMPAT`), for kernels without the expression.
+    Target,
+}
+
+impl Queueing {
+    /// What this kernel knows, if anything. Asked by making a table that no packet fits, without `CAP_NET_ADMIN` in vain.
+    ///
+    /// # Errors
+    /// Those of [`Table::make`], but for those that say that this kernel does not know it.
+    pub fn find() -> io::Result<Option<Self>> {
+        for queueing in [Self::Expression, Self::Target] {
+            let rule = NftRule::new([Match::Mark(u32::MAX)], [Action::Queue(u16::MAX, queueing)]);
+            let chains = vec![Chain { hook: Hook::Prerouting, rules: vec![rule] }];
+            let table = Table { kind: TableKind::Inet, name: "halfopen-asks".to_owned(), chains };
+            match table.make() {
+                Ok(_) => return Ok(Some(queueing)),
+                Err(e)
+                    if matches!(e.raw_os_error(), Some(libc::ENOENT | libc::EOPNOTSUPP | libc::EINVAL)) => {}
+                Err(e) => return Err(e),
+            }
+        }
+        Ok(None)
+    }
 }
 
 /// A rule.
@@ -330,7 +375,10 @@ impl fmt::Display for Table {
 
 impl fmt::Display for NftRule {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let words = self.matches.iter().map(ToString::to_string);
+        // The family is in the words of such an answer.
+        let answers = self.actions.iter().any(|action| matches!(action, Action::Unreachable(..)));
+        let matches = self.matches.iter().filter(|asked| !(answers && matches!(asked, Match::Family(_))));
+        let words = matches.map(ToString::to_string);
         let words: Vec<_> = words.chain(self.actions.iter().map(ToString::to_string)).collect();
         f.write_str(&words.join(" "))
     }
@@ -344,8 +392,29 @@ impl fmt::Display for Action {
             Self::Tproxy(to) => write!(f, "tproxy ip6 to {to}"),
             Self::ToHost => f.write_str("meta pkttype set host"),
             Self::Accept => f.write_str("accept"),
-            Self::Drop => f.write_str("drop"),
             Self::Forward(device) => write!(f, "fwd to \"{device}\""),
+            Self::Drop => f.write_str("drop"),
+            Self::Queue(number, _) => write!(f, "queue flags bypass to {number}"),
+            Self::Reset => f.write_str("reject with tcp reset"),
+            Self::Unreachable(family, code) => {
+                let (protocol, name) = match (family, code) {
+                    (Family::V4, 0) => ("icmp", "net-unreachable"),
+                    (Family::V4, 1) => ("icmp", "host-unreachable"),
+                    (Family::V4, 2) => ("icmp", "prot-unreachable"),
+                    (Family::V4, 3) => ("icmp", "port-unreachable"),
+                    (Family::V4, 13) => ("icmp", "admin-prohibited"),
+                    (Family::V4, _) => ("icmp", ""),
+                    (Family::V6, 0) => ("icmpv6", "no-route"),
+                    (Family::V6, 1) => ("icmpv6", "admin-prohibited"),
+                    (Family::V6, 3) => ("icmpv6", "addr-unreachable"),
+                    (Family::V6, 4) => ("icmpv6", "port-unreachable"),
+                    (Family::V6, _) => ("icmpv6", ""),
+                };
+                if name.is_empty() {
+                    return write!(f, "reject with {protocol} {code}");
+                }
+                write!(f, "reject with {protocol} {name}")
+            }
         }
     }
 }
@@ -357,20 +426,25 @@ impl fmt::Display for Match {
             Self::From(device) => write!(f, "iifname \"{device}\""),
             Self::NotFrom(device) => write!(f, "iifname != \"{device}\""),
             Self::Mark(mark) => write!(f, "meta mark {mark:#010x}"),
+            Self::MarkBlock(mark) => write!(f, "meta mark & 0xfffffff0 == {mark:#010x}"),
             Self::Family(Family::V4) => f.write_str("meta nfproto ipv4"),
             Self::Family(Family::V6) => f.write_str("meta nfproto ipv6"),
             Self::FrameOf(Family::V4) => f.write_str("meta protocol ip"),
             Self::FrameOf(Family::V6) => f.write_str("meta protocol ip6"),
             Self::Tcp => f.write_str("meta l4proto tcp"),
+            Self::Icmp(Family::V4) => f.write_str("meta l4proto icmp"),
+            Self::Icmp(Family::V6) => f.write_str("meta l4proto ipv6-icmp"),
             Self::SourcePort(range) => write!(f, "tcp sport {}", Ports(range)),
             Self::DestinationPort(range) => write!(f, "tcp dport {}", Ports(range)),
             Self::Syn => f.write_str("tcp flags & (fin | syn | rst | ack) == syn"),
+            Self::NotSyn => f.write_str("tcp flags & (fin | syn | rst | ack) != syn"),
             Self::Source(ip) => write!(f, "{} saddr {ip}", family(ip)),
             Self::Destination(ip, prefix) if *prefix == whole(*ip) => write!(f, "{} daddr {ip}", family(ip)),
             Self::Destination(ip, prefix) => write!(f, "{} daddr {ip}/{prefix}", family(ip)),
             Self::Icmpv6Error => f.write_str("meta l4proto ipv6-icmp icmpv6 type 1-4"),
             Self::ForThisHost => f.write_str("fib daddr type local"),
             Self::Transparent => f.write_str("socket transparent 1"),
+            Self::SocketMark(mark) => write!(f, "socket mark {mark:#010x}"),
         }
     }
 }

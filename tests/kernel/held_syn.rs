@@ -1,0 +1,153 @@
+//! The client's SYN, which the kernel holds until its server has answered: what a client of kernel sockets sees of its server's
+//! answer, in a gateway and in a sidecar, and faults of the handshake.
+
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use halfopen::engine::sockets::{Marks, Queue};
+use halfopen::setup::netlink::{Family, RouteKind};
+use libtest_mimic::Trial;
+
+use crate::lab::events::Events;
+use crate::lab::process::command;
+use crate::lab::{Lab, PORT, Way, address, chosen, compare_in, drain, errno, outcome, server_at};
+use crate::setup::fails;
+use crate::sidecar::word;
+use crate::tproxy::{PLACES, host, run, untouched};
+use crate::{Row, Single, VERSIONS, handshake, trial};
+
+const SINGLES: &[Single] = &[
+    ("what a sidecar cannot refuse as the server does is refused otherwise", half_refused),
+    ("faults of the handshake meet the SYN", handshakes),
+    (
+        "where another program has our queue, who is refused is connected first and then reset, which is told",
+        no_queue,
+    ),
+];
+
+/// Rows of the handshake that do not ask for the options of the peers, or for the schedule of a client that gives up: the server
+/// sees those of this host's kernel.
+const HANDSHAKE: &[&str] = &[
+    "a refused connection is refused to the client",
+    "a silent server sees the client's own SYNs, and the client sees nothing",
+];
+
+/// The same about ICMP errors, which the kernel sends. A sidecar's cannot send those of IPv4; and a gateway's tells the client that
+/// there is no neighbour, not our socket.
+const ERRORS: &[&str] = &[
+    "an ICMP error in answer to a SYN reaches the client with its meaning",
+    "a router without a route tells the client",
+];
+
+pub(crate) fn trials() -> Vec<Trial> {
+    let single = |(name, test): &Single| trial(format!("held SYN: {name}"), *test);
+    let mut trials: Vec<Trial> = SINGLES.iter().map(single).collect();
+    // On the server's host, nobody else's silence or refusal can be seen.
+    for (place, way) in PLACES.into_iter().filter(|(_, way)| *way != Way::InboundSockets) {
+        for (names, families) in [(HANDSHAKE, &Family::ALL[..]), (ERRORS, errors_of(way))] {
+            for row in chosen(handshake::ROWS, names) {
+                trials.extend(families.iter().map(|family| compared(place, way, row, *family)));
+            }
+        }
+    }
+    trials
+}
+
+/// The families of which the kernel sends ICMP errors for our sockets.
+fn errors_of(way: Way) -> &'static [Family] {
+    if way == Way::GatewaySockets { &Family::ALL } else { &[Family::V6] }
+}
+
+fn compared(place: &str, way: Way, (name, row): Row, family: Family) -> Trial {
+    let version = VERSIONS.into_iter().find(|(of, _)| *of == family).expect("one of both").1;
+    trial(format!("held SYN: {place}: {name} ({version})"), move || {
+        // As any router, a gateway limits its errors to one a second.
+        let unlimited = |lab: &mut Lab| {
+            lab.gateway.sysctl("net/ipv4/icmp_ratelimit", "0");
+            lab.gateway.sysctl("net/ipv6/icmp/ratelimit", "0");
+        };
+        compare_in(way, unlimited, |lab| row(lab, family));
+    })
+}
+
+/// As on a kernel that cannot hold SYNs: it knows nothing of the server when it answers the client.
+fn no_queue() {
+    let marks = Marks { answered: 1, reset: 2, unreachable: 3 };
+    for (_, way) in PLACES {
+        let mut lab = untouched(way);
+        let _taken = host(&lab, way).run(|| Queue::bind(10_400, marks)).expect("the queue is free");
+        let args = [&run(way)[..], &["--fault", "syn-drop"]].concat();
+        let says = ["rule `syn-drop` cannot be done here", "queue 10400", "the tun engine can"];
+        fails(host(&lab, way), &mut command(host(&lab, way), &args), 69, &says);
+        lab.start(&[]);
+        let said = lab.halfopen.as_ref().expect("it runs").said();
+        assert!(said.contains("a client is accepted before its server is dialled: queue 10400"), "{said}");
+        for family in Family::ALL {
+            let seen = match lab.connect(server_at(family)) {
+                // The reset may come before the connect has returned.
+                Err(e) => errno(&e),
+                Ok(mut client) => drain(&mut client).1,
+            };
+            assert_eq!(seen, "ECONNRESET", "{way:?} {family:?}");
+        }
+    }
+}
+
+/// A client from outside to a server that is not there, and an ICMP error of IPv4 beside its client.
+fn half_refused() {
+    let reset = |lab: &Lab, to| match lab.connect(to) {
+        // The reset may come before the connect has returned.
+        Err(e) => errno(&e),
+        Ok(mut client) => drain(&mut client).1,
+    };
+    for family in Family::ALL {
+        let lab = Lab::new(Way::InboundSockets);
+        assert_eq!(reset(&lab, server_at(family)), "ECONNRESET", "{family:?}");
+    }
+    let lab = Lab::new(Way::SidecarSockets);
+    lab.server.forward(&["s0"]);
+    lab.server.route(Family::V4, Some((4, 1)), None, RouteKind::Unreachable);
+    let refused = lab.connect(SocketAddr::new(address(Family::V4, 4, 1), PORT));
+    assert_eq!(outcome(&refused), "ECONNREFUSED");
+}
+
+/// What the handshake of a client meets, in each place: how long it takes at least, or how it fails; and what is told of it.
+fn handshakes() {
+    let table = [
+        ("syn-drop", 1000, "ok", "syn-drop client upstream drop S"),
+        ("syn-ack-drop", 1000, "ok", "syn-ack-drop client downstream drop S."),
+        ("syn-ack-delay delay=300ms", 300, "ok", "syn-ack-delay client downstream hold S."),
+        ("refuse delay=100ms", 100, "ECONNREFUSED", "refuse client upstream drop S"),
+        ("refuse style=icmp-host", 0, "EHOSTUNREACH", "refuse client upstream drop S"),
+    ];
+    for (_, way) in PLACES {
+        for (rule, millis, expected, told) in table {
+            // What a sidecar cannot say is shown by another row.
+            let said = match (way, expected) {
+                (Way::InboundSockets, "ECONNREFUSED") => "ECONNRESET",
+                (Way::SidecarSockets, "EHOSTUNREACH") => "ECONNREFUSED",
+                _ => expected,
+            };
+            let mut lab = untouched(way);
+            let events = Events::new();
+            lab.start(&["--fault", rule, "--events", events.path()]);
+            let listener = lab.listen(Family::V4);
+            let start = Instant::now();
+            let result = lab.connect(server_at(Family::V4));
+            let took = start.elapsed();
+            assert!(took >= Duration::from_millis(millis), "{way:?} {rule}: {took:?}");
+            let seen = match result {
+                Err(e) => errno(&e),
+                Ok(mut client) if said == "ok" => {
+                    let (mut server, _) = listener.accept().expect("a client");
+                    word(&mut client, &mut server);
+                    "ok".to_owned()
+                }
+                Ok(mut client) => drain(&mut client).1,
+            };
+            assert_eq!(seen, said, "{way:?} {rule}");
+            let log = events.after(lab.halfopen.take().expect("it runs"));
+            assert_eq!(log.fired().first().map(String::as_str), Some(told), "{way:?} {rule}: {log}");
+        }
+    }
+}
