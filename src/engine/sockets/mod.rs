@@ -11,7 +11,7 @@
 //! | the server asks by a keepalive probe | the kernel answers as long as halfopen lives |
 //! | urgent data | cross with their mark; a mark that is overtaken by the next one is lost, as in any TCP |
 //!
-//! Where both legs are kernel sockets and nobody wants to see the bytes, many at once cross by [`splice`].
+//! Where both legs are kernel sockets and nobody wants to see the bytes, many at once cross by `splice`.
 
 mod accepting;
 mod addresses;

@@ -3,6 +3,8 @@
 //!
 //! A gateway keeps the port of the client, too, unless the kernel has it in use: by a connection of this host, or by one before
 //! to the same server that waits in TIME-WAIT. In a sidecar the application has it, and the kernel gives another one.
+//!
+//! Where the kernel holds the client's SYN, its flow begins with that SYN, and only its answer leads the client to a listener.
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
