@@ -404,5 +404,10 @@ fn main() -> ExitCode {
         nft::lists_what_a_dry_run_prints();
         Ok::<(), Failed>(())
     });
-    libtest_mimic::run(&args, trials.chain([capture, metrics, page, sockets, nft]).collect()).exit_code()
+    let tracked = Trial::test("sockets: who is held connects at once where connections are tracked", || {
+        nft::connects_at_once_where_connections_are_tracked();
+        Ok::<(), Failed>(())
+    });
+    libtest_mimic::run(&args, trials.chain([capture, metrics, page, sockets, nft, tracked]).collect())
+        .exit_code()
 }

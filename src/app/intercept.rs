@@ -94,9 +94,8 @@ fn set_up(settings: &Settings) -> Result<SetUp, setup::Error> {
 /// What stands behind these listeners: the servers that their clients dialled.
 fn behind(up: tproxy::Up, settings: &Settings, keeps_port: bool) -> Result<SetUp, setup::Error> {
     let tproxy::Up { mut interception, listeners, queue } = up;
-    interception.holds_syns = queue.is_some();
-    let needs_it = |rule: &&Arc<Rule>| !rule.kind.engines.contains(&Engine::PlainSockets);
-    if let Some(rule) = settings.rules.rules().iter().find(needs_it).filter(|_| queue.is_none()) {
+    (interception.holds_syns, interception.accepts_first) = (queue.is_some(), queue.is_none());
+    if let Some(rule) = needs_held_syns(&settings.rules).filter(|_| queue.is_none()) {
         let what = format!("rule `{}` cannot be done here: {}", rule.name, interception.notes.join("; "));
         return Err(setup::Error::new(setup::ErrorKind::Unavailable, what)
             .hint("the tun engine can, whose TCP is halfopen's own"));
@@ -104,6 +103,11 @@ fn behind(up: tproxy::Up, settings: &Settings, keeps_port: bool) -> Result<SetUp
     let servers = Transparent::new(&listeners, keeps_port, tproxy::CUT, queue)
         .map_err(|e| setup::Error::from_io("cannot tell the address of a listener", &e))?;
     Ok((Some(interception), Some(Box::new(Accepting::new(listeners, servers)))))
+}
+
+/// A rule that kernel sockets can only do where the kernel holds SYNs.
+fn needs_held_syns(rules: &Rules) -> Option<&Arc<Rule>> {
+    rules.rules().iter().find(|rule| !rule.kind.engines.contains(&Engine::PlainSockets))
 }
 
 fn range(ports: PortRange) -> RangeInclusive<u16> {
@@ -269,7 +273,8 @@ async fn until_ended(
             _ = signals.hangup.recv() => {
                 line.clear();
                 service::reloading();
-                replace_rules(run, reload());
+                let accepts_first = interception.as_ref().is_some_and(|up| up.accepts_first);
+                replace_rules(run, reload(), accepts_first);
                 service::ready();
             }
             _ = async { tokio::select! { _ = signals.terminate.recv() => (), _ = signals.interrupt.recv() => () } } => {
@@ -298,8 +303,15 @@ fn warn_of_limits(run: &Run, line: &mut LiveLine, told: usize) -> usize {
     limits.len()
 }
 
-fn replace_rules(run: &Run, rules: Result<(Rules, Scaling), Vec<Problem>>) {
+fn replace_rules(run: &Run, rules: Result<(Rules, Scaling), Vec<Problem>>, accepts_first: bool) {
     match rules {
+        Ok((rules, _)) if accepts_first && needs_held_syns(&rules).is_some() => {
+            let rule = needs_held_syns(&rules).map(|rule| &*rule.name);
+            tracing::error!(
+                rule,
+                "a client is accepted before its server is dialled here; the old rules stay"
+            );
+        }
         Ok((rules, scaling)) => {
             tracing::info!(rules = rules.rules().len(), "rules replaced");
             run.set_rules(rules, scaling);

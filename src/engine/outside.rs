@@ -46,7 +46,8 @@ pub trait Outside: Send {
     fn command(&mut self, flow: FlowKey, leg: Leg, command: SocketCommand);
 
     /// The next first SYN that the kernel holds, until [`Self::answer`] or until the client repeats it.
-    fn poll_syn(&mut self) -> Option<(Tuple, Segment)> {
+    fn poll_syn(&mut self, now: Instant) -> Option<(Tuple, Segment)> {
+        let _ = now;
         None
     }
 

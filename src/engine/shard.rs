@@ -339,7 +339,7 @@ impl<S: Sink> Shard<S> {
         let Some(outside) = &mut self.outside else { return false };
         let mut any = false;
         let cx = &mut Cx::new(now, &mut self.sink);
-        while let Some((tuple, segment)) = outside.poll_syn() {
+        while let Some((tuple, segment)) = outside.poll_syn(now) {
             match self.table.route(cx, tuple, &segment, 0) {
                 Route::To(key, leg) => self.table.on_segment(cx, key, leg, segment),
                 Route::Dropped => outside.answer(tuple, Answer::Drop),

@@ -404,7 +404,10 @@ impl Flow {
         }
         match at.way {
             Way::In => self.take_in(cx, at.leg, segment),
-            Way::Out => self.push_segment(cx, at.leg, segment),
+            Way::Out => {
+                self.push_segment(cx, at.leg, segment);
+                self.await_client(cx.now);
+            }
         }
     }
 

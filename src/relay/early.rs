@@ -37,6 +37,12 @@ impl Flow {
         self.around.as_mut()?.early.as_mut()
     }
 
+    /// True until the dial has an end.
+    pub(super) fn still_dials(&self) -> bool {
+        let early = self.around.as_ref().and_then(|around| around.early);
+        self.phase == Phase::Early && early.is_some_and(|early| early.failed.is_none())
+    }
+
     /// True while the client has a connection and no server: that one has not answered, or has failed.
     pub(super) fn has_only_a_client(&self) -> bool {
         self.around.as_ref().is_some_and(|around| around.early.is_some())
@@ -116,6 +122,7 @@ impl Flow {
                 } else {
                     // As if the server had been first: it waits until the client is there.
                     self.phase = Phase::Accepting;
+                    self.await_client(cx.now);
                     if let Some(conn) = self.legs[Leg::Server].conn_mut() {
                         conn.cork();
                     }
@@ -140,6 +147,7 @@ impl Flow {
         if let Some(early) = self.early_mut() {
             early.failed = Some(outcome);
         }
+        self.await_client(cx.now);
         self.end_early(cx);
     }
 

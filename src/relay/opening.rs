@@ -21,6 +21,8 @@ use crate::wire::{Flags, IcmpNote, IpMeta, Options, Segment, Timestamps, Tuple, 
 /// the first interval of any known host (3 s in RFC 1122 times). A server that answers later still meets the truth: the
 /// client's host, which knows nothing of the connection any more.
 pub(super) const PATIENCE: Duration = Duration::from_secs(7);
+/// The longest first interval between two SYNs of known hosts (RFC 1122 times).
+const FIRST_INTERVAL: Duration = Duration::from_secs(3);
 /// How long a kernel waits for the client's ACK: `tcp_synack_retries` = 5 SYN-ACKs more, in 63 s.
 const HANDSHAKE: Duration = Duration::from_secs(64);
 /// The window scale towards a client whose server is behind a kernel socket; Linux's for a buffer of some MiB.
@@ -96,6 +98,8 @@ impl Flow {
             Uplink::Socket | Uplink::HeldSyn if self.phase == Phase::Waiting => PATIENCE.max(interval * 3),
             // The kernel repeats the SYNs of a socket by itself, on the schedule of this machine, which is the client's
             // too: intervals of a second at least, and none longer than twice the last one.
+            // It may be another host's, whose first interval is longer.
+            Uplink::HeldSyn if self.syn_interval == 0 => FIRST_INTERVAL + Duration::from_millis(500),
             Uplink::Socket | Uplink::HeldSyn => {
                 Duration::from_secs(1).max(interval * 2) + Duration::from_millis(500)
             }
@@ -125,7 +129,6 @@ impl Flow {
     pub(super) fn accept(&mut self, cx: &mut Cx<'_>) {
         self.phase = Phase::Accepting;
         if self.marks.is_kernel(Leg::Client) {
-            self.expires = cx.now + HANDSHAKE;
             return self.answer_held_syn(cx);
         }
         self.expires = Instant::FAR;
@@ -160,6 +163,14 @@ impl Flow {
             self.legs[Leg::Client] = Link::Socket(Box::new(leg));
         }
         self.send_out(cx, Leg::Client, self.kernels_answer());
+        self.await_client(cx.now);
+    }
+
+    /// A SYN-ACK of the kernel may have left: from here on the client has its time.
+    pub(super) fn await_client(&mut self, now: Instant) {
+        if !self.still_dials() && self.awaits_client() {
+            self.expires = now + HANDSHAKE;
+        }
     }
 
     fn kernels_answer(&self) -> Segment {
@@ -187,7 +198,7 @@ impl Flow {
     pub fn on_accepted(&mut self, cx: &mut Cx<'_>) {
         let cx = &mut cx.for_flow(self.id);
         self.heard = cx.now;
-        if self.phase == Phase::Accepting {
+        if !self.still_dials() {
             self.expires = Instant::FAR;
         }
         if let Link::Socket(socket) = &mut self.legs[Leg::Client] {
@@ -289,8 +300,12 @@ impl Flow {
     /// The client has stopped sending SYNs, or it is late enough to forget a flow that only waited to answer with a RST, or for
     /// a peer that does not finish.
     pub(super) fn expire(&mut self, cx: &mut Cx<'_>) {
-        if self.phase == Phase::Early {
+        if self.still_dials() {
             return self.dial_on(cx);
+        }
+        if self.awaits_client() && self.around.as_ref().is_some_and(|around| !around.is_idle()) {
+            // The SYN-ACK has not left yet.
+            return self.await_client(cx.now);
         }
         self.give_up(cx, Outcome::Timeout);
     }
@@ -319,7 +334,8 @@ impl Flow {
                     let seq = segment.seq + (self.syn.seq - self.isn().0).0;
                     tcp.closed || tcp.conn.may_reopen(&Segment { seq, ..segment.clone() })
                 }
-                Link::Socket(_) => false,
+                // A connection that was forgotten without a word is in nobody's way.
+                Link::Socket(_) => self.marks.swallows(),
             },
         }
     }

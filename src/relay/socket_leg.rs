@@ -375,7 +375,7 @@ impl SocketLeg {
         (self.vanished, self.deaf) = (true, true);
         self.part();
         self.received.clear();
-        if self.state == State::SynSent {
+        if matches!(self.state, State::SynSent | State::SynReceived) {
             return self.abort();
         }
         self.set_silent(true);

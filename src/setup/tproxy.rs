@@ -174,11 +174,12 @@ fn gateway_plan(request: &gateway::Request, facts: gateway::Facts, ways: &Ways) 
     let mut rules = Vec::from(ours());
     // A program of this host would answer the client, not our socket that has its address.
     rules.push(NftRule::accept([Match::Tcp, Match::Syn, Match::ForThisHost]));
-    rules.extend(answers(ways, [reset([Match::Mark(ANSWERS.reset)])]));
-    rules.extend(to_us(&[client], &request.ports, ways));
-    let arriving = Chain { hook: Hook::Prerouting, rules };
+    let mut before = vec![rules[rules.len() - 1].clone()];
+    before.extend(answers(ways, [reset([Match::Mark(ANSWERS.reset)])]));
+    let taken = to_us(&[client], &request.ports, ways);
     let sent = Chain { hook: Hook::Output, rules: vec![silence()] };
-    plan.steps.extend(steps(vec![arriving, sent], &ways.doors));
+    let chains = arriving(ways, before, rules, taken).into_iter().chain([sent]);
+    plan.steps.extend(steps(chains.collect(), &ways.doors));
     Ok(plan)
 }
 
@@ -192,18 +193,19 @@ fn sidecar_plan(request: &sidecar::Request, facts: &Facts, ways: &Ways) -> Resul
     let link_local = [Match::Family(Family::V6), link_local];
     let link_local = has_v6.then(|| NftRule::accept(link_local));
     let mut rules: Vec<NftRule> = link_local.clone().into_iter().collect();
+    let mut before = rules.clone();
+    before.extend(answers(ways, sidecar_resets()));
     rules.extend(ours());
-    rules.extend(answers(ways, sidecar_resets(ways)));
-    rules.extend(to_us(&[Match::From(lo()), Match::Mark(MARK)], &request.ports, ways));
-    rules.extend(to_us(&[Match::NotFrom(lo()), Match::ForThisHost], &request.inbound_ports, ways));
-    let arriving = Chain { hook: Hook::Prerouting, rules };
+    let mut taken = to_us(&[Match::From(lo()), Match::Mark(MARK)], &request.ports, ways);
+    taken.extend(to_us(&[Match::NotFrom(lo()), Match::ForThisHost], &request.inbound_ports, ways));
+    let mut chains = arriving(ways, before, rules, taken);
 
     let mut rules = vec![silence(), NftRule::accept([Match::Mark(MARK_OWN)])];
     rules.extend(link_local);
     rules.extend(before_us(request, facts).take(MOST_BEFORE_US).map(pass));
     let mark = |matches: Vec<Match>| NftRule::mark(matches, MARK);
     rules.extend(to_take(request, facts.port_range.as_ref()).into_iter().map(mark));
-    let sent = Chain { hook: Hook::Output, rules };
+    chains.push(Chain { hook: Hook::Output, rules });
 
     let mut notes = Vec::new();
     if !has_v6 && has_ipv6(&facts.addresses) {
@@ -217,7 +219,7 @@ fn sidecar_plan(request: &sidecar::Request, facts: &Facts, ways: &Ways) -> Resul
     if existing > MOST_BEFORE_US {
         notes.push(format!("of {existing} connections only {MOST_BEFORE_US} will survive the start"));
     }
-    Ok(Plan { steps: steps(vec![arriving, sent], &ways.doors), notes })
+    Ok(Plan { steps: steps(chains, &ways.doors), notes })
 }
 
 /// What lets no connection come up, nor move on, between the list of those that are there and the table that leaves them
@@ -307,11 +309,28 @@ fn to_door(matches: impl IntoIterator<Item = Match>, to: SocketAddr) -> NftRule 
     NftRule::new(matches, [Action::Tproxy(to), Action::Mark(MARK), Action::Accept])
 }
 
-/// What becomes of SYNs that were held. `resets`: how the kernel resets those of other hosts, and of this one.
-fn answers(ways: &Ways, resets: impl IntoIterator<Item = NftRule>) -> Vec<NftRule> {
+/// The chains of what comes in. SYNs are held before connection tracking has seen them: for it, the server leg of a gateway is the
+/// same connection, and of two first packets of one it loses the second.
+fn arriving(
+    ways: &Ways,
+    mut before: Vec<NftRule>,
+    mut rules: Vec<NftRule>,
+    taken: Vec<NftRule>,
+) -> Vec<Chain> {
     if ways.queueing.is_none() {
-        return Vec::new();
+        rules.extend(taken);
+        return vec![Chain { hook: Hook::Prerouting, rules }];
     }
+    before.insert(0, NftRule::accept([Match::Tcp, Match::NotSyn]));
+    before.extend(taken);
+    // Those that go on, whoever resets the others.
+    let answered = |mark| ways.doors.iter().map(move |to| answered(mark, *to));
+    rules.extend(answered(ANSWERS.answered).chain(answered(ANSWERS.reset)));
+    vec![Chain { hook: Hook::Arriving, rules: before }, Chain { hook: Hook::Prerouting, rules }]
+}
+
+/// What becomes of SYNs that were held. `resets`: how this host resets them.
+fn answers(ways: &Ways, resets: impl IntoIterator<Item = NftRule>) -> Vec<NftRule> {
     let unreachable = |to: &SocketAddr| {
         let family = family_of(to.ip());
         UNREACHABLE[usize::from(to.is_ipv6())].iter().map(move |code| {
@@ -319,8 +338,9 @@ fn answers(ways: &Ways, resets: impl IntoIterator<Item = NftRule>) -> Vec<NftRul
             NftRule::new(matches, [Action::Unreachable(family, *code)])
         })
     };
-    let answered = ways.doors.iter().map(|to| answered(ANSWERS.answered, *to));
-    answered.chain(resets).chain(ways.doors.iter().flat_map(unreachable)).collect()
+    let goes_on = [ANSWERS.answered, ANSWERS.reset].map(|mark| NftRule::accept([Match::Mark(mark)]));
+    let answers = resets.into_iter().chain(goes_on).chain(ways.doors.iter().flat_map(unreachable));
+    answers.filter(|_| ways.queueing.is_some()).collect()
 }
 
 /// A SYN with this mark is for our listener.
@@ -334,12 +354,12 @@ fn reset(matches: impl IntoIterator<Item = Match>) -> NftRule {
 
 /// How a sidecar's kernel resets clients. It would take a RST from an inbound port for one of the server's to us: such a client is
 /// connected first, and then reset. And it cannot send an ICMP error of IPv4 from an address that it does not have.
-fn sidecar_resets(ways: &Ways) -> Vec<NftRule> {
+fn sidecar_resets() -> [NftRule; 2] {
     let lo = || Match::From("lo".to_owned());
-    let mut rules = vec![reset([lo(), Match::Mark(ANSWERS.reset)])];
-    rules.push(reset([lo(), Match::Family(Family::V4), Match::MarkBlock(ANSWERS.unreachable)]));
-    rules.extend(ways.doors.iter().map(|to| answered(ANSWERS.reset, *to)));
-    rules
+    [
+        reset([lo(), Match::Mark(ANSWERS.reset)]),
+        reset([lo(), Match::Family(Family::V4), Match::MarkBlock(ANSWERS.unreachable)]),
+    ]
 }
 
 /// Packets for our sockets, but for SYNs: one for a connection of ours in TIME-WAIT opens a new one.

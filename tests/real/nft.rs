@@ -3,10 +3,12 @@
 use std::io::Write as _;
 use std::process::Stdio;
 
+use halfopen::setup::netlink::Family;
 use nix::sys::signal::Signal;
 
 use crate::lab::Lab;
 use crate::lab::Way;
+use crate::lab::events::Events;
 use crate::lab::ns::Ns;
 use crate::lab::process::{Halfopen, command, program};
 use crate::succeeded;
@@ -65,4 +67,19 @@ pub(crate) fn lists_what_a_dry_run_prints() {
         assert!(halfopen.end_by(Signal::SIGTERM).success());
         assert_eq!(listed(host), Vec::<String>::new(), "{args:?}: it is gone");
     }
+}
+
+/// Both legs of a gateway are one connection to the kernel's connection tracking, which must not lose the SYN that was held.
+pub(crate) fn connects_at_once_where_connections_are_tracked() {
+    let mut lab = Lab::new(Way::Direct);
+    let tracked = "table inet firewall {\n chain seen {\n type filter hook input priority filter; policy accept;\n \
+                   ct state established accept\n }\n}\n";
+    run(&lab.gateway, "nft", &["-f", "-"], tracked);
+    lab.way = Way::GatewaySockets;
+    let events = Events::new();
+    lab.start(&["--events", events.path()]);
+    let pairs = Family::ALL.map(|family| lab.pair(family));
+    drop(pairs);
+    let log = events.after(lab.halfopen.take().expect("it runs"));
+    assert_eq!(log.segments("segment-in", "client", "S").len(), 2, "no client repeats its SYN\n{log}");
 }

@@ -71,8 +71,8 @@ impl<D: Dialling> Outside for Accepting<D> {
         self.dialling.command(flow, leg, command);
     }
 
-    fn poll_syn(&mut self) -> Option<(Tuple, Segment)> {
-        self.dialling.poll_syn()
+    fn poll_syn(&mut self, now: Instant) -> Option<(Tuple, Segment)> {
+        self.dialling.poll_syn(now)
     }
 
     fn answer(&mut self, syn: Tuple, answer: Answer) {

@@ -247,7 +247,7 @@ impl Sockets {
             SocketCommand::Shutdown => socket.shut_down(),
             SocketCommand::Silence(silent) => {
                 if let Some(cut) = self.cut {
-                    socket.mark(if silent { cut.silent } else { cut.joined });
+                    socket.mark(if silent { cut.silent } else { cut.joined }, silent);
                 }
             }
             SocketCommand::Join => return self.join(id),

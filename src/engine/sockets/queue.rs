@@ -17,6 +17,7 @@ use nix::sys::socket::{MsgFlags, recv, setsockopt, sockopt};
 
 use super::pauses;
 use crate::engine::Answer;
+use crate::time::{Duration, Instant};
 use crate::wire::{Packet, Segment, Tuple, VnetHdr};
 
 const HEADER: usize = 16;
@@ -46,6 +47,9 @@ const NF_REPEAT: u32 = 4;
 const MAX_MESSAGE: usize = 128 << 10;
 /// SYNs that are held at once: as many as `limits.half_open` has by default. The oldest gives way, and its client repeats it.
 const MOST: usize = 16_384;
+/// Nobody answers a SYN that is held for longer: no client waits so long for an answer (`tcp_syn_retries` = 6: 127 s), nor does a
+/// fault.
+const LONGEST: Duration = Duration::from_secs(310);
 /// Room for those that have not been read yet.
 const RECEIVE_BUFFER: usize = 4 << 20;
 
@@ -75,7 +79,7 @@ pub struct Queue {
     /// The number of the newest SYN with these addresses.
     held: HashMap<Tuple, u32>,
     /// In the order in which they came; those that are held no more are left in for a while.
-    order: VecDeque<(Tuple, u32)>,
+    order: VecDeque<(Tuple, u32, Instant)>,
     /// Readiness is edge-triggered.
     readable: bool,
     burst: u32,
@@ -87,7 +91,7 @@ impl Queue {
     /// Takes the queue of this number in the network namespace of this thread.
     ///
     /// # Errors
-    /// `EPERM` without `CAP_NET_ADMIN`, `EBUSY` if another program has it, `EINVAL` if the kernel has no such queues.
+    /// `EPERM` without `CAP_NET_ADMIN`, and if another program has it; `EINVAL` if the kernel has no such queues.
     pub fn bind(number: u16, marks: Marks) -> io::Result<Self> {
         let mut socket = Socket::new(NETLINK_NETFILTER)?;
         socket.bind_auto()?;
@@ -133,14 +137,14 @@ impl Queue {
     }
 
     /// The next SYN. It is held until [`Self::answer`], or until its client repeats it.
-    pub(super) fn poll(&mut self) -> Option<(Tuple, Segment)> {
+    pub(super) fn poll(&mut self, now: Instant) -> Option<(Tuple, Segment)> {
         if pauses(&mut self.burst) {
             return None;
         }
         while self.readable {
             match recv(self.socket.as_raw_fd(), &mut self.buf, MsgFlags::MSG_DONTWAIT) {
                 Ok(len) => {
-                    if let Some(syn) = self.take(len) {
+                    if let Some(syn) = self.take(len, now) {
                         return Some(syn);
                     }
                 }
@@ -171,37 +175,46 @@ impl Queue {
     }
 
     /// The packet in a datagram of the kernel, which holds one message.
-    fn take(&mut self, len: usize) -> Option<(Tuple, Segment)> {
+    fn take(&mut self, len: usize, now: Instant) -> Option<(Tuple, Segment)> {
         let message = &self.buf[..len];
         let kind = u16::from_ne_bytes(message.get(4..6)?.try_into().ok()?);
         let attributes = message.get(HEADER + GENERIC..).filter(|_| kind == NFQNL_MSG_PACKET)?;
         let id = attribute(attributes, NFQA_PACKET_HDR)?.first_chunk().map(|id| u32::from_be_bytes(*id))?;
         let packet = attribute(attributes, NFQA_PAYLOAD).unwrap_or_default();
-        let Ok(Packet::Tcp(tcp)) = crate::wire::parse(packet, &VnetHdr::default()) else {
-            self.judge(id, NF_DROP, None);
-            return None;
+        let tcp = match crate::wire::parse(packet, &VnetHdr::default()) {
+            Ok(Packet::Tcp(tcp)) => tcp,
+            other => {
+                // What only the kernel can read goes on.
+                self.judge(id, if other.is_ok() { NF_ACCEPT } else { NF_DROP }, None);
+                return None;
+            }
         };
         let mut segment = tcp.segment;
         segment.payload = Bytes::copy_from_slice(&packet[tcp.payload]).into();
-        self.hold(tcp.tuple, id);
+        self.hold(tcp.tuple, id, now);
         Some((tcp.tuple, segment))
     }
 
-    fn hold(&mut self, tuple: Tuple, id: u32) {
+    fn hold(&mut self, tuple: Tuple, id: u32, now: Instant) {
         if let Some(before) = self.held.insert(tuple, id) {
             self.judge(before, NF_DROP, None);
         }
-        self.order.push_back((tuple, id));
-        if self.order.len() > 2 * MOST {
-            let held = &self.held;
-            self.order.retain(|(tuple, id)| held.get(tuple) == Some(id));
-        }
-        while self.held.len() > MOST {
-            let Some((tuple, id)) = self.order.pop_front() else { break };
-            if self.held.get(&tuple) == Some(&id) {
-                self.overflowed = true;
+        self.order.push_back((tuple, id, now));
+        while let Some(&(tuple, id, since)) = self.order.front() {
+            let is_held = self.held.get(&tuple) == Some(&id);
+            let full = self.held.len() > MOST;
+            if is_held && !full && now.since(since) < LONGEST {
+                break;
+            }
+            self.order.pop_front();
+            if is_held {
+                self.overflowed |= full;
                 self.answer(tuple, Answer::Drop);
             }
+        }
+        if self.order.len() > 2 * MOST {
+            let held = &self.held;
+            self.order.retain(|(tuple, id, _)| held.get(tuple) == Some(id));
         }
     }
 

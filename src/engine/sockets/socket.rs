@@ -41,7 +41,7 @@ pub(super) struct Socket {
     /// Writes that the kernel has not taken, and whether the last byte of each is urgent.
     writes: VecDeque<(Bytes, bool)>,
     /// The mark that follows the writes.
-    mark: Option<u32>,
+    mark: Option<(u32, bool)>,
     /// `shutdown(SHUT_WR)` follows the writes.
     shutdown: bool,
     /// It follows, or has followed.
@@ -234,10 +234,13 @@ impl Socket {
             }
         }
         if self.writes.is_empty()
-            && let Some(mark) = self.mark.take()
+            && let Some((mark, silent)) = self.mark.take()
         {
+            let socket = SockRef::from(&self.stream);
             // It fails without `CAP_NET_ADMIN`, which it has had when the socket was made.
-            let _ = SockRef::from(&self.stream).set_mark(mark);
+            let _ = socket.set_mark(mark);
+            // Its kernel would give it up after about 15 minutes (`tcp_retries2`), and then answer by a RST.
+            let _ = socket.set_tcp_user_timeout(silent.then_some(LONG));
         }
         if self.writes.is_empty() && std::mem::take(&mut self.shutdown) {
             // It fails on a socket that is reset, which the next read tells.
@@ -319,9 +322,9 @@ impl Socket {
         heard.is_some_and(|ms| Duration::from_millis(ms.into()) <= time)
     }
 
-    /// What it sends has this mark, once the writes are through.
-    pub(super) const fn mark(&mut self, mark: u32) {
-        self.mark = Some(mark);
+    /// What it sends has this mark, once the writes are through; as one of those that hear nothing, or not.
+    pub(super) const fn mark(&mut self, mark: u32, silent: bool) {
+        self.mark = Some((mark, silent));
     }
 
     /// Makes the close that follows a RST.

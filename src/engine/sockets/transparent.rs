@@ -135,8 +135,8 @@ impl Outside for Transparent {
         self.sockets.start(registry, first_token)
     }
 
-    fn poll_syn(&mut self) -> Option<(Tuple, Segment)> {
-        self.queue.as_mut()?.poll()
+    fn poll_syn(&mut self, now: Instant) -> Option<(Tuple, Segment)> {
+        self.queue.as_mut()?.poll(now)
     }
 
     fn answer(&mut self, syn: Tuple, answer: Answer) {

@@ -54,7 +54,7 @@ const ROWS: &[Row] = &[
     ("a client that stops to send its SYN ends the dial", HeldSyn, &[], "
         c> S 0
         k< dial 10.0.0.2:80
-        +1500ms
+        +3500ms
         k< abort
     ", Some(Timeout)),
     ("a client that does not complete its handshake ends the connection to the server", HeldSyn, &[], "
@@ -107,6 +107,43 @@ const ROWS: &[Row] = &[
         k> refused
         a< abort
     ", Some(RefusedRst)),
+    ("who is accepted first and never comes is forgotten, and so is its server", HeldSyn, &["accept-first on_fail=rst"], "
+        c> S 0
+        c< S. 0 ack 1
+        k< dial 10.0.0.2:80
+        k> connected
+        +64s
+        a< abort
+        k< abort
+    ", Some(Timeout)),
+    ("the same where there is no server", HeldSyn, &["accept-first on_fail=rst"], "
+        c> S 0
+        c< S. 0 ack 1
+        k< dial 10.0.0.2:80
+        k> refused
+        +64s
+        a< abort
+    ", Some(Timeout)),
+    ("a client has its time from a late SYN-ACK on", HeldSyn, &["syn-ack-delay delay=100s"], "
+        c> S 0
+        k< dial 10.0.0.2:80
+        k> connected
+        +100s
+        c< S. 0 ack 1
+        +63s
+        a> accepted
+        a< read 65536
+        k< read 65536
+    ", None),
+    ("a client that is killed without a word before it is there is reset when it comes", HeldSyn, &[], "
+        c> S 0
+        k< dial 10.0.0.2:80
+        k> connected
+        c< S. 0 ack 1
+        kill vanish
+        a< abort
+        k< silent
+    ", Some(Killed)),
     ("a black hole cuts both sides off, and joins them again", HeldSyn, &["blackhole after=1s for=1s"], "
         open
         +1s

@@ -124,9 +124,11 @@ impl Queueing {
     /// Those of [`Table::make`], but for those that say that this kernel does not know it.
     pub fn find() -> io::Result<Option<Self>> {
         for queueing in [Self::Expression, Self::Target] {
-            let rule = NftRule::new([Match::Mark(u32::MAX)], [Action::Queue(u16::MAX, queueing)]);
-            let chains = vec![Chain { hook: Hook::Prerouting, rules: vec![rule] }];
-            let table = Table { kind: TableKind::Inet, name: "halfopen-asks".to_owned(), chains };
+            let asked = [Action::Queue(u16::MAX, queueing), Action::Reset];
+            let rules = asked.map(|action| NftRule::new([Match::Mark(u32::MAX), Match::Tcp], [action]));
+            let chains = vec![Chain { hook: Hook::Arriving, rules: rules.into() }];
+            let name = format!("halfopen-{}", std::process::id());
+            let table = Table { kind: TableKind::Inet, name, chains };
             match table.make() {
                 Ok(_) => return Ok(Some(queueing)),
                 Err(e)
@@ -150,6 +152,8 @@ pub struct NftRule {
 /// Where the rules of a chain are asked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Hook {
+    /// Of every packet that comes in, before anybody else has seen it, such as connection tracking.
+    Arriving,
     /// Of every packet that comes in, before its route is looked up.
     Prerouting,
     /// Of every packet that this host sends; a new mark has its route looked up again.
@@ -163,11 +167,16 @@ pub enum Hook {
 impl Hook {
     const fn name(&self) -> &'static str {
         match self {
-            Self::Prerouting => "prerouting",
+            Self::Arriving | Self::Prerouting => "prerouting",
             Self::Output => "output",
             Self::Ingress(_) => "ingress",
             Self::Egress(_) => "egress",
         }
+    }
+
+    /// The name of its chain.
+    const fn chain(&self) -> &'static str {
+        if matches!(self, Self::Arriving) { "arriving" } else { self.name() }
     }
 
     const fn kind(&self) -> &'static str {
@@ -180,7 +189,7 @@ impl Hook {
     /// `NF_INET_PRE_ROUTING`, `NF_INET_LOCAL_OUT`, `NF_NETDEV_INGRESS`, `NF_NETDEV_EGRESS`.
     const fn number(&self) -> u32 {
         match self {
-            Self::Prerouting | Self::Ingress(_) => 0,
+            Self::Arriving | Self::Prerouting | Self::Ingress(_) => 0,
             Self::Output => 3,
             Self::Egress(_) => 1,
         }
@@ -193,9 +202,13 @@ impl Hook {
         }
     }
 
-    /// `NF_IP_PRI_MANGLE`: before the routing decision, and before any translation of addresses. `NF_IP_PRI_FILTER`.
+    /// `NF_IP_PRI_RAW`. `NF_IP_PRI_MANGLE`: before the routing decision, and before any translation of addresses. `NF_IP_PRI_FILTER`.
     const fn priority(&self) -> (&'static str, i32) {
-        if self.device().is_some() { ("filter", 0) } else { ("mangle", -150) }
+        match self {
+            Self::Arriving => ("raw", -300),
+            Self::Ingress(_) | Self::Egress(_) => ("filter", 0),
+            _ => ("mangle", -150),
+        }
     }
 }
 
@@ -296,7 +309,7 @@ impl Table {
             all.push(
                 new(NFT_MSG_NEWCHAIN)
                     .with_text(NFTA_CHAIN_TABLE, &self.name)
-                    .with_text(NFTA_CHAIN_NAME, hook.name())
+                    .with_text(NFTA_CHAIN_NAME, hook.chain())
                     .nest(NFTA_CHAIN_HOOK, |m| {
                         let m = m.with_be32(NFTA_HOOK_HOOKNUM, hook.number());
                         let m = m.with_be32(NFTA_HOOK_PRIORITY, priority);
@@ -313,7 +326,7 @@ impl Table {
                 all.push(
                     new(NFT_MSG_NEWRULE)
                         .with_text(NFTA_RULE_TABLE, &self.name)
-                        .with_text(NFTA_RULE_CHAIN, hook.name())
+                        .with_text(NFTA_RULE_CHAIN, hook.chain())
                         .nest(NFTA_RULE_EXPRESSIONS, |m| expressions(m, rule, device)),
                 );
             }
@@ -360,7 +373,7 @@ impl fmt::Display for Table {
                 writeln!(f)?;
             }
             let (name, kind) = (hook.name(), hook.kind());
-            writeln!(f, "\tchain {name} {{")?;
+            writeln!(f, "\tchain {} {{", hook.chain())?;
             write!(f, "\t\ttype {kind} hook {name}")?;
             if let Some(device) = hook.device() {
                 write!(f, " device \"{device}\"")?;
