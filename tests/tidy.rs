@@ -30,7 +30,19 @@ const ARROWS: &[(&str, &[&str], bool)] = &[
     ("capture", &[], true),
     ("sim", &["tcp", "fault", "relay", "measure", "report", "capture"], true),
     ("engine", &["tcp", "fault", "relay", "ping", "measure", "capture"], true),
-    ("setup", &["engine::tun", "engine::exec::address", "engine::sockets"], true),
+    (
+        "setup",
+        &[
+            "engine::tun",
+            "engine::exec::address",
+            "engine::sockets::be_transparent",
+            "engine::sockets::AnswerMarks",
+            "engine::sockets::Cut",
+            "engine::sockets::Queue",
+            "engine::sockets::UNREACHABLE",
+        ],
+        true,
+    ),
     ("config", &["tcp", "fault", "relay"], true),
     ("control", &["config", "engine", "fault", "measure", "report"], true),
     (

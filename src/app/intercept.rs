@@ -94,7 +94,7 @@ fn set_up(settings: &Settings) -> Result<SetUp, setup::Error> {
 /// What stands behind these listeners: the servers that their clients dialled.
 fn behind(up: tproxy::Up, settings: &Settings, keeps_port: bool) -> Result<SetUp, setup::Error> {
     let tproxy::Up { mut interception, listeners, queue } = up;
-    (interception.holds_syns, interception.accepts_first) = (queue.is_some(), queue.is_none());
+    interception.holds_syns = queue.is_some();
     if let Some(rule) = needs_held_syns(&settings.rules).filter(|_| queue.is_none()) {
         let what = format!("rule `{}` cannot be done here: {}", rule.name, interception.notes.join("; "));
         return Err(setup::Error::new(setup::ErrorKind::Unavailable, what)
@@ -187,15 +187,17 @@ pub fn intercept(
         settings.ports.iter().chain(&settings.inbound_ports).map(ToString::to_string).collect();
     let listeners = settings.listeners.iter().map(|listener| listener.listen.to_string());
     let at: Vec<String> = ports.into_iter().chain(listeners).collect();
-    if settings.engine == EngineKind::Sockets && settings.relay.uplink != Uplink::HeldSyn {
+    let accepts_first = settings.engine == EngineKind::Sockets && settings.relay.uplink != Uplink::HeldSyn;
+    if accepts_first && interception.is_none() {
         tracing::info!("kernel sockets carry the bytes: a client is accepted before its server is dialled");
     }
     let device = interception.as_ref().filter(|_| settings.engine == EngineKind::Tun).map(|_| DEVICE);
     tracing::info!(seed = settings.rules.seed(), ports = at.join(","), device, "ready");
     service::ready();
     check_upstreams(settings);
-    let abandoned =
-        runtime.block_on(until_ended(&run, interception.as_mut(), signals, settings.grace, live, reload));
+    let watched = interception.as_mut();
+    let grace = settings.grace;
+    let abandoned = runtime.block_on(until_ended(&run, watched, signals, grace, live, accepts_first, reload));
     let ended = Ended { abandoned, ..run.finish() };
     for error in interception.into_iter().flat_map(Interception::down) {
         tracing::error!(error = error.what, "could not be undone");
@@ -250,6 +252,7 @@ async fn until_ended(
     mut signals: Signals,
     grace: Duration,
     live: bool,
+    accepts_first: bool,
     mut reload: impl FnMut() -> Result<(Rules, Scaling), Vec<Problem>>,
 ) -> bool {
     let mut line = LiveLine::new(live);
@@ -273,7 +276,6 @@ async fn until_ended(
             _ = signals.hangup.recv() => {
                 line.clear();
                 service::reloading();
-                let accepts_first = interception.as_ref().is_some_and(|up| up.accepts_first);
                 replace_rules(run, reload(), accepts_first);
                 service::ready();
             }

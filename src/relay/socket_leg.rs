@@ -42,7 +42,7 @@ pub enum SocketCommand {
     Flush,
     /// After all writes: `shutdown(SHUT_WR)`.
     Shutdown,
-    /// Cut the connection off from its peer, whatever either end says, or join it again. A socket that cannot be cut off stays
+    /// Cut the connection off from its peer, whatever either end says, or let it be heard again. A socket that cannot be cut off stays
     /// as it is.
     Silence(bool),
     /// Ask the server whether it lives; answered by [`SocketEvent::ProbeAnswered`] if it does.
@@ -361,7 +361,7 @@ impl SocketLeg {
         self.part();
     }
 
-    /// Cuts the connection off from its peer, or joins it again.
+    /// Cuts the connection off from its peer, or lets it be heard again.
     pub fn set_silent(&mut self, silent: bool) {
         if !self.gone && std::mem::replace(&mut self.silent, silent) != silent {
             self.commands.push_back(SocketCommand::Silence(silent));

@@ -112,7 +112,7 @@ pub(super) fn without_device(request: &Request, facts: Facts) -> Result<Plan, Er
     let crossed = facts.links.iter().filter(|link| sides.contains(&link.name.as_str()));
     check_marks(facts.marks_lead_back, crossed)?;
     let steps = [forward_ipv4(&sides), forward_ipv6(facts.ipv6, &sides)].concat();
-    // ICMP errors find the kernel's own sockets whatever the filter is.
+    // A mark leads ICMP errors to our sockets, whatever the filter is.
     Ok(Plan { steps, notes: notes(&Facts { rp_filter: false, ..facts }) })
 }
 

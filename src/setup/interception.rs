@@ -32,8 +32,6 @@ pub struct Interception {
     pub same_port: bool,
     /// The kernel holds first SYNs until it hears what becomes of them.
     pub holds_syns: bool,
-    /// It cannot, and accepts clients before their servers are dialled.
-    pub accepts_first: bool,
     /// What the user should know.
     pub notes: Vec<String>,
     /// Our device, one entry per shard.
@@ -64,7 +62,6 @@ impl Interception {
             outside: Vec::new(),
             same_port: false,
             holds_syns: false,
-            accepts_first: false,
             notes: plan.notes,
             devices,
             _reserved: Vec::new(),

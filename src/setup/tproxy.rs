@@ -29,7 +29,7 @@ use super::netlink::{Family, Netlink, Ports, Route, RouteKind, Rule, RuleAction}
 use super::plan::{Plan, Step};
 use super::sidecar::{self, LINK_LOCAL_V6, MOST_BEFORE_US, in_compose};
 use super::{Error, gateway, sysctl};
-use crate::engine::sockets::{Cut, Marks, Queue, UNREACHABLE, be_transparent};
+use crate::engine::sockets::{AnswerMarks, Cut, Queue, UNREACHABLE, be_transparent};
 
 /// Where our listeners are, unless somebody has this port of the loopback address already.
 const DOOR: u16 = 10_400;
@@ -38,9 +38,9 @@ const PREF: u32 = 10;
 /// The number of our queue.
 const QUEUE: u16 = 10_400;
 /// The marks of our sockets.
-pub const CUT: Cut = Cut { joined: MARK_OWN, silent: 10_402 };
+pub const CUT: Cut = Cut { own: MARK_OWN, silent: 10_402 };
 /// How the packet filter knows what becomes of a SYN that was held.
-const ANSWERS: Marks = Marks { answered: 10_403, reset: 10_404, unreachable: 10_416 };
+const ANSWERS: AnswerMarks = AnswerMarks { answered: 10_403, reset: 10_404, unreachable: 10_416 };
 
 /// An interception that is up.
 #[derive(Debug)]
@@ -115,7 +115,12 @@ fn up(plan: impl FnOnce(&mut Netlink, &Ways) -> Result<Plan, Error>) -> Result<U
     let queueing = queueing();
     let (queue, lacks) = match queueing.map(|_| Queue::bind(QUEUE, ANSWERS)) {
         Some(Ok(queue)) => (Some(queue), None),
-        Some(Err(e)) => (None, Some(format!("queue {QUEUE} of the packet filter cannot be had ({e})"))),
+        Some(Err(e)) => (
+            None,
+            Some(format!(
+                "queue {QUEUE} of the packet filter cannot be had, another program may have it ({e})"
+            )),
+        ),
         None => (None, Some("this kernel has no NFQUEUE for nftables".to_owned())),
     };
     let ways = Ways { doors, queueing: queueing.filter(|_| queue.is_some()) };

@@ -1,16 +1,19 @@
 //! The client's SYN, which the kernel holds until its server has answered: what a client of kernel sockets sees of its server's
 //! answer, in a gateway and in a sidecar, and faults of the handshake.
 
+use std::fs;
 use std::net::SocketAddr;
+use std::thread;
 use std::time::{Duration, Instant};
 
-use halfopen::engine::sockets::{Marks, Queue};
+use halfopen::engine::sockets::{AnswerMarks, Queue};
 use halfopen::setup::netlink::{Family, RouteKind};
 use libtest_mimic::Trial;
+use nix::sys::signal::Signal;
 
 use crate::lab::events::Events;
 use crate::lab::process::command;
-use crate::lab::{Lab, PORT, Way, address, chosen, compare_in, drain, errno, outcome, server_at};
+use crate::lab::{Lab, PATIENCE, PORT, Way, address, chosen, compare_in, drain, errno, outcome, server_at};
 use crate::setup::fails;
 use crate::sidecar::word;
 use crate::tproxy::{PLACES, host, run, untouched};
@@ -72,14 +75,15 @@ fn compared(place: &str, way: Way, (name, row): Row, family: Family) -> Trial {
 
 /// As on a kernel that cannot hold SYNs: it knows nothing of the server when it answers the client.
 fn no_queue() {
-    let marks = Marks { answered: 1, reset: 2, unreachable: 3 };
+    let marks = AnswerMarks { answered: 1, reset: 2, unreachable: 3 };
     for (_, way) in PLACES {
         let mut lab = untouched(way);
         let _taken = host(&lab, way).run(|| Queue::bind(10_400, marks)).expect("the queue is free");
         let args = [&run(way)[..], &["--fault", "syn-drop"]].concat();
         let says = ["rule `syn-drop` cannot be done here", "queue 10400", "the tun engine can"];
         fails(host(&lab, way), &mut command(host(&lab, way), &args), 69, &says);
-        lab.start(&[]);
+        let config = tempfile::NamedTempFile::new().expect("a file");
+        lab.start(&["--config", config.path().to_str().expect("a plain name")]);
         let said = lab.halfopen.as_ref().expect("it runs").said();
         assert!(said.contains("a client is accepted before its server is dialled: queue 10400"), "{said}");
         for family in Family::ALL {
@@ -89,6 +93,14 @@ fn no_queue() {
                 Ok(mut client) => drain(&mut client).1,
             };
             assert_eq!(seen, "ECONNRESET", "{way:?} {family:?}");
+        }
+        fs::write(config.path(), "[[rule]]\nfault.syn-drop = {}\n").expect("a file");
+        let halfopen = lab.halfopen.as_ref().expect("it runs");
+        halfopen.signal(Signal::SIGHUP);
+        let begin = Instant::now();
+        while !halfopen.said().contains("the old rules stay") {
+            assert!(begin.elapsed() < PATIENCE, "it says why: {}", halfopen.said());
+            thread::sleep(Duration::from_millis(5));
         }
     }
 }

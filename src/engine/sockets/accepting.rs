@@ -1,8 +1,8 @@
 //! Both sides of a flow as kernel sockets: listeners that accept clients, before sockets that dial their servers. No privilege is needed.
 //!
-//! The kernel completes the handshake of a client before anybody knows of it, unless it holds the SYN (`queue`). So a client whose server refuses or is silent has
-//! a connection at first, and then a RST; options are not mirrored; acknowledgements, windows and retransmissions are the
-//! kernel's. Bytes, half-close, the order of bytes before a FIN or a RST, and back-pressure are as with our own TCP.
+//! Unless the kernel holds the SYN of a client (`queue`), it completes the handshake before anybody knows of it. So a client whose
+//! server refuses or is silent has a connection at first, and then a RST. Options are not mirrored; acknowledgements, windows and
+//! retransmissions are the kernel's. Bytes, half-close, the order of bytes before a FIN or a RST, and back-pressure are as with our own TCP.
 
 use std::fmt;
 use std::io;

@@ -5,7 +5,7 @@
 //! | what | here |
 //! |---|---|
 //! | the server sees | this host's address, another port, and the SYN options of its kernel |
-//! | the client gives up dialling | the kernel repeats the SYN by itself until the client's next one is overdue; up to two more |
+//! | the client gives up dialling | the kernel repeats the SYN by itself until the client's next one is overdue; up to two more, three where it holds the client's SYN |
 //! | a dial fails for `EPERM`, or `EACCES` over IPv4 | no ICMP error means that; the client sees `EHOSTUNREACH` |
 //! | the client asks by a keepalive probe | the kernel asks the server, and the client is answered when the server has answered |
 //! | the server asks by a keepalive probe | the kernel answers as long as halfopen lives |
@@ -47,7 +47,7 @@ pub(super) use accepting::Dialling;
 pub(super) use addresses::Addresses;
 use addresses::Patience;
 use probe::{Probe, State};
-pub use queue::{Marks, Queue, UNREACHABLE};
+pub use queue::{AnswerMarks, Queue, UNREACHABLE};
 use ready::Ready;
 use socket::{Look, MAX_READ, Socket};
 use splice::Splice;
@@ -81,7 +81,7 @@ pub(super) type At = (FlowKey, Leg);
 #[derive(Clone, Copy, Debug)]
 pub struct Cut {
     /// The mark of sockets whose packets go their way.
-    pub joined: u32,
+    pub own: u32,
     /// That of those whose packets are lost, in both directions.
     pub silent: u32,
 }
@@ -247,7 +247,7 @@ impl Sockets {
             SocketCommand::Shutdown => socket.shut_down(),
             SocketCommand::Silence(silent) => {
                 if let Some(cut) = self.cut {
-                    socket.mark(if silent { cut.silent } else { cut.joined }, silent);
+                    socket.mark(if silent { cut.silent } else { cut.own }, silent);
                 }
             }
             SocketCommand::Join => return self.join(id),

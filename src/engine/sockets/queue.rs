@@ -60,7 +60,7 @@ const HOST: [u8; 2] = [1, 3];
 
 /// The marks by which the rules of the packet filter know what becomes of a SYN.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Marks {
+pub struct AnswerMarks {
     /// It goes to our listener.
     pub answered: u32,
     /// It is answered by a RST.
@@ -74,7 +74,7 @@ pub struct Marks {
 pub struct Queue {
     socket: Socket,
     number: u16,
-    marks: Marks,
+    marks: AnswerMarks,
     buf: Vec<u8>,
     /// The number of the newest SYN with these addresses.
     held: HashMap<Tuple, u32>,
@@ -92,7 +92,7 @@ impl Queue {
     ///
     /// # Errors
     /// `EPERM` without `CAP_NET_ADMIN`, and if another program has it; `EINVAL` if the kernel has no such queues.
-    pub fn bind(number: u16, marks: Marks) -> io::Result<Self> {
+    pub fn bind(number: u16, marks: AnswerMarks) -> io::Result<Self> {
         let mut socket = Socket::new(NETLINK_NETFILTER)?;
         socket.bind_auto()?;
         socket.connect(&SocketAddr::new(0, 0))?;
@@ -160,7 +160,7 @@ impl Queue {
     /// Tells the kernel what becomes of the newest SYN with these addresses. Without one it is heard when the next one comes.
     pub(super) fn answer(&mut self, syn: Tuple, answer: Answer) {
         let Some(id) = self.held.remove(&syn) else { return };
-        let Marks { answered, reset, unreachable } = self.marks;
+        let AnswerMarks { answered, reset, unreachable } = self.marks;
         match answer {
             Answer::Accept => self.judge(id, NF_REPEAT, Some(answered)),
             Answer::Reset => self.judge(id, NF_REPEAT, Some(reset)),

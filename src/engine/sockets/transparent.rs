@@ -106,7 +106,7 @@ impl Transparent {
         let doors = listeners.iter().map(TcpListener::local_addr).collect::<io::Result<_>>()?;
         let mut sockets = Sockets::default();
         sockets.cut_by(cut);
-        Ok(Self { first_token: 0, sockets, doors, keeps_port, mark: cut.joined, queue })
+        Ok(Self { first_token: 0, sockets, doors, keeps_port, mark: cut.own, queue })
     }
 }
 

@@ -272,7 +272,7 @@ fn describe(command: &SocketCommand) -> String {
         SocketCommand::Read { credit } => format!("read {credit}"),
         SocketCommand::Write { data, .. } => format!("write {}", data.len()),
         SocketCommand::Silence(true) => "silent".into(),
-        SocketCommand::Silence(false) => "joined".into(),
+        SocketCommand::Silence(false) => "heard".into(),
         SocketCommand::Probe => "probe".into(),
         SocketCommand::Flush => "flush".into(),
         SocketCommand::Join => "join".into(),

@@ -144,14 +144,14 @@ const ROWS: &[Row] = &[
         a< abort
         k< silent
     ", Some(Killed)),
-    ("a black hole cuts both sides off, and joins them again", HeldSyn, &["blackhole after=1s for=1s"], "
+    ("a black hole cuts both sides off, and ends", HeldSyn, &["blackhole after=1s for=1s"], "
         open
         +1s
         a< silent
         k< silent
         +1s
-        a< joined
-        k< joined
+        a< heard
+        k< heard
     ", None),
     ("a forgotten connection is cut off for ever", HeldSyn, &["idle-timeout idle=1s"], "
         open
