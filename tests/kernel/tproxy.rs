@@ -336,6 +336,7 @@ fn stopping() {
     assert!(halfopen.is_alive(), "a flow is open");
     drop(client);
     assert_eq!(drain(&mut server).1, "EOF");
+    drop(server);
     assert!(halfopen.wait_for_end("the end of its last flow").success());
     assert_eq!(halfopen.summary()["flows"], 1);
 }
