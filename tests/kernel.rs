@@ -26,6 +26,8 @@ mod lab;
 mod listen;
 #[path = "kernel/loopback.rs"]
 mod loopback;
+#[path = "kernel/offers.rs"]
+mod offers;
 #[path = "kernel/ping.rs"]
 mod ping;
 #[path = "kernel/setup.rs"]
@@ -90,7 +92,7 @@ fn trials() -> Vec<Trial> {
     let all = areas.into_iter().flat_map(|(area, rows, singles)| trials_of(area, rows, singles));
     let both = control::BOTH.iter().map(|(name, test)| trial((*name).to_owned(), || test(Way::Proxied)));
     let all = all.chain(sidecar::trials()).chain(listen::trials()).chain(tproxy::trials());
-    let all = all.chain(held_syn::trials()).chain(both);
+    let all = all.chain(held_syn::trials()).chain(offers::trials()).chain(both);
     let proofs = faults::PROOFS.iter().flat_map(|proofs| proofs.iter()).map(|proof| {
         Trial::test(format!("faults: {} ({}): {}", proof.fault, proof.entry, proof.expected), move || {
             truth::observe(proof, (proof.run)());

@@ -304,19 +304,21 @@ c.toml:11: rule[5].fault: names more than one fault
         );
     }
 
-    /// Of the six faults that every seat is asked for, kernel sockets can do three where the kernel holds the client's SYN, and one
+    /// Of the six faults that every seat is asked for, kernel sockets can do four where the kernel holds the client's SYN, and two
     /// behind a listener.
     #[test]
     fn what_kernel_sockets_cannot_do_is_refused_with_the_reason_and_who_can() {
         let handshake = "the kernel makes its handshakes by itself";
+        let windows = "the kernel decides about its windows itself";
         let table = [
             ("syn-drop first=2", handshake, true),
             ("syn-ack-delay delay=1s", handshake, true),
-            (
-                "zero-window-stall direction=upstream hold=1s",
-                "the kernel decides about its windows itself",
-                false,
-            ),
+            ("mss-rewrite mss=536", handshake, true),
+            ("mss-rewrite mss=48", "its kernel sockets take an MSS of 88 to 32767 bytes", false),
+            ("tiny-window window=2kB", windows, true),
+            ("tiny-window window=512B", "its kernel sockets offer a window of 1152 bytes at least", false),
+            ("silly-window", windows, false),
+            ("zero-window-stall answer_probes=false", "the kernel answers window probes by itself", false),
             ("ack-delay direction=upstream", "the kernel acknowledges by itself", false),
             (
                 "fin-drop direction=downstream",
@@ -336,7 +338,8 @@ c.toml:11: rule[5].fault: names more than one fault
                 }
                 let name = rule.split(' ').next().unwrap();
                 let reason = match (mode, name) {
-                    (Mode::Listen, "refuse") => handshake,
+                    (Mode::Listen, "refuse" | "mss-rewrite") => handshake,
+                    (Mode::Listen, "tiny-window") => windows,
                     (Mode::Listen, "blackhole" | "idle-timeout") => {
                         "the kernel makes its segments itself, and shows them to nobody"
                     }
@@ -357,7 +360,9 @@ c.toml:11: rule[5].fault: names more than one fault
                     )
                 );
             }
-            assert!(told(sockets, &["rst-inject to=both after_bytes=1"], mode).is_ok());
+            for rule in ["rst-inject to=both after_bytes=1", "zero-window-stall direction=upstream hold=1s"] {
+                assert!(told(sockets, &[rule], mode).is_ok(), "{rule}");
+            }
         }
     }
 

@@ -7,7 +7,7 @@ use std::io;
 use bytes::BytesMut;
 use mio::event::Event;
 
-use crate::relay::{FlowKey, SocketCommand, SocketEvent};
+use crate::relay::{FlowKey, SocketCommand, SocketEvent, SocketOffer};
 use crate::tcp::SynOptions;
 use crate::time::Instant;
 use crate::trace::Leg;
@@ -25,8 +25,8 @@ pub struct Accepted {
 /// What is said to the client of a SYN that the kernel holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Answer {
-    /// A SYN-ACK, by the kernel itself.
-    Accept,
+    /// A SYN-ACK, by the kernel itself, which offers this.
+    Accept(SocketOffer),
     /// A RST.
     Reset,
     /// Destination unreachable, by ICMP, with this code if it can be had. `None`: another error.

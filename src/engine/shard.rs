@@ -16,7 +16,7 @@ use super::tun::{Device, MAX_PACKET};
 use super::wheel::Wheel;
 use super::{Command, Gauges, Passed};
 use crate::cx::Cx;
-use crate::relay::{FlowKey, Output, Route, Table};
+use crate::relay::{FlowKey, Output, Route, SocketOffer, Table};
 use crate::tcp::{TxCaps, reset_for};
 use crate::time::{Instant, earliest};
 use crate::trace::{Event, Sink};
@@ -288,7 +288,10 @@ impl<S: Sink> Shard<S> {
 
     fn send_segment(&mut self, tuple: Tuple, segment: &Segment) {
         if self.device.is_none() {
-            let answer = if segment.has(Flags::RST) { Answer::Reset } else { Answer::Accept };
+            let answer = match segment.has(Flags::RST) {
+                true => Answer::Reset,
+                false => Answer::Accept(SocketOffer::of(segment)),
+            };
             return self.answer(tuple.reverse(), answer);
         }
         let (vnet, head) = crate::wire::emit(tuple, segment, ChecksumMode::Offload);

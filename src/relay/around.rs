@@ -7,7 +7,7 @@ use super::early::Early;
 use super::flow::{BOTH, Flow, Output, Phase};
 use super::leg::Link;
 use super::pipe::Pipe;
-use super::settings::{Limits, Uplink};
+use super::settings::Limits;
 use crate::cx::Cx;
 use crate::fault::{AcceptFirst, Action, Deed, Held, Plan, Point, Verdict, Way};
 use crate::time::{Duration, Instant, earliest};
@@ -243,7 +243,7 @@ impl Flow {
     }
 
     /// Asks the plan about a segment, and does what it wants done besides.
-    fn judge(&mut self, cx: &mut Cx<'_>, at: Point, segment: &mut Segment) -> Verdict {
+    pub(super) fn judge(&mut self, cx: &mut Cx<'_>, at: Point, segment: &mut Segment) -> Verdict {
         if self.around.is_none() {
             return Verdict::Pass;
         }
@@ -426,6 +426,7 @@ impl Flow {
             return;
         }
         let progress = self.progress();
+        let only_sockets = progress.client_is_socket && progress.server_is_socket;
         let mut mute = false;
         for leg in BOTH {
             let Some(around) = &mut self.around else { return };
@@ -440,11 +441,14 @@ impl Flow {
                     conn.set_knobs(cx.now, knobs);
                 }
                 None => match &mut self.legs[leg] {
-                    Link::Socket(socket) if self.settings.uplink == Uplink::HeldSyn => {
+                    Link::Socket(socket) if only_sockets => {
                         let knobs = around.plan.knobs(&mut cx.for_leg(leg), leg, &progress);
                         let silent = knobs.mute || around.silent;
                         mute |= silent;
                         socket.set_silent(silent);
+                        if progress.established.is_some() {
+                            socket.set_window(knobs.window);
+                        }
                     }
                     _ => around.plan.rest(leg),
                 },

@@ -392,6 +392,7 @@ impl Flow {
 
     pub(super) fn push_segment(&mut self, cx: &mut Cx<'_>, leg: Leg, mut segment: Segment) {
         self.pass_outermost(cx, leg, &mut segment);
+        self.note_offer(leg, &segment);
         self.tell_leaving(cx, leg, &segment);
         self.out.push_back(Output::Segment { tuple: self.arriving(leg).reverse(), segment });
     }

@@ -17,5 +17,5 @@ pub mod table;
 pub use control::{FlowInfo, NotKilled, RuleFired};
 pub use flow::{Caps, Flow, Output};
 pub use settings::{Limits, Settings, SourcePorts, Uplink};
-pub use socket_leg::{Refusal, SocketCommand, SocketEvent, SocketLeg};
+pub use socket_leg::{Refusal, SocketCommand, SocketEvent, SocketLeg, SocketOffer};
 pub use table::{FlowIds, FlowKey, Looked, Route, Table};

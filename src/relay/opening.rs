@@ -10,12 +10,13 @@ use std::net::IpAddr;
 use super::flow::{Flow, Output, Phase, carried};
 use super::leg::Link;
 use super::settings::Uplink;
-use super::socket_leg::SocketLeg;
+use super::socket_leg::{SocketLeg, SocketOffer};
 use crate::cx::Cx;
+use crate::fault::{Point, Way};
 use crate::tcp::{Connection, SynInfo, SynOptions, reset_for};
 use crate::time::{Duration, Instant};
 use crate::trace::{Event, Leg, Outcome, State};
-use crate::wire::{Flags, IcmpNote, IpMeta, Options, Segment, Timestamps, Tuple, WindowScale};
+use crate::wire::{Flags, IcmpNote, IpMeta, Options, RawWindow, Segment, Timestamps, Tuple, WindowScale};
 
 /// A client that has not sent its SYN again for this long, or for three times its last interval, has given up. Longer than
 /// the first interval of any known host (3 s in RFC 1122 times). A server that answers later still meets the truth: the
@@ -108,20 +109,33 @@ impl Flow {
 
     /// Makes the server leg.
     pub(super) fn dial(&mut self, cx: &mut Cx<'_>) {
-        let settings = &self.settings;
         self.legs[Leg::Server] = match self.marks.is_kernel(Leg::Server) {
             true => {
-                let leg = SocketLeg::dial(&mut cx.for_leg(Leg::Server), self.client, self.server);
-                Link::Socket(Box::new(leg))
+                let offer = self.offer_to_server(cx);
+                let cx = &mut cx.for_leg(Leg::Server);
+                Link::Socket(Box::new(SocketLeg::dial(cx, self.client, self.server, offer)))
             }
             false => {
                 let tuple = self.arriving(Leg::Server).reverse();
                 let ip = carried(self.syn.ip, self.hops_to_give_back());
                 let cx = &mut cx.for_leg(Leg::Server);
                 let offer = self.to_scale(Leg::Server, self.syn.options);
-                Link::tcp(Connection::connect(cx, &settings.tcp, tuple, offer, ip))
+                Link::tcp(Connection::connect(cx, &self.settings.tcp, tuple, offer, ip))
             }
         };
+    }
+
+    /// What the kernel's SYN to the server offers: no larger segments than the client's.
+    fn offer_to_server(&mut self, cx: &mut Cx<'_>) -> SocketOffer {
+        if self.settings.uplink != Uplink::HeldSyn {
+            return SocketOffer::default();
+        }
+        let mss = self.syn.options.mss;
+        let mut syn = of_the_kernel(Segment { flags: Flags::SYN, ..Segment::default() });
+        syn.options.mss = mss;
+        // It stands for the kernel's; no fault of kernel sockets loses it.
+        self.judge(&mut cx.for_leg(Leg::Server), Point { leg: Leg::Server, way: Way::Out }, &mut syn);
+        SocketOffer::of(&syn)
     }
 
     /// The server has answered: now the client gets its SYN-ACK, with what the server offered. The server waits for its
@@ -174,8 +188,17 @@ impl Flow {
     }
 
     fn kernels_answer(&self) -> Segment {
-        let window = self.syn.window;
-        Segment { ack: self.syn.seq + 1, flags: Flags::SYN | Flags::ACK, window, ..Segment::default() }
+        let flags = Flags::SYN | Flags::ACK;
+        of_the_kernel(Segment { ack: self.syn.seq + 1, flags, ..Segment::default() })
+    }
+
+    /// A segment leaves, which may be the kernel's answer to the client.
+    pub(super) fn note_offer(&mut self, leg: Leg, segment: &Segment) {
+        if let Link::Socket(socket) = &mut self.legs[leg]
+            && segment.has(Flags::SYN)
+        {
+            socket.offer(SocketOffer::of(segment));
+        }
     }
 
     /// A SYN of a client that the kernel has answered, or is to answer.
@@ -339,6 +362,11 @@ impl Flow {
             },
         }
     }
+}
+
+/// A segment that stands for the kernel's own, whose options are its own choice.
+fn of_the_kernel(segment: Segment) -> Segment {
+    Segment { window: RawWindow(u16::MAX), ..segment }
 }
 
 /// The SYN as it was, as far as it was kept.

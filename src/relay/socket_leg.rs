@@ -8,7 +8,27 @@ use bytes::Bytes;
 
 use crate::cx::Cx;
 use crate::tcp::Event;
+use crate::tcp::knobs::WindowKnob;
 use crate::trace::{self, State};
+use crate::wire::Segment;
+
+/// What the kernel's SYN or SYN-ACK offers besides its own choice.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SocketOffer {
+    /// At most this MSS, in bytes.
+    pub mss: Option<u16>,
+    /// At most about this window, in bytes; it stays so.
+    pub window: Option<u32>,
+}
+
+impl SocketOffer {
+    /// That of a segment which stands for the kernel's, where 65535 is the kernel's own window.
+    #[must_use]
+    pub fn of(segment: &Segment) -> Self {
+        let window = segment.window.0;
+        Self { mss: segment.options.mss, window: (window < u16::MAX).then_some(window.into()) }
+    }
+}
 
 /// What the engine is to do with the socket. Commands of one flow are carried out in their order.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -19,6 +39,8 @@ pub enum SocketCommand {
         client: SocketAddr,
         /// The server that the client dialled.
         server: SocketAddr,
+        /// What its SYN offers.
+        offer: SocketOffer,
     },
     /// Read at most this many bytes more than allowed so far. A fresh socket may read nothing.
     Read {
@@ -45,6 +67,10 @@ pub enum SocketCommand {
     /// Cut the connection off from its peer, whatever either end says, or let it be heard again. A socket that cannot be cut off stays
     /// as it is.
     Silence(bool),
+    /// Offer about this many bytes from now on, or as many as the kernel likes.
+    Window(Option<u32>),
+    /// Read nothing, whatever may be read, until it is taken back: the kernel's window closes when its buffer is full.
+    Stall(bool),
     /// Ask the server whether it lives; answered by [`SocketEvent::ProbeAnswered`] if it does.
     Probe,
     /// Forget what is not written and close with a RST (`SO_LINGER` 0); a dial is given up. No event follows.
@@ -127,6 +153,11 @@ pub struct SocketLeg {
     vanished: bool,
     deaf: bool,
     silent: bool,
+    /// The window that it is to offer; `None` is the kernel's own.
+    window: Option<u32>,
+    stalled: bool,
+    /// The kernel has answered for it with an offer that may be another flow's by now.
+    offered: bool,
     gone: bool,
     joined: bool,
     /// The state of the kernel's end, as far as its events tell.
@@ -139,9 +170,9 @@ const CREDIT_STEP: u32 = 64 << 10;
 impl SocketLeg {
     /// Dials.
     #[must_use]
-    pub fn dial(cx: &mut Cx<'_>, client: SocketAddr, server: SocketAddr) -> Self {
-        let commands = VecDeque::from([SocketCommand::Dial { client, server }]);
-        let mut leg = Self { commands, ..Self::default() };
+    pub fn dial(cx: &mut Cx<'_>, client: SocketAddr, server: SocketAddr, offer: SocketOffer) -> Self {
+        let commands = VecDeque::from([SocketCommand::Dial { client, server, offer }]);
+        let mut leg = Self { commands, window: offer.window, ..Self::default() };
         leg.change_state(cx, State::SynSent);
         leg
     }
@@ -162,9 +193,18 @@ impl SocketLeg {
         leg
     }
 
+    /// The SYN-ACK that the kernel makes for it offers this.
+    pub fn offer(&mut self, offer: SocketOffer) {
+        self.window = offer.window;
+        self.offered |= offer != SocketOffer::default();
+    }
+
     /// The kernel has accepted the client.
     pub fn accept(&mut self, cx: &mut Cx<'_>) {
         if !self.gone {
+            if self.offered {
+                self.commands.push_back(SocketCommand::Window(self.window));
+            }
             self.change_state(cx, State::Established);
             self.events.push_back(Event::Established);
         }
@@ -365,6 +405,18 @@ impl SocketLeg {
     pub fn set_silent(&mut self, silent: bool) {
         if !self.gone && std::mem::replace(&mut self.silent, silent) != silent {
             self.commands.push_back(SocketCommand::Silence(silent));
+        }
+    }
+
+    /// Bounds the window that the kernel offers, or has it close.
+    pub fn set_window(&mut self, knob: WindowKnob) {
+        let most = if let WindowKnob::Cap(bytes) = knob { Some(bytes) } else { None };
+        if !self.gone && std::mem::replace(&mut self.window, most) != most {
+            self.commands.push_back(SocketCommand::Window(most));
+        }
+        let stalled = matches!(knob, WindowKnob::Zero { .. });
+        if !self.gone && std::mem::replace(&mut self.stalled, stalled) != stalled {
+            self.commands.push_back(SocketCommand::Stall(stalled));
         }
     }
 

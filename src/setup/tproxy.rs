@@ -5,7 +5,7 @@
 //! | packets | get | and go |
 //! |---|---|---|
 //! | first SYN to a port | held | nowhere, until its server has answered; while we stop, on in a gateway, and refused by this host in a sidecar |
-//! | the same, answered | a mark of its answer | to our listener, or back as a RST or an ICMP error |
+//! | the same, answered | a mark of its answer | to one of our listeners, or back as a RST or an ICMP error |
 //! | further ones of a connection of ours, on either side | a mark | to our sockets |
 //! | from or to a socket that has fallen silent | | nowhere |
 //! | marked ones | | by a table of their own to this host, whatever their destination |
@@ -33,6 +33,8 @@ use crate::engine::sockets::{AnswerMarks, Cut, Queue, UNREACHABLE, be_transparen
 
 /// Where our listeners are, unless somebody has this port of the loopback address already.
 const DOOR: u16 = 10_400;
+/// The same of those that are told what their SYN-ACKs offer.
+const OFFERING_DOOR: u16 = 10_401;
 const PREF: u32 = 10;
 
 /// The number of our queue.
@@ -40,7 +42,8 @@ const QUEUE: u16 = 10_400;
 /// The marks of our sockets.
 pub const CUT: Cut = Cut { own: MARK_OWN, silent: 10_402 };
 /// How the packet filter knows what becomes of a SYN that was held.
-const ANSWERS: AnswerMarks = AnswerMarks { answered: 10_403, reset: 10_404, unreachable: 10_416 };
+const ANSWERS: AnswerMarks =
+    AnswerMarks { answered: 10_403, reset: 10_404, offered: 10_405, unreachable: 10_416 };
 
 /// An interception that is up.
 #[derive(Debug)]
@@ -92,13 +95,17 @@ pub fn dry_run_sidecar(request: &sidecar::Request) -> Result<Plan, Error> {
 /// The ways to our sockets.
 struct Ways {
     doors: Vec<SocketAddr>,
+    /// Those whose SYN-ACKs offer what they are told to, where SYNs are held.
+    offering: Vec<SocketAddr>,
     /// How first SYNs are held.
     queueing: Option<Queueing>,
 }
 
 impl Ways {
     fn preferred() -> Result<Self, Error> {
-        Ok(Self { doors: doors()?, queueing: queueing() })
+        let queueing = queueing();
+        let offering = if queueing.is_some() { doors(OFFERING_DOOR)? } else { Vec::new() };
+        Ok(Self { doors: doors(DOOR)?, offering, queueing })
     }
 }
 
@@ -109,11 +116,9 @@ fn queueing() -> Option<Queueing> {
 
 fn up(plan: impl FnOnce(&mut Netlink, &Ways) -> Result<Plan, Error>) -> Result<Up, Error> {
     // Before the table, so that no SYN finds nobody.
-    let listeners = doors()?.into_iter().map(open).collect::<Result<Vec<_>, _>>()?;
-    let doors: io::Result<Vec<_>> = listeners.iter().map(TcpListener::local_addr).collect();
-    let doors = doors.map_err(|e| Error::from_io("cannot tell the address of a listener", &e))?;
+    let (mut listeners, doors) = listen(DOOR)?;
     let queueing = queueing();
-    let (queue, lacks) = match queueing.map(|_| Queue::bind(QUEUE, ANSWERS)) {
+    let (mut queue, lacks) = match queueing.map(|_| Queue::bind(QUEUE, ANSWERS)) {
         Some(Ok(queue)) => (Some(queue), None),
         Some(Err(e)) => (
             None,
@@ -123,25 +128,40 @@ fn up(plan: impl FnOnce(&mut Netlink, &Ways) -> Result<Plan, Error>) -> Result<U
         ),
         None => (None, Some("this kernel has no NFQUEUE for nftables".to_owned())),
     };
-    let ways = Ways { doors, queueing: queueing.filter(|_| queue.is_some()) };
+    let mut ways = Ways { doors, offering: Vec::new(), queueing: queueing.filter(|_| queue.is_some()) };
+    if let Some(queue) = &mut queue {
+        let (more, offering) = listen(OFFERING_DOOR)?;
+        let handles: io::Result<_> = more.iter().map(TcpListener::try_clone).collect();
+        queue.offer_by(handles.map_err(|e| Error::from_io("cannot keep a listener at hand", &e))?);
+        listeners.extend(more);
+        ways.offering = offering;
+    }
     let mut interception = Interception::up(|netlink| plan(netlink, &ways), None)?;
     let note = |lacks| format!("a client is accepted before its server is dialled: {lacks}");
     interception.notes.extend(lacks.map(note));
     Ok(Up { interception, listeners, queue })
 }
 
-/// Where our listeners want to be: at the loopback address of each family that there is.
-fn doors() -> Result<Vec<SocketAddr>, Error> {
+/// Listens at this port or at others, and tells where.
+fn listen(port: u16) -> Result<(Vec<TcpListener>, Vec<SocketAddr>), Error> {
+    let listeners = doors(port)?.into_iter().map(open).collect::<Result<Vec<_>, _>>()?;
+    let at: io::Result<_> = listeners.iter().map(TcpListener::local_addr).collect();
+    let at = at.map_err(|e| Error::from_io("cannot tell the address of a listener", &e))?;
+    Ok((listeners, at))
+}
+
+/// Where our listeners want to be: at this port of the loopback address of each family that there is.
+fn doors(port: u16) -> Result<Vec<SocketAddr>, Error> {
     let v6_off = sysctl::read("net/ipv6/conf/lo/disable_ipv6")
         .map_err(|e| Error::from_io("cannot tell whether there is IPv6", &e))?;
     let v6 = (v6_off.as_deref() == Some("0")).then_some(IpAddr::V6(Ipv6Addr::LOCALHOST));
     let all = [IpAddr::V4(Ipv4Addr::LOCALHOST)].into_iter().chain(v6);
-    Ok(all.map(|ip| SocketAddr::new(ip, DOOR)).collect())
+    Ok(all.map(|ip| SocketAddr::new(ip, port)).collect())
 }
 
 /// Listens at an address, or at another port of it.
 fn open(at: SocketAddr) -> Result<TcpListener, Error> {
-    let listen = || -> io::Result<TcpListener> {
+    let opened = || -> io::Result<TcpListener> {
         let socket = Socket::new(Domain::for_address(at), Type::STREAM.nonblocking(), Some(Protocol::TCP))?;
         if at.is_ipv6() {
             socket.set_only_v6(true)?;
@@ -159,7 +179,7 @@ fn open(at: SocketAddr) -> Result<TcpListener, Error> {
         socket.listen(BACKLOG)?;
         Ok(socket.into())
     };
-    listen().map_err(|e| Error::from_io(format_args!("cannot listen at {at} for other addresses"), &e))
+    opened().map_err(|e| Error::from_io(format_args!("cannot listen at {at} for other addresses"), &e))
 }
 
 fn gateway_plan(request: &gateway::Request, facts: gateway::Facts, ways: &Ways) -> Result<Plan, Error> {
@@ -329,8 +349,9 @@ fn arriving(
     before.insert(0, NftRule::accept([Match::Tcp, Match::NotSyn]));
     before.extend(taken);
     // Those that go on, whoever resets the others.
-    let answered = |mark| ways.doors.iter().map(move |to| answered(mark, *to));
-    rules.extend(answered(ANSWERS.answered).chain(answered(ANSWERS.reset)));
+    let doors = |mark| ways.doors.iter().map(move |to| answered(mark, *to));
+    let offering = ways.offering.iter().map(|to| answered(ANSWERS.offered, *to));
+    rules.extend(doors(ANSWERS.answered).chain(offering).chain(doors(ANSWERS.reset)));
     vec![Chain { hook: Hook::Arriving, rules: before }, Chain { hook: Hook::Prerouting, rules }]
 }
 
@@ -343,7 +364,8 @@ fn answers(ways: &Ways, resets: impl IntoIterator<Item = NftRule>) -> Vec<NftRul
             NftRule::new(matches, [Action::Unreachable(family, *code)])
         })
     };
-    let goes_on = [ANSWERS.answered, ANSWERS.reset].map(|mark| NftRule::accept([Match::Mark(mark)]));
+    let goes_on =
+        [ANSWERS.answered, ANSWERS.offered, ANSWERS.reset].map(|mark| NftRule::accept([Match::Mark(mark)]));
     let answers = resets.into_iter().chain(goes_on).chain(ways.doors.iter().flat_map(unreachable));
     answers.filter(|_| ways.queueing.is_some()).collect()
 }

@@ -75,7 +75,7 @@ fn compared(place: &str, way: Way, (name, row): Row, family: Family) -> Trial {
 
 /// As on a kernel that cannot hold SYNs: it knows nothing of the server when it answers the client.
 fn no_queue() {
-    let marks = AnswerMarks { answered: 1, reset: 2, unreachable: 3 };
+    let marks = AnswerMarks { answered: 1, offered: 2, reset: 3, unreachable: 4 };
     for (_, way) in PLACES {
         let mut lab = untouched(way);
         let _taken = host(&lab, way).run(|| Queue::bind(10_400, marks)).expect("the queue is free");

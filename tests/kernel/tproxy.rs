@@ -100,16 +100,10 @@ pub(crate) fn trials() -> Vec<Trial> {
 /// The faults that kernel sockets can do; in a sidecar one of them, because it is the same code.
 fn is_shown(way: Way, fault: &str) -> bool {
     // What the kernel has taken already, and what it makes of writes: these proofs ask for the figures of our own TCP.
-    const OF_OUR_TCP: [&str; 9] = [
-        "bandwidth",
-        "slicer",
-        "syn-drop",
-        "syn-ack-drop",
-        "syn-ack-delay",
-        "refuse",
-        "ecn-blackhole",
-        "idle-timeout",
-        "blackhole",
+    #[rustfmt::skip]
+    const OF_OUR_TCP: [&str; 12] = [
+        "bandwidth", "slicer", "syn-drop", "syn-ack-drop", "syn-ack-delay", "refuse", "ecn-blackhole", "mss-rewrite",
+        "tiny-window", "zero-window-stall", "idle-timeout", "blackhole",
     ];
     let can = KINDS.iter().any(|kind| kind.name == fault && kind.engines.contains(&Engine::Sockets));
     can && !OF_OUR_TCP.contains(&fault) && (way == Way::GatewaySockets || fault == "rst-inject")

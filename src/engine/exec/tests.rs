@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, TcpListener, UdpSocket};
 use mio::{Events, Poll};
 
 use super::*;
-use crate::relay::Refusal;
+use crate::relay::{Refusal, SocketOffer};
 
 /// A loop around the caller's network.
 struct Bench {
@@ -45,7 +45,11 @@ fn an_address_inside_that_stands_for_none_outside_is_refused() {
     bench.caller.addresses.host_loopback = HostLoopback::Off;
     let flow = FlowKey { slot: 7, generation: 1 };
     let (client, server) = ("10.0.2.100:1234".parse().unwrap(), listener.local_addr().unwrap());
-    bench.caller.command(flow, Leg::Server, SocketCommand::Dial { client, server });
+    bench.caller.command(
+        flow,
+        Leg::Server,
+        SocketCommand::Dial { client, server, offer: SocketOffer::default() },
+    );
     let refused = SocketEvent::Failed { errno: "ECONNREFUSED", refusal: Refusal::Reset };
     assert_eq!(bench.caller.poll_event(), Some((flow, Leg::Server, refused)));
 }

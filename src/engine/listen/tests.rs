@@ -6,7 +6,7 @@ use std::time::Duration;
 use mio::{Events, Poll};
 
 use super::*;
-use crate::relay::Refusal;
+use crate::relay::{Refusal, SocketOffer};
 
 const FLOW: FlowKey = FlowKey { slot: 7, generation: 1 };
 const OTHER: FlowKey = FlowKey { slot: 8, generation: 2 };
@@ -30,7 +30,11 @@ impl Bench {
 
     fn dial(&mut self, flow: FlowKey, server: &str) {
         let (client, server) = ("192.0.2.2:1234".parse().unwrap(), server.parse().unwrap());
-        self.upstreams.command(flow, Leg::Server, SocketCommand::Dial { client, server });
+        self.upstreams.command(
+            flow,
+            Leg::Server,
+            SocketCommand::Dial { client, server, offer: SocketOffer::default() },
+        );
     }
 
     fn event(&mut self) -> (FlowKey, SocketEvent) {

@@ -17,6 +17,7 @@ mod accepting;
 mod addresses;
 pub(super) mod doors;
 pub(super) mod errors;
+mod offer;
 mod probe;
 mod queue;
 pub(super) mod ready;
@@ -250,6 +251,8 @@ impl Sockets {
                     socket.mark(if silent { cut.silent } else { cut.own }, silent);
                 }
             }
+            SocketCommand::Window(most) => return socket.set_window(most),
+            SocketCommand::Stall(stalled) => socket.stalled = stalled,
             SocketCommand::Join => return self.join(id),
             SocketCommand::Part => return self.part(id),
             SocketCommand::Probe => {

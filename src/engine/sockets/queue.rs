@@ -6,6 +6,7 @@
 
 use std::collections::VecDeque;
 use std::io;
+use std::net::TcpListener;
 use std::os::fd::{AsRawFd, RawFd};
 
 use bytes::Bytes;
@@ -14,9 +15,11 @@ use netlink_sys::protocols::NETLINK_NETFILTER;
 use netlink_sys::{Socket, SocketAddr};
 use nix::errno::Errno;
 use nix::sys::socket::{MsgFlags, recv, setsockopt, sockopt};
+use socket2::SockRef;
 
-use super::pauses;
+use super::{offer, pauses};
 use crate::engine::Answer;
+use crate::relay::SocketOffer;
 use crate::time::{Duration, Instant};
 use crate::wire::{Packet, Segment, Tuple, VnetHdr};
 
@@ -63,6 +66,8 @@ const HOST: [u8; 2] = [1, 3];
 pub struct AnswerMarks {
     /// It goes to our listener.
     pub answered: u32,
+    /// It goes to our listener whose SYN-ACK offers what the answer says.
+    pub offered: u32,
     /// It is answered by a RST.
     pub reset: u32,
     /// It is answered by an ICMP error (destination unreachable) with the code that is added to this.
@@ -75,6 +80,8 @@ pub struct Queue {
     socket: Socket,
     number: u16,
     marks: AnswerMarks,
+    /// What answers in the kernel's name where it is told what to offer.
+    doors: Vec<TcpListener>,
     buf: Vec<u8>,
     /// The number of the newest SYN with these addresses.
     held: HashMap<Tuple, u32>,
@@ -102,6 +109,7 @@ impl Queue {
             socket,
             number,
             marks,
+            doors: Vec::new(),
             buf: vec![0; MAX_MESSAGE],
             held: HashMap::new(),
             order: VecDeque::new(),
@@ -115,6 +123,11 @@ impl Queue {
         queue.configure(NFQA_CFG_QUEUE_MAXLEN, &(2 * MOST as u32).to_be_bytes())?;
         queue.socket.set_non_blocking(true)?;
         Ok(queue)
+    }
+
+    /// Lets answers that say what to offer go to these listeners, and to no others.
+    pub fn offer_by(&mut self, doors: Vec<TcpListener>) {
+        self.doors = doors;
     }
 
     /// What tells when there are SYNs.
@@ -160,9 +173,16 @@ impl Queue {
     /// Tells the kernel what becomes of the newest SYN with these addresses. Without one it is heard when the next one comes.
     pub(super) fn answer(&mut self, syn: Tuple, answer: Answer) {
         let Some(id) = self.held.remove(&syn) else { return };
-        let AnswerMarks { answered, reset, unreachable } = self.marks;
+        let AnswerMarks { answered, offered, reset, unreachable } = self.marks;
         match answer {
-            Answer::Accept => self.judge(id, NF_REPEAT, Some(answered)),
+            Answer::Accept(offer) if offer == SocketOffer::default() => {
+                self.judge(id, NF_REPEAT, Some(answered));
+            }
+            Answer::Accept(offer) => {
+                self.doors.iter().for_each(|door| offer::of_door(&SockRef::from(door), offer));
+                // The kernel makes the SYN-ACK before this returns.
+                self.judge(id, NF_REPEAT, Some(offered));
+            }
             Answer::Reset => self.judge(id, NF_REPEAT, Some(reset)),
             Answer::Unreachable(code) => {
                 let family = usize::from(syn.dst.is_ipv6());

@@ -15,7 +15,7 @@ use crate::relay::SocketEvent;
 use crate::wire::join_small;
 
 use super::splice::{self, Splice};
-use super::{Addresses, At, sys};
+use super::{Addresses, At, offer, sys};
 
 /// Most bytes of one read, so that no socket keeps the others waiting.
 pub(super) const MAX_READ: usize = 64 << 10;
@@ -38,6 +38,8 @@ pub(super) struct Socket {
     connected: bool,
     /// Bytes that may still be read.
     credit: usize,
+    /// They are not for now.
+    pub(super) stalled: bool,
     /// Writes that the kernel has not taken, and whether the last byte of each is urgent.
     writes: VecDeque<(Bytes, bool)>,
     /// The mark that follows the writes.
@@ -96,6 +98,7 @@ impl Socket {
             left: None,
             connected,
             credit: 0,
+            stalled: false,
             writes: VecDeque::new(),
             mark: None,
             shutdown: false,
@@ -141,7 +144,7 @@ impl Socket {
             0 => {}
             sent => return Look::More(SocketEvent::Sent(sent)),
         }
-        if self.eof || self.credit == 0 {
+        if self.eof || self.credit == 0 || self.stalled {
             return self.look_at_error();
         }
         let there = sys::readable(&self.stream);
@@ -325,6 +328,11 @@ impl Socket {
     /// What it sends has this mark, once the writes are through; as one of those that hear nothing, or not.
     pub(super) const fn mark(&mut self, mark: u32, silent: bool) {
         self.mark = Some((mark, silent));
+    }
+
+    /// Offers about this many bytes, or as many as the kernel likes.
+    pub(super) fn set_window(&self, most: Option<u32>) {
+        offer::set_window(&SockRef::from(&self.stream), most);
     }
 
     /// Makes the close that follows a RST.

@@ -9,6 +9,8 @@ use nix::sys::socket::{MsgFlags, recv};
 
 /// `SIOCATMARK` of asm-generic/sockios.h.
 const SIOCATMARK: u64 = 0x8905;
+/// Of asm-generic/socket.h.
+const SO_BUF_LOCK: libc::c_int = 72;
 
 nix::ioctl_read_bad!(at_mark, SIOCATMARK, libc::c_int);
 nix::ioctl_read_bad!(waiting, libc::FIONREAD, libc::c_int);
@@ -53,13 +55,19 @@ pub(in crate::engine) fn at_urgent_byte(socket: impl AsFd) -> io::Result<bool> {
 /// Has a socket with an address and without a port get its port when it connects: then others may have the same one towards
 /// other peers.
 pub(super) fn bind_address_no_port(socket: impl AsFd) -> io::Result<()> {
-    let yes: libc::c_int = 1;
-    let len = size_of_val(&yes) as libc::socklen_t;
+    set_int(socket, libc::IPPROTO_IP, libc::IP_BIND_ADDRESS_NO_PORT, 1)
+}
+
+/// Gives the size of a receive buffer that was set back to the kernel, which lets it grow with what is read.
+pub(super) fn let_buffer_grow(socket: impl AsFd) -> io::Result<()> {
+    set_int(socket, libc::SOL_SOCKET, SO_BUF_LOCK, 0)
+}
+
+fn set_int(socket: impl AsFd, level: libc::c_int, option: libc::c_int, value: libc::c_int) -> io::Result<()> {
+    let len = size_of_val(&value) as libc::socklen_t;
     let fd = socket.as_fd().as_raw_fd();
-    // SAFETY: `yes` is readable for the length given and lives during the call.
-    let result = unsafe {
-        libc::setsockopt(fd, libc::IPPROTO_IP, libc::IP_BIND_ADDRESS_NO_PORT, (&raw const yes).cast(), len)
-    };
+    // SAFETY: `value` is readable for the length given and lives during the call.
+    let result = unsafe { libc::setsockopt(fd, level, option, (&raw const value).cast(), len) };
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 

@@ -13,12 +13,12 @@ use mio::event::Event;
 use mio::unix::SourceFd;
 use mio::{Interest, Registry, Token};
 use nix::errno::Errno;
-use socket2::Socket;
+use socket2::{SockRef, Socket};
 
 use super::accepting::Dialling;
-use super::{Addresses, Cut, Queue, Sockets, connect, fresh, is_of_this_host, sys};
+use super::{Addresses, Cut, Queue, Sockets, connect, fresh, is_of_this_host, offer, sys};
 use crate::engine::{Answer, Outside};
-use crate::relay::{FlowKey, SocketCommand, SocketEvent};
+use crate::relay::{FlowKey, SocketCommand, SocketEvent, SocketOffer};
 use crate::time::Instant;
 use crate::trace::Leg;
 use crate::wire::{Segment, Tuple};
@@ -41,6 +41,7 @@ pub(super) struct Source {
     client: SocketAddr,
     keeps_port: bool,
     mark: u32,
+    offer: SocketOffer,
 }
 
 impl Source {
@@ -61,6 +62,7 @@ impl Source {
     fn connect_by(self, port: u16, server: SocketAddr) -> io::Result<Socket> {
         let socket = fresh(server)?;
         be_transparent(&socket, server, self.mark)?;
+        offer::of_dial(&SockRef::from(&socket), self.offer);
         match port {
             // A client from outside and a leg to a service of this host with the same port would be one connection to its kernel.
             // When Linux connects, it takes even ports first, and when it only binds, odd ones.
@@ -152,8 +154,8 @@ impl Outside for Transparent {
     fn command(&mut self, flow: FlowKey, leg: Leg, command: SocketCommand) {
         let at = (flow, leg);
         match command {
-            SocketCommand::Dial { client, server } => {
-                let source = Source { client, keeps_port: self.keeps_port, mark: self.mark };
+            SocketCommand::Dial { client, server, offer } => {
+                let source = Source { client, keeps_port: self.keeps_port, mark: self.mark, offer };
                 self.sockets.dial(at, Addresses::new([server], server.is_ipv6()).from(source));
             }
             command => self.sockets.command(at, command),

@@ -21,6 +21,7 @@ use bytes::Bytes;
 
 use super::*;
 use crate::fault::{Circumstances, Engine, RuleSpec, Rules, Turns};
+use crate::relay::SocketOffer;
 use crate::relay::Uplink::{self, HeldSyn, Socket, Transparent};
 use crate::relay::{Limits, Refusal};
 use crate::time::Duration;
@@ -232,6 +233,7 @@ impl Script {
         if segment.has(Flags::SYN) {
             self.ours[leg as usize] = Some(segment.seq);
         }
+        let by_kernel = segment.has(Flags::SYN) && self.flow.has_socket(leg);
         let ours = self.ours[leg as usize].unwrap_or_default();
         let seq = segment.seq.diff(ours);
         let len = segment.payload.len();
@@ -247,6 +249,9 @@ impl Script {
         }
         if segment.window.0 == 0 && !segment.has(Flags::RST) {
             text += " win 0";
+        }
+        if by_kernel {
+            text += &offered(SocketOffer::of(&segment));
         }
         self.last[leg as usize] = segment;
         text
@@ -266,13 +271,24 @@ impl Script {
     }
 }
 
+/// All SYNs here announce an MSS of 1460.
+fn offered(offer: SocketOffer) -> String {
+    let mss = offer.mss.filter(|mss| *mss != 1460).map(|mss| format!(" mss {mss}"));
+    let window = offer.window.map(|window| format!(" win {window}"));
+    mss.into_iter().chain(window).collect()
+}
+
 fn describe(command: &SocketCommand) -> String {
     match command {
-        SocketCommand::Dial { server, .. } => format!("dial {server}"),
+        SocketCommand::Dial { server, offer, .. } => format!("dial {server}{}", offered(*offer)),
         SocketCommand::Read { credit } => format!("read {credit}"),
         SocketCommand::Write { data, .. } => format!("write {}", data.len()),
         SocketCommand::Silence(true) => "silent".into(),
         SocketCommand::Silence(false) => "heard".into(),
+        SocketCommand::Window(Some(most)) => format!("window {most}"),
+        SocketCommand::Window(None) => "window".into(),
+        SocketCommand::Stall(true) => "stall".into(),
+        SocketCommand::Stall(false) => "read on".into(),
         SocketCommand::Probe => "probe".into(),
         SocketCommand::Flush => "flush".into(),
         SocketCommand::Join => "join".into(),

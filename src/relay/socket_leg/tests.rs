@@ -3,7 +3,12 @@ use crate::time::Instant;
 
 fn leg() -> SocketLeg {
     let [client, server] = ["192.0.2.2:1234", "192.0.2.1:80"].map(|at| at.parse().unwrap());
-    let mut leg = SocketLeg::dial(&mut Cx::new(Instant::ZERO, &mut trace::NoSink), client, server);
+    let mut leg = SocketLeg::dial(
+        &mut Cx::new(Instant::ZERO, &mut trace::NoSink),
+        client,
+        server,
+        SocketOffer::default(),
+    );
     assert!(matches!(leg.poll_command(), Some(SocketCommand::Dial { .. })));
     leg
 }

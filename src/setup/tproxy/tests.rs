@@ -4,8 +4,12 @@ use crate::setup::facts::tests::facts as beside;
 use crate::setup::gateway::tests::facts as between;
 
 fn ways(v6: bool, queueing: Option<Queueing>) -> Ways {
-    let all = ["127.0.0.1:10400", "[::1]:10400"].map(|at| at.parse().expect("an address"));
-    Ways { doors: all.into_iter().take(if v6 { 2 } else { 1 }).collect(), queueing }
+    let doors = |port| {
+        let all = ["127.0.0.1", "::1"].map(|ip| SocketAddr::new(ip.parse().expect("an address"), port));
+        all.into_iter().take(if v6 { 2 } else { 1 }).collect()
+    };
+    let offering = if queueing.is_some() { doors(OFFERING_DOOR) } else { Vec::new() };
+    Ways { doors: doors(DOOR), offering, queueing }
 }
 
 const HELD: Option<Queueing> = Some(Queueing::Expression);

@@ -1,5 +1,6 @@
 //! `mss-rewrite`: a middlebox that announces another segment size than the hosts.
 
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use super::pick;
@@ -15,7 +16,7 @@ pub(in crate::fault) const KIND: Kind = Kind {
     name: "mss-rewrite",
     summary: "writes another MSS into the SYN, the SYN-ACK or both",
     topic: Topic::Handshake,
-    engines: &[Engine::Tun, Engine::Exec],
+    engines: &[Engine::Tun, Engine::Exec, Engine::Sockets],
     example: "mss-rewrite mss=536",
     attributes: &[
         AttributeDoc {
@@ -24,7 +25,8 @@ pub(in crate::fault) const KIND: Kind = Kind {
             default: "536",
             zero: "",
             doc: "What is announced, in bytes; also more than there was. Linux takes less than 48 as 48 (tcp_min_snd_mss): 36 \
-                  bytes of data with timestamps.",
+                  bytes of data with timestamps. Kernel sockets (TCP_MAXSEG) take 88 to 32767 and announce less, never more; \
+                  their own segments on that leg are no larger either.",
         },
         AttributeDoc {
             name: "direction",
@@ -52,6 +54,10 @@ pub(in crate::fault) const KIND: Kind = Kind {
     },
 };
 
+/// Values that Linux lets a socket announce (`TCP_MIN_MSS`, `MAX_TCP_WINDOW`).
+const TAKEN: RangeInclusive<u16> = 88..=32_767;
+const TAKES: &str = "its kernel sockets take an MSS of 88 to 32767 bytes";
+
 #[derive(Debug)]
 struct MssRewrite {
     mss: u16,
@@ -64,6 +70,9 @@ impl Fault for MssRewrite {
     }
 
     fn refusal(&self, engine: Engine) -> Option<&'static str> {
+        if engine == Engine::Sockets {
+            return (!TAKEN.contains(&self.mss)).then_some(TAKES);
+        }
         let syn_alone = self.directions == Directions::One(Direction::Upstream);
         (engine == Engine::Exec && syn_alone).then_some(super::ANSWERS_WITH_THE_MSS_OF_THE_SYN)
     }
@@ -79,14 +88,19 @@ impl Fault for MssRewrite {
         upstream || (self.directions.contains(Direction::Downstream) && syn_ack)
     }
 
-    fn on_segment(&self, _: &mut Moment<'_>, seg: &mut Segment) -> Verdict {
-        match &mut seg.options.mss {
-            Some(mss) if *mss != self.mss => {
-                *mss = self.mss;
-                Verdict::Rewrite
-            }
-            _ => Verdict::Pass,
+    fn on_segment(&self, moment: &mut Moment<'_>, seg: &mut Segment) -> Verdict {
+        let kernels = moment.progress.client_is_socket;
+        let rewrites = match seg.options.mss {
+            Some(mss) if kernels => mss > self.mss,
+            Some(mss) => mss != self.mss,
+            // The kernel's own choice.
+            None => kernels && seg.has(Flags::ACK),
+        };
+        if !rewrites {
+            return Verdict::Pass;
         }
+        seg.options.mss = Some(self.mss);
+        Verdict::Rewrite
     }
 }
 
@@ -124,6 +138,31 @@ mod tests {
             ("mss-rewrite mss=8960 direction=upstream", false, [Some(8960), old, old]),
         ] {
             assert_eq!(seen(rule, socket), expected, "{rule}, socket {socket}");
+        }
+    }
+
+    /// Which the client's leg is only where all are.
+    #[test]
+    fn kernel_sockets_announce_less_and_never_more() {
+        let syn_ack = Flags::SYN | Flags::ACK;
+        for (rule, flags, before, after) in [
+            ("mss-rewrite", Flags::SYN, Some(1460), Some(536)),
+            ("mss-rewrite", Flags::SYN, None, None),
+            ("mss-rewrite mss=8960", Flags::SYN, Some(1460), Some(1460)),
+            ("mss-rewrite", syn_ack, None, Some(536)),
+            ("mss-rewrite direction=upstream", syn_ack, None, None),
+        ] {
+            let mut flow = Flow::of(rule);
+            (flow.progress.server_is_socket, flow.progress.client_is_socket) = (true, true);
+            let at = if flags == syn_ack { pick::TO_CLIENT } else { pick::FROM_CLIENT };
+            let mut segment = seg(flags);
+            segment.options.mss = before;
+            flow.judge(at, &mut segment);
+            assert_eq!(segment.options.mss, after, "{rule} {flags}");
+        }
+        for (mss, refuses) in [(87, true), (88, false), (32_767, false), (32_768, true)] {
+            let rule = format!("mss-rewrite mss={mss}");
+            assert_eq!(refused(&rule, Engine::Sockets).is_some(), refuses, "{rule}");
         }
     }
 

@@ -15,7 +15,7 @@ pub(in crate::fault) const KIND: Kind = Kind {
     name: "tiny-window",
     summary: "offers one writer never more than a small window, from the SYN on",
     topic: Topic::Window,
-    engines: &[Engine::Tun, Engine::Exec],
+    engines: &[Engine::Tun, Engine::Exec, Engine::Sockets],
     example: "tiny-window direction=upstream window=512B",
     attributes: &[
         DIRECTION,
@@ -25,7 +25,8 @@ pub(in crate::fault) const KIND: Kind = Kind {
             default: "512B",
             zero: "refused: that is `zero-window-stall`",
             doc: "The most that is offered. Up to 65535 bytes our SYN offers a scale factor of 0, so that it is exact to the \
-                  byte; above, it is rounded down to a multiple of the scale.",
+                  byte; above, it is rounded down to a multiple of the scale. A kernel socket (SO_RCVBUF) takes 1152 bytes and more, \
+                  rounds it down to whole segments at first, and offers up to twice as much as they come.",
         },
     ],
     bounds: &["after_bytes", "after", "for", "at", "every"],
@@ -50,6 +51,10 @@ pub(in crate::fault) const KIND: Kind = Kind {
     },
 };
 
+/// Half of the smallest buffer that Linux gives a socket (`SOCK_MIN_RCVBUF`).
+const SMALLEST: u32 = 1152;
+const OFFERS: &str = "its kernel sockets offer a window of 1152 bytes at least";
+
 #[derive(Debug)]
 struct TinyWindow {
     direction: Direction,
@@ -62,6 +67,9 @@ impl Fault for TinyWindow {
     }
 
     fn refusal(&self, engine: Engine) -> Option<&'static str> {
+        if engine == Engine::Sockets {
+            return (self.window < SMALLEST).then_some(OFFERS);
+        }
         refusal(engine, self.direction)
     }
 
@@ -130,6 +138,10 @@ mod tests {
     fn a_window_of_zero_and_the_windows_of_a_kernel_socket_are_refused() {
         assert!(error("tiny-window window=0").contains("zero-window-stall"));
         assert_eq!(refused("tiny-window", Engine::Exec), None);
+        for (window, refuses) in [(1151, true), (1152, false)] {
+            let rule = format!("tiny-window window={window}");
+            assert_eq!(refused(&rule, Engine::Sockets).is_some(), refuses, "{rule}");
+        }
         assert!(refused("tiny-window direction=downstream", Engine::Exec).is_some());
     }
 }

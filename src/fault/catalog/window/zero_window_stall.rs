@@ -13,7 +13,7 @@ pub(in crate::fault) const KIND: Kind = Kind {
     name: "zero-window-stall",
     summary: "announces a zero window to one writer for a while, then opens it with an update",
     topic: Topic::Window,
-    engines: &[Engine::Tun, Engine::Exec],
+    engines: &Engine::ALL,
     example: "zero-window-stall direction=upstream hold=30s after_bytes=64KiB",
     attributes: &[
         AttributeDoc {
@@ -28,7 +28,8 @@ pub(in crate::fault) const KIND: Kind = Kind {
             unit: Unit::Duration { max_secs: 86_400 },
             default: "30s",
             zero: "no stall",
-            doc: "How long the window stays closed. What the writer was already allowed to send is still taken.",
+            doc: "How long the window stays closed. What the writer was already allowed to send is still taken; by a kernel socket, \
+                  which is not read any more, as much as its buffer holds.",
         },
         AttributeDoc {
             name: "answer_probes",
@@ -60,6 +61,8 @@ pub(in crate::fault) const KIND: Kind = Kind {
     },
 };
 
+const ANSWERS_PROBES: &str = "the kernel answers window probes by itself";
+
 #[derive(Debug)]
 struct ZeroWindowStall {
     direction: Direction,
@@ -77,7 +80,11 @@ impl Fault for ZeroWindowStall {
     }
 
     fn refusal(&self, engine: Engine) -> Option<&'static str> {
-        (engine == Engine::Exec && self.direction == Direction::Downstream).then_some(SERVER_IS_SOCKET)
+        match engine {
+            Engine::Tun => None,
+            Engine::Exec => (self.direction == Direction::Downstream).then_some(SERVER_IS_SOCKET),
+            Engine::Sockets | Engine::PlainSockets => (!self.answer_probes).then_some(ANSWERS_PROBES),
+        }
     }
 
     fn turn(&self, leg: Leg, knobs: &mut Knobs) -> bool {

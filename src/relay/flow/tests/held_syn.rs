@@ -95,6 +95,71 @@ const ROWS: &[Row] = &[
         +300ms
         c< S. 0 ack 1
     ", None),
+    ("SYN and SYN-ACK announce a smaller MSS", HeldSyn, &["mss-rewrite"], "
+        c> S 0
+        k< dial 10.0.0.2:80 mss 536
+        k> connected
+        c< S. 0 ack 1 mss 536
+        a> accepted
+        a< window
+        a< read 65536
+        k< read 65536
+    ", None),
+    ("of one side only", HeldSyn, &["mss-rewrite direction=upstream"], "
+        c> S 0
+        k< dial 10.0.0.2:80 mss 536
+        k> connected
+        c< S. 0 ack 1
+        a> accepted
+        a< read 65536
+        k< read 65536
+    ", None),
+    ("the client is offered little from its SYN-ACK on, for a time", HeldSyn, &["tiny-window window=2kB for=1s"], "
+        c> S 0
+        k< dial 10.0.0.2:80
+        k> connected
+        c< S. 0 ack 1 win 2000
+        a> accepted
+        a< window 2000
+        a< read 65536
+        k< read 65536
+        +1s
+        a< window
+    ", None),
+    ("the server is offered little from the SYN on", HeldSyn, &["tiny-window window=2kB direction=downstream"], "
+        c> S 0
+        k< dial 10.0.0.2:80 win 2000
+        k> connected
+        c< S. 0 ack 1
+        a> accepted
+        a< read 65536
+        k< read 65536
+    ", None),
+    ("a window becomes small later", HeldSyn, &["tiny-window window=2kB after=1s"], "
+        c> S 0
+        k< dial 10.0.0.2:80
+        k> connected
+        c< S. 0 ack 1
+        a> accepted
+        a< read 65536
+        k< read 65536
+        +1s
+        a< window 2000
+    ", None),
+    ("a reader that stops reads on", HeldSyn, &["zero-window-stall after_bytes=10 hold=1s"], "
+        c> S 0
+        k< dial 10.0.0.2:80
+        k> connected
+        c< S. 0 ack 1
+        a> accepted
+        a< read 65536
+        k< read 65536
+        a> data 10
+        a< stall
+        k< write 10
+        +1s
+        a< read on
+    ", None),
     ("a fault may refuse", HeldSyn, &["refuse style=icmp-net"], "
         c> S 0
         i< 3/0 from 10.0.0.2 seq 0

@@ -44,7 +44,7 @@ impl Socket {
             SocketCommand::Abort | SocketCommand::Close => (self.gone, self.closed) = (true, true),
             // The engine closed it, and does not look at what comes too late.
             _ if self.gone => {}
-            SocketCommand::Silence(_) => {}
+            SocketCommand::Silence(_) | SocketCommand::Window(_) | SocketCommand::Stall(_) => {}
             SocketCommand::Dial { .. } => {
                 assert!(!std::mem::replace(&mut self.dialled, true), "dialled twice")
             }
