@@ -11,7 +11,7 @@ use socket2::SockRef;
 
 use crate::Single;
 use crate::lab::events::{Events, Log};
-use crate::lab::{self, Lab, Way, errno};
+use crate::lab::{self, Lab, Listener, Way, errno};
 
 pub(crate) const SINGLES: &[Single] = &[
     ("syn-drop delays connect, and the server sees one SYN only", syn_drop),
@@ -44,7 +44,7 @@ const SLACK: Duration = Duration::from_millis(600);
 pub(crate) struct Bench {
     lab: Lab,
     events: Events,
-    listener: TcpListener,
+    listener: Listener,
 }
 
 impl Bench {

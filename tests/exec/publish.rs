@@ -1,7 +1,7 @@
 //! `exec --publish`: clients outside, the server inside the command, without any privilege.
 
 use std::io::{Read, Write};
-use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpStream};
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
@@ -10,7 +10,7 @@ use nix::poll::PollFlags;
 use nix::sys::signal::Signal;
 
 use crate::lab::process::{Halfopen, command};
-use crate::lab::{self, Lab, PORT, Way, accept, drain, outcome, server_at, wait};
+use crate::lab::{self, Lab, Listener, PORT, Way, accept, drain, outcome, server_at, wait};
 use crate::{Row, Single, close, stream};
 
 pub(crate) const SINGLES: &[Single] = &[
@@ -118,7 +118,7 @@ fn port_again() {
 }
 
 /// The server inside with this fault on its port.
-fn faulty(fault: &str) -> (Lab, TcpListener) {
+fn faulty(fault: &str) -> (Lab, Listener) {
     let rule = format!("{fault} match.server=:{PORT}");
     let lab = Lab::with(Way::Publish, &["--seed", "42", "--fault", &rule]);
     let listener = lab.listen(Family::V4);

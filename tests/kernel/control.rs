@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::{Read, Write};
-use std::net::{SocketAddr as TcpAddress, TcpListener, TcpStream};
+use std::net::{SocketAddr as TcpAddress, TcpStream};
 use std::os::fd::AsFd;
 use std::os::linux::net::SocketAddrExt as _;
 use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
@@ -16,7 +16,7 @@ use serde_json::Value;
 
 use crate::lab::ns::Ns;
 use crate::lab::process::{Halfopen, command, command_of_user, has_many_users, output};
-use crate::lab::{Lab, PATIENCE, Way, drain, errno, wait};
+use crate::lab::{Lab, Listener, PATIENCE, Way, drain, errno, wait};
 
 /// Something that is done in several modes.
 type InMode = (&'static str, fn(Way));
@@ -46,7 +46,7 @@ pub(crate) const OF_EXEC: &[crate::Single] =
 /// A proxied lab and one connection through it.
 struct Bench {
     lab: Lab,
-    _listener: TcpListener,
+    _listener: Listener,
     client: TcpStream,
     server: TcpStream,
 }

@@ -1,7 +1,7 @@
 //! Packets that mean harm. A live connection does not notice them, and memory stays bounded.
 
 use std::io::{Read, Write};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
 use std::time::Instant;
 
 use halfopen::rng::Rng;
@@ -13,7 +13,7 @@ use crate::Single;
 use crate::lab::forge::{Forged, Forger, checksum, ip};
 use crate::lab::process::Halfopen;
 use crate::lab::sniff::Sniffer;
-use crate::lab::{Lab, PATIENCE, PORT, Way, client_ip, drain, server_at};
+use crate::lab::{Lab, Listener, PATIENCE, PORT, Way, client_ip, drain, server_at};
 
 pub(crate) const SINGLES: &[Single] = &[
     ("100,000 SYNs from forged addresses cost little, and connections go on", syn_flood),
@@ -33,7 +33,7 @@ const MEMORY: u64 = 64 << 10;
 /// A connection in use while the attack goes on.
 struct Live {
     /// Others may connect, too.
-    listener: TcpListener,
+    listener: Listener,
     client: TcpStream,
     server: TcpStream,
     turn: u32,

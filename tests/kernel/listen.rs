@@ -17,7 +17,7 @@ use crate::lab::events::Events;
 use crate::lab::process::{Halfopen, command};
 use crate::lab::sniff::Sniffer;
 use crate::lab::{
-    Lab, PATIENCE, PORT, Way, accept, address, chosen, compare, compare_in, drain, outcome, wait,
+    Lab, Listener, PATIENCE, PORT, Way, accept, address, chosen, compare, compare_in, drain, outcome, wait,
 };
 use crate::setup::{NONE, carried, fails, state, talk, with_mounts};
 use crate::sidecar::{CAP_NET_ADMIN, FAULTS, without, word};
@@ -371,7 +371,7 @@ fn crossed() {
 const SLACK: Duration = Duration::from_millis(600);
 
 /// A listener with this fault, the server behind it, and a connection with the time that it took.
-fn faulty(family: Family, fault: &str) -> (Lab, Events, TcpListener, TcpStream, Duration) {
+fn faulty(family: Family, fault: &str) -> (Lab, Events, Listener, TcpStream, Duration) {
     let events = Events::new();
     let options = ["--seed", "42", "--grace", "0", "--events", events.path(), "--fault", fault];
     let lab = Lab::with(Way::Listen, &options);

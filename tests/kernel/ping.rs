@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::{self, Read};
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::os::fd::AsFd;
 use std::process::Output;
 use std::sync::Arc;
@@ -19,7 +19,7 @@ use crate::lab::icmp::Refuser;
 use crate::lab::ns::Ns;
 use crate::lab::process::{self, Halfopen, command_of_user};
 use crate::lab::sniff::Sniffer;
-use crate::lab::{Lab, PATIENCE, PORT, Way, address, server_at, silent_at, wait};
+use crate::lab::{Lab, Listener, PATIENCE, PORT, Way, address, listen, server_at, silent_at, wait};
 
 pub(crate) const SINGLES: &[Single] = &[
     ("connects are counted and closed by FIN, and the server reads the end of each", full),
@@ -55,7 +55,7 @@ struct Server {
 }
 
 impl Server {
-    fn start(listener: TcpListener) -> Self {
+    fn start(listener: Listener) -> Self {
         let (stop, ends) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
         let (stopped, counted) = (Arc::clone(&stop), Arc::clone(&ends));
         let thread = thread::spawn(move || {
@@ -298,7 +298,7 @@ fn own_host() {
     let host = Ns::new();
     each(|via, family| {
         let ip = if family == Family::V4 { "127.0.0.1:0" } else { "[::1]:0" };
-        let listener = host.run(|| TcpListener::bind(ip)).expect("a free port");
+        let listener = host.run(|| listen(ip.parse().expect("an address"))).expect("a free port");
         let target = listener.local_addr().expect("it is bound");
         let server = Server::start(listener);
         let told = pinged(&host, via, target, &["--rate", "50", "-n", "3"]);

@@ -111,7 +111,7 @@ fn hex(hash: Sha256) -> String {
 }
 
 /// Writes until nothing moves for `still`; returns the bytes that went in.
-fn fill(stream: &mut TcpStream, still: Duration) -> u64 {
+pub(crate) fn fill(stream: &mut TcpStream, still: Duration) -> u64 {
     stream.set_nonblocking(true).expect("an open socket");
     let mut written = 0;
     let bytes = block(0);

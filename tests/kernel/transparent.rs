@@ -54,7 +54,7 @@ fn header_fields(lab: &Lab, family: Family) -> Seen {
         Family::V4 => socket.set_tos_v4(DSCP_EF).and_then(|()| socket.set_ttl_v4(37)),
         Family::V6 => socket.set_tclass_v6(DSCP_EF).and_then(|()| socket.set_unicast_hops_v6(37)),
     };
-    set(&SockRef::from(&listener)).expect("options of TCP sockets");
+    set(&SockRef::from(&*listener)).expect("options of TCP sockets");
     let cables = [Sniffer::start(&lab.client, "c0"), Sniffer::start(&lab.server, "s0")];
     let to = server_at(family);
     let socket = lab.client.run(|| Socket::new(Domain::for_address(to), Type::STREAM, Some(Protocol::TCP)));
@@ -144,7 +144,7 @@ fn full_accept_queue(lab: &Lab, family: Family) -> Seen {
 
 fn tiny_buffer(lab: &Lab, family: Family) -> Seen {
     let listener = lab.listen(family);
-    SockRef::from(&listener).set_recv_buffer_size(2_048).expect("an option of sockets");
+    SockRef::from(&*listener).set_recv_buffer_size(2_048).expect("an option of sockets");
     let (mut client, mut server) = lab.pair_by(&listener);
     let bytes: Vec<u8> = (0..400_000u32).map(|i| (i / 7) as u8).collect();
     let sent = bytes.clone();

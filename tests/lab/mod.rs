@@ -14,7 +14,8 @@ pub(crate) mod sniff;
 
 use std::fmt::Debug;
 use std::io::{self, Read};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::ops::Deref;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
 
@@ -266,7 +267,7 @@ impl Lab {
     }
 
     /// A server that listens on [`PORT`].
-    pub(crate) fn listen(&self, family: Family) -> TcpListener {
+    pub(crate) fn listen(&self, family: Family) -> Listener {
         let at = match (self.way, family) {
             (Way::Publish, Family::V4) => SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), PORT),
             (Way::Publish, Family::V6) => SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), PORT),
@@ -332,12 +333,31 @@ pub(crate) fn wait(fd: BorrowedFd<'_>, what: nix::poll::PollFlags, for_at_most: 
     }
 }
 
-pub(crate) fn listen(at: SocketAddr) -> io::Result<TcpListener> {
+pub(crate) fn listen(at: SocketAddr) -> io::Result<Listener> {
     let socket = Socket::new(Domain::for_address(at), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_reuse_address(true)?;
     socket.bind(&at.into())?;
     socket.listen(4096)?;
-    Ok(socket.into())
+    Ok(Listener(socket.into()))
+}
+
+/// A server, whose port is free once this is dropped: a program that another thread starts has a copy of the descriptor until it
+/// runs, and so the close alone ends nothing.
+pub(crate) struct Listener(TcpListener);
+
+impl Deref for Listener {
+    type Target = TcpListener;
+
+    fn deref(&self) -> &TcpListener {
+        &self.0
+    }
+}
+
+impl Drop for Listener {
+    fn drop(&mut self) {
+        // Linux stops to listen; POSIX does not know it.
+        let _ = SockRef::from(&self.0).shutdown(Shutdown::Both);
+    }
 }
 
 /// Reads and writes that take longer than [`PATIENCE`] fail with `EAGAIN`.

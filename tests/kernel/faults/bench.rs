@@ -2,7 +2,7 @@
 
 use std::cell::Cell;
 use std::fs;
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
@@ -11,7 +11,7 @@ use nix::poll::PollFlags;
 
 use crate::lab::events::{Events, Log};
 use crate::lab::ns::Ns;
-use crate::lab::{self, Lab, Way};
+use crate::lab::{self, Lab, Listener, Way};
 
 /// A fault against the kernel.
 pub(crate) struct Proof {
@@ -53,7 +53,7 @@ pub(super) const SLACK: Duration = Duration::from_millis(400);
 pub(super) struct Bench {
     pub(super) lab: Lab,
     pub(super) events: Events,
-    pub(super) listener: TcpListener,
+    pub(super) listener: Listener,
     pub(super) family: Family,
 }
 
