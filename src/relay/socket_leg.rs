@@ -156,7 +156,7 @@ pub struct SocketLeg {
     /// The window that it is to offer; `None` is the kernel's own.
     window: Option<u32>,
     stalled: bool,
-    /// The kernel has answered for it with an offer that may be another flow's by now.
+    /// Its listener was told what to offer, and may have been told of another flow since: what it hands down is to be set right.
     offered: bool,
     gone: bool,
     joined: bool,

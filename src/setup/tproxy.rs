@@ -199,8 +199,7 @@ fn gateway_plan(request: &gateway::Request, facts: gateway::Facts, ways: &Ways) 
     let mut rules = Vec::from(ours());
     // A program of this host would answer the client, not our socket that has its address.
     rules.push(NftRule::accept([Match::Tcp, Match::Syn, Match::ForThisHost]));
-    let mut before = vec![rules[rules.len() - 1].clone()];
-    before.extend(answers(ways, [reset([Match::Mark(ANSWERS.reset)])]));
+    let before = vec![rules[rules.len() - 1].clone()];
     let taken = to_us(&[client], &request.ports, ways);
     let sent = Chain { hook: Hook::Output, rules: vec![silence()] };
     let chains = arriving(ways, before, rules, taken).into_iter().chain([sent]);
@@ -219,7 +218,9 @@ fn sidecar_plan(request: &sidecar::Request, facts: &Facts, ways: &Ways) -> Resul
     let link_local = has_v6.then(|| NftRule::accept(link_local));
     let mut rules: Vec<NftRule> = link_local.clone().into_iter().collect();
     let mut before = rules.clone();
-    before.extend(answers(ways, sidecar_resets()));
+    // Of IPv4 it can send no ICMP error from an address that it does not have.
+    let error = [Match::From(lo()), Match::Family(Family::V4), Match::MarkBlock(ANSWERS.unreachable)];
+    before.push(reset(error));
     rules.extend(ours());
     let mut taken = to_us(&[Match::From(lo()), Match::Mark(MARK)], &request.ports, ways);
     taken.extend(to_us(&[Match::NotFrom(lo()), Match::ForThisHost], &request.inbound_ports, ways));
@@ -283,9 +284,17 @@ fn to_take(request: &sidecar::Request, port_range: Option<&RangeInclusive<u16>>)
     };
     let to_client = |range: &RangeInclusive<u16>| {
         let client = shared(range).map(Match::DestinationPort);
-        [Match::Tcp, Match::SourcePort(range.clone())].into_iter().chain(client).collect()
+        let matches = [Match::Tcp, Match::SourcePort(range.clone())].into_iter().chain(client);
+        of_the_service().map(|which| matches.clone().chain(which).collect())
     };
-    request.ports.iter().map(to_server).chain(request.inbound_ports.iter().map(to_client)).collect()
+    request.ports.iter().map(to_server).chain(request.inbound_ports.iter().flat_map(to_client)).collect()
+}
+
+/// What leaves an inbound port, but for the RSTs by which our own table refuses clients: they have no socket and no DSCP. The
+/// kernel's RSTs to our legs have theirs, if no socket either.
+fn of_the_service() -> [Vec<Match>; 4] {
+    let answer = |family| vec![Match::Family(family), Match::HasDscp(family)];
+    [vec![Match::NotReset], answer(Family::V4), answer(Family::V6), vec![Match::OfSocket]]
 }
 
 /// Tells of ports that a connection may come from.
@@ -347,16 +356,15 @@ fn arriving(
         return vec![Chain { hook: Hook::Prerouting, rules }];
     }
     before.insert(0, NftRule::accept([Match::Tcp, Match::NotSyn]));
-    before.extend(taken);
-    // Those that go on, whoever resets the others.
-    let doors = |mark| ways.doors.iter().map(move |to| answered(mark, *to));
-    let offering = ways.offering.iter().map(|to| answered(ANSWERS.offered, *to));
-    rules.extend(doors(ANSWERS.answered).chain(offering).chain(doors(ANSWERS.reset)));
+    before.extend(answers(ways).chain(taken));
+    let accepted = ways.doors.iter().map(|to| answered(ANSWERS.answered, *to));
+    let offered = ways.offering.iter().map(|to| answered(ANSWERS.offered, *to));
+    rules.extend(accepted.chain(offered));
     vec![Chain { hook: Hook::Arriving, rules: before }, Chain { hook: Hook::Prerouting, rules }]
 }
 
-/// What becomes of SYNs that were held. `resets`: how this host resets them.
-fn answers(ways: &Ways, resets: impl IntoIterator<Item = NftRule>) -> Vec<NftRule> {
+/// What becomes of SYNs that were held.
+fn answers(ways: &Ways) -> impl Iterator<Item = NftRule> {
     let unreachable = |to: &SocketAddr| {
         let family = family_of(to.ip());
         UNREACHABLE[usize::from(to.is_ipv6())].iter().map(move |code| {
@@ -364,10 +372,9 @@ fn answers(ways: &Ways, resets: impl IntoIterator<Item = NftRule>) -> Vec<NftRul
             NftRule::new(matches, [Action::Unreachable(family, *code)])
         })
     };
-    let goes_on =
-        [ANSWERS.answered, ANSWERS.offered, ANSWERS.reset].map(|mark| NftRule::accept([Match::Mark(mark)]));
-    let answers = resets.into_iter().chain(goes_on).chain(ways.doors.iter().flat_map(unreachable));
-    answers.filter(|_| ways.queueing.is_some()).collect()
+    let goes_on = [ANSWERS.answered, ANSWERS.offered].map(|mark| NftRule::accept([Match::Mark(mark)]));
+    let resets = reset([Match::Mark(ANSWERS.reset)]);
+    [resets].into_iter().chain(goes_on).chain(ways.doors.iter().flat_map(unreachable))
 }
 
 /// A SYN with this mark is for our listener.
@@ -377,16 +384,6 @@ fn answered(mark: u32, to: SocketAddr) -> NftRule {
 
 fn reset(matches: impl IntoIterator<Item = Match>) -> NftRule {
     NftRule::new([Match::Tcp].into_iter().chain(matches), [Action::Reset])
-}
-
-/// How a sidecar's kernel resets clients. It would take a RST from an inbound port for one of the server's to us: such a client is
-/// connected first, and then reset. And it cannot send an ICMP error of IPv4 from an address that it does not have.
-fn sidecar_resets() -> [NftRule; 2] {
-    let lo = || Match::From("lo".to_owned());
-    [
-        reset([lo(), Match::Mark(ANSWERS.reset)]),
-        reset([lo(), Match::Family(Family::V4), Match::MarkBlock(ANSWERS.unreachable)]),
-    ]
 }
 
 /// Packets for our sockets, but for SYNs: one for a connection of ours in TIME-WAIT opens a new one.

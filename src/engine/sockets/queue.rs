@@ -80,8 +80,8 @@ pub struct Queue {
     socket: Socket,
     number: u16,
     marks: AnswerMarks,
-    /// What answers in the kernel's name where it is told what to offer.
-    doors: Vec<TcpListener>,
+    /// Listeners that offer what they are told to.
+    offering: Vec<TcpListener>,
     buf: Vec<u8>,
     /// The number of the newest SYN with these addresses.
     held: HashMap<Tuple, u32>,
@@ -109,7 +109,7 @@ impl Queue {
             socket,
             number,
             marks,
-            doors: Vec::new(),
+            offering: Vec::new(),
             buf: vec![0; MAX_MESSAGE],
             held: HashMap::new(),
             order: VecDeque::new(),
@@ -125,9 +125,9 @@ impl Queue {
         Ok(queue)
     }
 
-    /// Lets answers that say what to offer go to these listeners, and to no others.
-    pub fn offer_by(&mut self, doors: Vec<TcpListener>) {
-        self.doors = doors;
+    /// From now on these listeners, and no others, answer where it is said what to offer.
+    pub fn offer_by(&mut self, listeners: Vec<TcpListener>) {
+        self.offering = listeners;
     }
 
     /// What tells when there are SYNs.
@@ -179,7 +179,7 @@ impl Queue {
                 self.judge(id, NF_REPEAT, Some(answered));
             }
             Answer::Accept(offer) => {
-                self.doors.iter().for_each(|door| offer::of_door(&SockRef::from(door), offer));
+                self.offering.iter().for_each(|door| offer::of_door(&SockRef::from(door), offer));
                 // The kernel makes the SYN-ACK before this returns.
                 self.judge(id, NF_REPEAT, Some(offered));
             }

@@ -66,7 +66,7 @@ impl Source {
         match port {
             // A client from outside and a leg to a service of this host with the same port would be one connection to its kernel.
             // When Linux connects, it takes even ports first, and when it only binds, odd ones.
-            0 if is_of_this_host(server.ip()) => {}
+            0 if is_of_this_host(server.ip()) => set_dscp(&socket, server)?,
             0 => sys::bind_address_no_port(&socket)?,
             // The client may use its port towards several servers.
             _ => socket.set_reuse_address(true)?,
@@ -74,6 +74,16 @@ impl Source {
         socket.bind(&SocketAddr::new(self.client.ip(), port).into())?;
         connect(&socket, server)?;
         Ok(socket)
+    }
+}
+
+/// A RST without a socket, as of a port where nobody listens, takes over the DSCP of what it answers. By that the packet filter
+/// knows those for our legs from those that it makes itself for clients. Nothing else asks for it on this host.
+fn set_dscp(socket: &Socket, server: SocketAddr) -> io::Result<()> {
+    const LOWER_EFFORT: u32 = 1 << 2;
+    match server {
+        SocketAddr::V4(_) => socket.set_tos_v4(LOWER_EFFORT),
+        SocketAddr::V6(_) => socket.set_tclass_v6(LOWER_EFFORT),
     }
 }
 

@@ -100,7 +100,8 @@ fn a_port_that_clients_may_have_too_is_taken_only_with_another_one_of_theirs() {
     let seen = plan(&facts);
     for rule in [
         "\t\tmeta l4proto tcp tcp dport 50051 tcp sport 32768-60999 meta mark set 0x000028a0 accept\n",
-        "\t\tmeta l4proto tcp tcp sport 60999-61005 tcp dport 32768-60999 meta mark set 0x000028a0 accept\n",
+        "\t\tmeta l4proto tcp tcp sport 60999-61005 tcp dport 32768-60999 tcp flags & rst != rst meta mark set 0x000028a0 \
+         accept\n",
     ] {
         assert!(seen.to_string().contains(rule), "{seen}");
     }

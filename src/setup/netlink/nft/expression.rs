@@ -39,6 +39,7 @@ const RTN_LOCAL: u32 = 2;
 /// Flags in the header of TCP.
 const FLAGS_AT: u32 = 13;
 const SYN: u8 = 0x02;
+const RST: u8 = 0x04;
 const FIN_SYN_RST_ACK: u8 = 0x17;
 const IFNAMSIZ: usize = 16;
 
@@ -104,6 +105,16 @@ fn asked(m: Message, question: &Match) -> Message {
         Match::Syn | Match::NotSyn => {
             let operator = if *question == Match::Syn { CMP_EQ } else { CMP_NEQ };
             compare(mask(payload(m, BASE_TRANSPORT, FLAGS_AT, 1), &[FIN_SYN_RST_ACK]), operator, &[SYN])
+        }
+        Match::NotReset => compare(mask(payload(m, BASE_TRANSPORT, FLAGS_AT, 1), &[RST]), CMP_NEQ, &[RST]),
+        Match::HasDscp(Family::V4) => compare(mask(payload(m, BASE_NETWORK, 1, 1), &[0xfc]), CMP_NEQ, &[0]),
+        Match::HasDscp(Family::V6) => {
+            compare(mask(payload(m, BASE_NETWORK, 0, 2), &[0x0f, 0xc0]), CMP_NEQ, &[0; 2])
+        }
+        // Without a socket there is nothing to compare, and the next rule is asked.
+        Match::OfSocket => {
+            let m = numbers(m, "socket", &[(1, SOCKET_MARK), (2, REGISTER)]);
+            compare(m, CMP_NEQ, &u32::MAX.to_ne_bytes())
         }
         Match::Source(ip) => compare(address(m, *ip, [12, 8]), CMP_EQ, &octets(*ip)),
         Match::Destination(ip, prefix) => {

@@ -69,6 +69,12 @@ pub enum Match {
     Syn,
     /// TCP: it is any other segment.
     NotSyn,
+    /// TCP: it is no RST.
+    NotReset,
+    /// Its DSCP is not 0. Wants [`Match::Family`] first.
+    HasDscp(Family),
+    /// A connection of this host sends it.
+    OfSocket,
     /// The source address. Wants [`Match::Family`] (or [`Match::FrameOf`]) first.
     Source(IpAddr),
     /// The destination address is within this prefix. Wants the same first.
@@ -451,6 +457,10 @@ impl fmt::Display for Match {
             Self::DestinationPort(range) => write!(f, "tcp dport {}", Ports(range)),
             Self::Syn => f.write_str("tcp flags & (fin | syn | rst | ack) == syn"),
             Self::NotSyn => f.write_str("tcp flags & (fin | syn | rst | ack) != syn"),
+            Self::NotReset => f.write_str("tcp flags & rst != rst"),
+            Self::HasDscp(Family::V4) => f.write_str("ip dscp != cs0"),
+            Self::HasDscp(Family::V6) => f.write_str("ip6 dscp != cs0"),
+            Self::OfSocket => write!(f, "socket mark != {:#010x}", u32::MAX),
             Self::Source(ip) => write!(f, "{} saddr {ip}", family(ip)),
             Self::Destination(ip, prefix) if *prefix == whole(*ip) => write!(f, "{} daddr {ip}", family(ip)),
             Self::Destination(ip, prefix) => write!(f, "{} daddr {ip}/{prefix}", family(ip)),
