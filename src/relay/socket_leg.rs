@@ -73,6 +73,8 @@ pub enum SocketCommand {
     Stall(bool),
     /// Ask the server whether it lives; answered by [`SocketEvent::ProbeAnswered`] if it does.
     Probe,
+    /// Tell when the last byte of all writes is on its way to the peer, by [`SocketEvent::Left`]: only then a RST takes none.
+    Watch,
     /// Forget what is not written and close with a RST (`SO_LINGER` 0); a dial is given up. No event follows.
     Abort,
     /// Both directions are finished: close. No event follows.
@@ -125,6 +127,8 @@ pub enum SocketEvent {
     Sent(u32),
     /// The server lives.
     ProbeAnswered,
+    /// The kernel has sent the last byte of the writes.
+    Left,
     /// The server's FIN, after all its data.
     Eof,
     /// The server reset the connection (`ECONNRESET`, `EPIPE`); the engine has closed the socket.
@@ -149,6 +153,7 @@ pub struct SocketLeg {
     urgent_out: u64,
     urgent_in: Option<u64>,
     shutdown: bool,
+    resets: bool,
     eof: bool,
     vanished: bool,
     deaf: bool,
@@ -221,7 +226,7 @@ impl SocketLeg {
             return;
         }
         match event {
-            SocketEvent::Data { .. } | SocketEvent::Eof if self.deaf => {}
+            SocketEvent::Data { .. } | SocketEvent::Eof | SocketEvent::Left if self.deaf => {}
             SocketEvent::Data { .. } | SocketEvent::Eof if self.vanished => self.abort(),
             SocketEvent::Connected => {
                 cx.emit(trace::Event::Dialled { error: None });
@@ -255,9 +260,10 @@ impl SocketLeg {
                 self.finish();
             }
             SocketEvent::ProbeAnswered => self.events.push_back(Event::ProbeAnswered),
+            SocketEvent::Left => self.abort(),
             SocketEvent::Eof => {
                 self.eof = true;
-                if !self.shutdown {
+                if !self.shutdown || self.resets {
                     // After our own FIN the kernel does not tell whether that is acknowledged.
                     self.change_state(cx, State::CloseWait);
                 }
@@ -364,9 +370,27 @@ impl SocketLeg {
         }
     }
 
+    /// True until it is told how its direction ends.
+    pub const fn is_unfinished(&self) -> bool {
+        !self.gone && !self.vanished && !self.shutdown
+    }
+
+    /// A RST follows the queued bytes, as a FIN would: when the kernel has sent all of them.
+    pub fn reset_behind(&mut self) {
+        if self.is_unfinished() {
+            (self.shutdown, self.resets) = (true, true);
+            self.commands.push_back(SocketCommand::Watch);
+        }
+    }
+
+    /// True while a RST waits for the bytes before it.
+    pub const fn will_reset(&self) -> bool {
+        self.resets && !self.gone
+    }
+
     /// A FIN follows the queued bytes.
     pub fn shutdown(&mut self) {
-        if !self.gone && !self.vanished && !self.shutdown {
+        if self.is_unfinished() {
             self.shutdown = true;
             self.commands.push_back(SocketCommand::Shutdown);
             self.finish();
@@ -459,7 +483,7 @@ impl SocketLeg {
 
     /// Closes once both directions are through.
     fn finish(&mut self) {
-        if self.eof && self.shutdown && self.queued == 0 && !self.gone {
+        if self.eof && self.shutdown && !self.resets && self.queued == 0 && !self.gone {
             self.commands.push_back(SocketCommand::Close);
             self.end(Event::Closed);
         }

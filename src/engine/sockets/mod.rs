@@ -25,6 +25,7 @@ mod socket;
 mod splice;
 pub(super) mod sys;
 mod transparent;
+mod watch;
 
 use std::collections::VecDeque;
 use std::io;
@@ -53,6 +54,7 @@ use ready::Ready;
 use socket::{Look, MAX_READ, Socket};
 use splice::Splice;
 pub use transparent::{Transparent, be_transparent};
+use watch::Watch;
 
 /// Events that are handed out in a row; then the other side has its turn.
 pub(super) const BURST: u32 = 64;
@@ -98,6 +100,7 @@ pub(super) struct Sockets {
     ready: Ready,
     events: VecDeque<(At, SocketEvent)>,
     probes: Vec<Probe>,
+    watches: Vec<Watch>,
     patience: Vec<Patience>,
     /// What cuts a connection off, where something can.
     cut: Option<Cut>,
@@ -260,6 +263,7 @@ impl Sockets {
                 self.probes.retain(|probe| probe.at != at);
                 self.probes.push(Probe::new(at));
             }
+            SocketCommand::Watch => self.watches.push(Watch::new(at)),
             SocketCommand::Abort => {
                 socket.reset_on_close();
                 return self.close(id);
@@ -337,12 +341,22 @@ impl Sockets {
 
     /// When [`Self::on_timeout`] wants to be called, besides being busy.
     pub(super) fn poll_timeout(&self) -> Option<Instant> {
-        self.probes.iter().map(Probe::next).chain(self.patience.iter().map(Patience::next)).min()
+        let watches = self.watches.iter().map(Watch::next);
+        let probes = self.probes.iter().map(Probe::next);
+        probes.chain(watches).chain(self.patience.iter().map(Patience::next)).min()
     }
 
     /// Runs what is due.
     pub(super) fn on_timeout(&mut self, now: Instant) {
-        let Self { probes, by_leg, sockets, events, patience, .. } = self;
+        let Self { probes, watches, by_leg, sockets, events, patience, .. } = self;
+        watches.retain_mut(|watch| {
+            let Some(&id) = by_leg.get(&watch.at) else { return false };
+            let left = watch.is_due(now) && sockets[id].has_nothing_left();
+            if left {
+                events.push_back((watch.at, SocketEvent::Left));
+            }
+            !left
+        });
         probes.retain_mut(|probe| {
             let Some(&id) = by_leg.get(&probe.at) else { return false };
             match probe.state(now) {

@@ -325,6 +325,11 @@ impl Socket {
         heard.is_some_and(|ms| Duration::from_millis(ms.into()) <= time)
     }
 
+    /// True if the last byte of its writes is on its way, or never will be.
+    pub(super) fn has_nothing_left(&self) -> bool {
+        self.writes.is_empty() && sys::unsent(&self.stream).unwrap_or(0) == 0
+    }
+
     /// What it sends has this mark, once the writes are through; as one of those that hear nothing, or not.
     pub(super) const fn mark(&mut self, mark: u32, silent: bool) {
         self.mark = Some((mark, silent));

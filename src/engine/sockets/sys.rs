@@ -11,9 +11,12 @@ use nix::sys::socket::{MsgFlags, recv};
 const SIOCATMARK: u64 = 0x8905;
 /// Of asm-generic/socket.h.
 const SO_BUF_LOCK: libc::c_int = 72;
+/// `SIOCOUTQNSD` of linux/sockios.h.
+const SIOCOUTQNSD: u64 = 0x894B;
 
 nix::ioctl_read_bad!(at_mark, SIOCATMARK, libc::c_int);
 nix::ioctl_read_bad!(waiting, libc::FIONREAD, libc::c_int);
+nix::ioctl_read_bad!(not_sent, SIOCOUTQNSD, libc::c_int);
 
 /// Receives at most `most` bytes behind the end of `buf`, which must have room for at least one. 0 is the end of the stream.
 pub(super) fn receive(socket: impl AsFd, buf: &mut BytesMut, most: usize) -> io::Result<usize> {
@@ -33,6 +36,14 @@ pub(super) fn readable(socket: impl AsFd) -> io::Result<usize> {
     let mut answer = 0;
     // SAFETY: `answer` is the int that the request fills.
     unsafe { waiting(socket.as_fd().as_raw_fd(), &raw mut answer)? };
+    Ok(usize::try_from(answer).unwrap_or(0))
+}
+
+/// Written bytes that the kernel has never sent: for want of a window, or of its turn.
+pub(super) fn unsent(socket: impl AsFd) -> io::Result<usize> {
+    let mut answer = 0;
+    // SAFETY: `answer` is the int that the request fills.
+    unsafe { not_sent(socket.as_fd().as_raw_fd(), &raw mut answer)? };
     Ok(usize::try_from(answer).unwrap_or(0))
 }
 

@@ -181,6 +181,53 @@ fn an_abort_leaves_what_was_flushed_before_it() {
     }
 }
 
+/// The kernel has taken all of it, and may not send it.
+#[test]
+fn a_reset_takes_no_byte_where_it_is_watched_that_all_have_left() {
+    const TOTAL: usize = 200_000;
+    for watched in [true, false] {
+        let (mut bench, mut far) = Bench::connected();
+        SockRef::from(&bench.sockets.sockets[0].stream).set_send_buffer_size(2 * TOTAL).unwrap();
+        bench.command(SocketCommand::Write { data: Bytes::from(vec![9; TOTAL]), urgent: false });
+        let mut sent = 0;
+        while let Some((_, _, event)) = bench.sockets.poll_event() {
+            let SocketEvent::Sent(n) = event else { panic!("{event:?}") };
+            sent += n as usize;
+        }
+        assert_eq!(sent, TOTAL);
+        let mut now = Instant::ZERO;
+        if watched {
+            bench.command(SocketCommand::Watch);
+            for _ in 0..5 {
+                now = now.max(bench.sockets.poll_timeout().unwrap());
+                bench.sockets.on_timeout(now);
+                assert_eq!(bench.sockets.poll_event(), None, "nobody reads");
+            }
+        } else {
+            bench.command(SocketCommand::Abort);
+        }
+        let reader = std::thread::spawn(move || {
+            let mut all = Vec::new();
+            let end = far.read_to_end(&mut all).unwrap_err();
+            (all.len(), end.kind())
+        });
+        if watched {
+            let told = std::iter::repeat_with(|| {
+                bench.poll.poll(&mut Events::with_capacity(1), Some(Duration::from_millis(1))).unwrap();
+                now = now.max(bench.sockets.poll_timeout().unwrap());
+                bench.sockets.on_timeout(now);
+                bench.sockets.poll_event()
+            });
+            let (flow, leg, event) = told.take(10_000).flatten().next().expect("it has left");
+            assert_eq!(((flow, leg), event), (AT, SocketEvent::Left));
+            assert_eq!(bench.sockets.poll_timeout(), None, "it is told once");
+            bench.command(SocketCommand::Abort);
+        }
+        let (read, end) = reader.join().unwrap();
+        assert_eq!((read == TOTAL, end), (watched, io::ErrorKind::ConnectionReset), "{read} bytes");
+    }
+}
+
 #[test]
 fn a_close_after_both_fins_is_silent() {
     let (mut bench, mut far) = Bench::connected();

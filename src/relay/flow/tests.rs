@@ -162,6 +162,7 @@ impl Script {
             ["connected"] => SocketEvent::Connected,
             ["alive"] => SocketEvent::ProbeAnswered,
             ["eof"] => SocketEvent::Eof,
+            ["left"] => SocketEvent::Left,
             ["reset"] => SocketEvent::Reset,
             ["refused"] => SocketEvent::Failed { errno: "ECONNREFUSED", refusal: Refusal::Reset },
             ["unreachable"] => {
@@ -290,6 +291,7 @@ fn describe(command: &SocketCommand) -> String {
         SocketCommand::Stall(true) => "stall".into(),
         SocketCommand::Stall(false) => "read on".into(),
         SocketCommand::Probe => "probe".into(),
+        SocketCommand::Watch => "watch".into(),
         SocketCommand::Flush => "flush".into(),
         SocketCommand::Join => "join".into(),
         SocketCommand::Part => "part".into(),

@@ -61,7 +61,9 @@ impl Socket {
             SocketCommand::Shutdown => assert!(!std::mem::replace(&mut self.shut, true), "shut down twice"),
             SocketCommand::Flush => {}
             SocketCommand::Probe => self.asked = true,
-            SocketCommand::Join | SocketCommand::Part => panic!("the client leg is no socket"),
+            SocketCommand::Join | SocketCommand::Part | SocketCommand::Watch => {
+                panic!("the client leg is no socket")
+            }
         }
     }
 
