@@ -107,7 +107,7 @@ fn behind(up: tproxy::Up, settings: &Settings, keeps_port: bool) -> Result<SetUp
 
 /// A rule that kernel sockets can only do where the kernel holds SYNs.
 fn needs_held_syns(rules: &Rules) -> Option<&Arc<Rule>> {
-    rules.rules().iter().find(|rule| !rule.kind.engines.contains(&Engine::PlainSockets))
+    rules.rules().iter().find(|rule| rule.refusal(Engine::PlainSockets).is_some())
 }
 
 fn range(ports: PortRange) -> RangeInclusive<u16> {

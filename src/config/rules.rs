@@ -305,7 +305,7 @@ c.toml:11: rule[5].fault: names more than one fault
     }
 
     /// Of the six faults that every seat is asked for, kernel sockets can do four where the kernel holds the client's SYN, and two
-    /// behind a listener.
+    /// behind a listener. Ends they can do, but no FIN that is lost or late.
     #[test]
     fn what_kernel_sockets_cannot_do_is_refused_with_the_reason_and_who_can() {
         let handshake = "the kernel makes its handshakes by itself";
@@ -319,6 +319,7 @@ c.toml:11: rule[5].fault: names more than one fault
             ("tiny-window window=512B", "its kernel sockets offer a window of 1152 bytes at least", false),
             ("silly-window", windows, false),
             ("zero-window-stall answer_probes=false", "the kernel answers window probes by itself", false),
+            ("half-closed-timeout", "nothing there cuts a kernel socket off", true),
             ("ack-delay direction=upstream", "the kernel acknowledges by itself", false),
             (
                 "fin-drop direction=downstream",
@@ -360,7 +361,14 @@ c.toml:11: rule[5].fault: names more than one fault
                     )
                 );
             }
-            for rule in ["rst-inject to=both after_bytes=1", "zero-window-stall direction=upstream hold=1s"] {
+            for rule in [
+                "rst-inject to=both after_bytes=1",
+                "zero-window-stall direction=upstream hold=1s",
+                "half-close-broken direction=downstream style=rst",
+                "half-closed-timeout style=fin",
+                "rst-instead-of-fin direction=upstream delay=1s",
+                "client-closes-first relieve=rst",
+            ] {
                 assert!(told(sockets, &[rule], mode).is_ok(), "{rule}");
             }
         }

@@ -120,6 +120,12 @@ pub struct Progress {
 }
 
 impl Progress {
+    /// True if kernel sockets make the segments of both legs: a FIN that meets the plan only stands for an end.
+    #[must_use]
+    pub const fn has_no_segments(&self) -> bool {
+        self.client_is_socket && self.server_is_socket
+    }
+
     /// Payload bytes received in this direction, in order.
     #[must_use]
     pub const fn bytes(&self, direction: Direction) -> u64 {

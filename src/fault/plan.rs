@@ -12,7 +12,7 @@ use crate::rng::Rng;
 use crate::tcp::Knobs;
 use crate::time::{Instant, earliest};
 use crate::trace::{Did, Direction, Event, Leg};
-use crate::wire::{Segment, SegmentNote};
+use crate::wire::{Flags, Segment, SegmentNote};
 
 /// The faults of one flow, in the order of their rules.
 #[derive(Debug, Default)]
@@ -89,6 +89,9 @@ impl Plan {
 
     /// Judges one segment and may rewrite it. Emits [`Event::Fired`]. The first fault that does not let the segment pass
     /// decides; those after it do not see it. What is to be done besides is fetched by [`Self::poll_deed`].
+    ///
+    /// A FIN that only stands for an end ([`Progress::has_no_segments`]) meets the faults of ends alone. What they do is told
+    /// without a segment.
     pub fn on_segment(
         &mut self,
         cx: &mut Cx<'_>,
@@ -100,7 +103,9 @@ impl Plan {
         if at.way == Way::In && self.outermost(cx, at, seg, progress) {
             whole = Verdict::Rewrite;
         }
-        for armed in self.armed.iter_mut().filter(|armed| !armed.rule.hooks.outermost) {
+        let is_end = is_end(seg, progress);
+        let meets = |rule: &Rule| !rule.hooks.outermost && (!is_end || rule.kind.topic == Topic::Teardown);
+        for armed in self.armed.iter_mut().filter(|armed| meets(&armed.rule)) {
             match armed.on_segment(cx, at, seg, progress, &mut self.deeds) {
                 Verdict::Pass => {}
                 Verdict::Rewrite => whole = Verdict::Rewrite,
@@ -187,6 +192,11 @@ impl Plan {
     }
 }
 
+/// True for a FIN that only stands for an end.
+const fn is_end(seg: &Segment, progress: &Progress) -> bool {
+    progress.has_no_segments() && seg.has(Flags::FIN)
+}
+
 /// One rule on one flow.
 #[derive(Debug)]
 pub(super) struct Armed {
@@ -263,7 +273,7 @@ impl Armed {
             self.trigger.rest(); // the next segment asks anyway
         }
         let Some(nth) = nth else { return Verdict::Pass };
-        let note = cx.note(seg);
+        let note = (!is_end(seg, progress)).then(|| cx.note(seg));
         let mut done = Vec::new();
         let mut moment = Moment {
             nth,
@@ -286,7 +296,7 @@ impl Armed {
             Verdict::Duplicate(copies) | Verdict::Echo(copies, _) => Some(Did::Duplicate(copies)),
         };
         if let Some(did) = did {
-            self.tell_fired(cx, at.leg, at.direction(), did, Some(note));
+            self.tell_fired(cx, at.leg, at.direction(), did, note);
         }
         for deed in done {
             let later = self.tell(cx, &deed);

@@ -149,7 +149,8 @@ impl Rule {
     }
 
     /// Why the engine cannot do this, if it cannot.
-    fn refusal(&self, engine: Engine) -> Option<&'static str> {
+    #[must_use]
+    pub fn refusal(&self, engine: Engine) -> Option<&'static str> {
         if !self.kind.engines.contains(&engine) {
             return Some(match (engine, self.kind.topic) {
                 (Engine::Sockets | Engine::PlainSockets, Topic::Handshake) => {

@@ -347,7 +347,7 @@ impl Flow {
             Action::Finish { client, server } => {
                 for leg in BOTH.into_iter().filter(|leg| if *leg == Leg::Client { client } else { server }) {
                     // What the far peer still sends it vanishes: a leg that is shut takes no more bytes.
-                    self.legs[leg].shutdown(&mut cx.for_leg(leg));
+                    self.finish(cx, leg);
                 }
                 self.marks.unsettle();
             }

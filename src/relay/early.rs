@@ -159,10 +159,9 @@ impl Flow {
         }
         self.outcome.get_or_insert(outcome);
         self.phase = Phase::Open;
-        let client = &mut self.legs[Leg::Client];
         match how.on_fail {
-            OnFail::Finish => client.shutdown(&mut cx.for_leg(Leg::Client)),
-            OnFail::Reset => client.abort(&mut cx.for_leg(Leg::Client)),
+            OnFail::Finish => self.finish(cx, Leg::Client),
+            OnFail::Reset => self.legs[Leg::Client].abort(&mut cx.for_leg(Leg::Client)),
             OnFail::Hang => {}
         }
         // What it has sent so far is lost.

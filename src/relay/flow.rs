@@ -9,6 +9,7 @@
 //! | `opening` | from the first SYN to the client's SYN-ACK: one dial, refusals, giving up |
 //! | `early` | the same where a fault accepts the client before the server is dialled |
 //! | `seam` | what an event of one leg means for the other |
+//! | `ending` | ends that no segment tells |
 //! | `around` | the plan, and segments that it holds |
 //! | `control` | what is asked and done from outside while it runs |
 

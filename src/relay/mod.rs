@@ -3,6 +3,7 @@
 mod around;
 mod control;
 mod early;
+mod ending;
 pub mod flow;
 mod leg;
 mod neighbours;

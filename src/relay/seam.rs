@@ -146,7 +146,9 @@ impl Flow {
             (_, _, Event::FinReceived) if !self.is_half_open() => {
                 // What completed the handshake may have carried data and this FIN as well.
                 self.relay_from(cx, leg);
-                self.pass_end(cx, leg);
+                if self.hear_end(cx, leg) {
+                    self.pass_end(cx, leg);
+                }
             }
             (phase, _, Event::Reset) => {
                 let half_open = phase == Phase::Accepting && leg == Leg::Client;
@@ -203,12 +205,11 @@ impl Flow {
     /// The peer of `leg` has finished, and so does our end of the other leg.
     pub(super) fn pass_end(&mut self, cx: &mut Cx<'_>, leg: Leg) {
         if !self.shaped_end(cx, leg) {
-            let other = leg.other();
-            self.legs[other].shutdown(&mut cx.for_leg(other));
+            self.finish(cx, leg.other());
         }
         if self.has_only_a_client() {
             // There is no server that could.
-            self.legs[leg].shutdown(&mut cx.for_leg(leg));
+            self.finish(cx, leg);
         }
     }
 
@@ -290,13 +291,14 @@ impl Flow {
         if self.phase == Phase::Ended {
             return;
         }
-        for (leg, _) in
-            [(Leg::Client, client), (Leg::Server, server)].into_iter().filter(|(_, chosen)| *chosen)
-        {
-            self.legs[leg].vanish(&mut cx.for_leg(leg));
+        let chosen = [(Leg::Client, client), (Leg::Server, server)].into_iter().filter(|(_, chosen)| *chosen);
+        for (leg, _) in chosen {
+            if !self.will_reset(leg) {
+                self.legs[leg].vanish(&mut cx.for_leg(leg));
+                self.expires = cx.now + REMEMBERED;
+            }
         }
         self.outcome.get_or_insert(Outcome::Reset);
-        self.expires = cx.now + REMEMBERED;
         self.marks.unsettle();
     }
 

@@ -83,7 +83,7 @@ impl Flow {
             let Some(flowing) = pipe.and_then(|pipe| pipe.pop(cx.now, other_ended, delivered)) else { break };
             match flowing {
                 Flowing::Data(data) => self.hand(cx, to, data),
-                Flowing::Fin => self.legs[to].shutdown(&mut cx.for_leg(to)),
+                Flowing::Fin => self.finish(cx, to),
                 Flowing::Limit { reset: true } => {
                     self.act(cx, Action::Reset { client: true, server: true });
                 }

@@ -6,6 +6,7 @@ mod accept_first;
 mod accepted;
 mod closing;
 mod control;
+mod ending;
 mod ends;
 mod handshake;
 mod held_syn;
@@ -26,7 +27,7 @@ use crate::relay::Uplink::{self, HeldSyn, Socket, Transparent};
 use crate::relay::{Limits, Refusal};
 use crate::time::Duration;
 use crate::trace::Outcome::{Aborted, Ok as Fine, RefusedIcmp, RefusedRst, Reset, Timeout};
-use crate::trace::{Kill, Record};
+use crate::trace::{Did, Kill, Record};
 use crate::wire::{Options, RawWindow, SeqNum, WindowScale};
 
 const CLIENT_ISN: u32 = u32::MAX - 2;

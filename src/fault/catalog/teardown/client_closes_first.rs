@@ -14,7 +14,7 @@ pub(in crate::fault) const KIND: Kind = Kind {
     name: "client-closes-first",
     summary: "holds the server's FIN back until the client has closed",
     topic: Topic::Teardown,
-    engines: &[Engine::Tun, Engine::Exec],
+    engines: &Engine::ALL,
     example: "client-closes-first",
     attributes: &[AttributeDoc {
         name: "relieve",

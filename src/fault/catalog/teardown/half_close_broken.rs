@@ -15,7 +15,7 @@ pub(in crate::fault) const KIND: Kind = Kind {
     name: "half-close-broken",
     summary: "ends both directions when one of them ends",
     topic: Topic::Teardown,
-    engines: &[Engine::Tun, Engine::Exec],
+    engines: &Engine::ALL,
     example: "half-close-broken direction=upstream style=fin",
     attributes: &[
         AttributeDoc {

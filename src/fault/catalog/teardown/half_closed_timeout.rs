@@ -15,7 +15,7 @@ pub(in crate::fault) const KIND: Kind = Kind {
     name: "half-closed-timeout",
     summary: "ends or forgets a connection some time after its first FIN",
     topic: Topic::Teardown,
-    engines: &[Engine::Tun, Engine::Exec],
+    engines: &Engine::ALL,
     example: "half-closed-timeout timeout=60s style=silent",
     attributes: &[
         AttributeDoc {
@@ -32,7 +32,7 @@ pub(in crate::fault) const KIND: Kind = Kind {
             default: "silent",
             zero: "",
             doc: "What happens then: silent forgets the flow, so that everything later is lost in both directions, the other FIN \
-                  too; fin and rst end both directions.",
+                  too; fin and rst end both directions. Kernel sockets behind a listener cannot forget one.",
         },
     ],
     bounds: &[],
@@ -82,6 +82,11 @@ impl Fault for HalfClosedTimeout {
         fin || self.style == Style::Silent
     }
 
+    fn refusal(&self, engine: Engine) -> Option<&'static str> {
+        let silent = self.style == Style::Silent;
+        (engine == Engine::PlainSockets && silent).then_some("nothing there cuts a kernel socket off")
+    }
+
     fn on_segment(&self, moment: &mut Moment<'_>, seg: &mut Segment) -> Verdict {
         let entering = [Direction::Upstream, Direction::Downstream]
             .into_iter()
@@ -96,11 +101,17 @@ impl Fault for HalfClosedTimeout {
     }
 
     fn action(&self) -> Option<Action> {
-        match self.style {
-            Style::Silent => None,
-            Style::Fin => Some(Action::Finish { client: true, server: true }),
-            Style::Rst => Some(Action::Reset { client: true, server: true }),
-        }
+        let (client, server) = (true, true);
+        Some(match self.style {
+            Style::Silent => Action::Silence,
+            Style::Fin => Action::Finish { client, server },
+            Style::Rst => Action::Reset { client, server },
+        })
+    }
+
+    /// Where segments are met, losing each of them is enough.
+    fn is_for(&self, progress: &Progress) -> bool {
+        self.style != Style::Silent || progress.has_no_segments()
     }
 
     fn due(&self, memory: &Memory) -> Option<Instant> {
@@ -112,7 +123,7 @@ impl Fault for HalfClosedTimeout {
 mod tests {
     use super::*;
     use crate::fault::Way;
-    use crate::fault::testing::{Flow, seg};
+    use crate::fault::testing::{Flow, refused, seg};
     use crate::trace::Leg;
 
     const FIN: Flags = Flags::FIN.with(Flags::ACK);
@@ -133,6 +144,22 @@ mod tests {
             }
         }
         assert_eq!((flow.action(), flow.timeout()), (None, None));
+    }
+
+    #[test]
+    fn between_kernel_sockets_all_is_silent_instead() {
+        let mut flow = Flow::of("half-closed-timeout timeout=1s");
+        flow.established();
+        (flow.progress.client_is_socket, flow.progress.server_is_socket) = (true, true);
+        flow.at(5000).letter(Leg::Server, Way::In, &seg(FIN));
+        assert_eq!((flow.action(), flow.timeout()), (None, Some(Instant::from_millis(6000))));
+        assert_eq!(flow.at(6000).action(), Some(Action::Silence));
+        for engine in [Engine::Exec, Engine::Sockets] {
+            assert_eq!(refused("half-closed-timeout", engine), None);
+        }
+        assert_eq!(refused("half-closed-timeout style=rst", Engine::PlainSockets), None);
+        let why = refused("half-closed-timeout", Engine::PlainSockets);
+        assert!(why.as_ref().is_some_and(|why| why.contains("cuts")), "{why:?}");
     }
 
     #[test]

@@ -24,10 +24,13 @@ use crate::wire::{Flags, Payload, Segment, SeqNum};
 const SERVER_IS_SOCKET: &str =
     "its server leg is a kernel socket, which makes the segments of its close itself";
 
-/// Where the FIN of a direction is met before our TCP takes it. Where that is a kernel socket: where ours leaves.
+/// Where the FIN of a direction is met before our TCP takes it. Where that is a kernel socket: where ours leaves. Between kernel
+/// sockets: where the end that it stands for is told.
 fn where_fin_enters(direction: Direction, progress: &Progress) -> Point {
     match direction {
-        Direction::Downstream if progress.server_is_socket => where_it_leaves(direction),
+        Direction::Downstream if progress.server_is_socket && !progress.has_no_segments() => {
+            where_it_leaves(direction)
+        }
         direction => Point { leg: direction.enters(), way: Way::In },
     }
 }
@@ -81,9 +84,13 @@ mod tests {
         let socket = Progress { server_is_socket: true, ..Progress::default() };
         let out = Point { leg: Leg::Client, way: Way::Out };
         let tun = Progress::default();
+        let sockets = Progress { client_is_socket: true, ..socket };
         assert_eq!(where_fin_enters(Direction::Downstream, &socket), out);
-        assert_eq!(where_fin_enters(Direction::Downstream, &tun), Point { leg: Leg::Server, way: Way::In });
-        for progress in [tun, socket] {
+        for progress in [tun, sockets] {
+            let entered = where_fin_enters(Direction::Downstream, &progress);
+            assert_eq!(entered, Point { leg: Leg::Server, way: Way::In });
+        }
+        for progress in [tun, socket, sockets] {
             let entered = where_fin_enters(Direction::Upstream, &progress);
             assert_eq!(entered, Point { leg: Leg::Client, way: Way::In });
         }

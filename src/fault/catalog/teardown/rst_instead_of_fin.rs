@@ -16,7 +16,7 @@ pub(in crate::fault) const KIND: Kind = Kind {
     name: "rst-instead-of-fin",
     summary: "ends the stream by RST behind its last byte, where a FIN was due",
     topic: Topic::Teardown,
-    engines: &[Engine::Tun, Engine::Exec],
+    engines: &Engine::ALL,
     example: "rst-instead-of-fin direction=downstream",
     attributes: &[
         AttributeDoc {
@@ -133,6 +133,7 @@ mod tests {
     #[test]
     fn exec_can_do_it_to_the_client_only() {
         assert_eq!(refused("rst-instead-of-fin", Engine::Exec), None);
+        assert_eq!(refused("rst-instead-of-fin direction=upstream", Engine::PlainSockets), None);
         assert!(
             refused("rst-instead-of-fin direction=upstream", Engine::Exec)
                 .is_some_and(|why| why.contains("socket"))
