@@ -13,6 +13,8 @@ mod container;
 #[allow(dead_code, reason = "some of it is for exec")]
 #[path = "kernel/control.rs"]
 mod control;
+#[path = "kernel/endings.rs"]
+mod endings;
 #[path = "kernel/faults/mod.rs"]
 mod faults;
 #[path = "kernel/handshake.rs"]
@@ -92,7 +94,7 @@ fn trials() -> Vec<Trial> {
     let all = areas.into_iter().flat_map(|(area, rows, singles)| trials_of(area, rows, singles));
     let both = control::BOTH.iter().map(|(name, test)| trial((*name).to_owned(), || test(Way::Proxied)));
     let all = all.chain(sidecar::trials()).chain(listen::trials()).chain(tproxy::trials());
-    let all = all.chain(held_syn::trials()).chain(offers::trials()).chain(both);
+    let all = all.chain(held_syn::trials()).chain(offers::trials()).chain(endings::trials()).chain(both);
     let proofs = faults::PROOFS.iter().flat_map(|proofs| proofs.iter()).map(|proof| {
         Trial::test(format!("faults: {} ({}): {}", proof.fault, proof.entry, proof.expected), move || {
             truth::observe(proof, (proof.run)());

@@ -81,12 +81,17 @@ fn compared(place: &str, way: Way, (name, row): Row, family: Family) -> Trial {
     })
 }
 
-/// As on a kernel that cannot hold SYNs: it knows nothing of the server when it answers the client.
-fn no_queue() {
+/// Has our queue, as another program might; then it is as on a kernel that cannot hold SYNs.
+pub(crate) fn take_queue(lab: &Lab, way: Way) -> Queue {
     let marks = AnswerMarks { answered: 1, offered: 2, reset: 3, unreachable: 4 };
+    host(lab, way).run(|| Queue::bind(10_400, marks)).expect("the queue is free")
+}
+
+/// Nothing is known of the server when its client is answered.
+fn no_queue() {
     for (_, way) in PLACES {
         let mut lab = untouched(way);
-        let _taken = host(&lab, way).run(|| Queue::bind(10_400, marks)).expect("the queue is free");
+        let _taken = take_queue(&lab, way);
         let args = [&run(way)[..], &["--fault", "syn-drop"]].concat();
         let says = ["rule `syn-drop` cannot be done here", "queue 10400", "the tun engine can"];
         fails(host(&lab, way), &mut command(host(&lab, way), &args), 69, &says);
