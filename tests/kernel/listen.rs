@@ -84,7 +84,7 @@ fn at_home((name, row): Row) -> impl Iterator<Item = Trial> {
     own.into_iter().chain([loopback]).map(move |(family, at, place)| {
         trial(format!("listen: {name} ({place})"), move || {
             let arrange = |lab: &mut Lab| {
-                lab.client = lab.gateway.again();
+                lab.move_client();
                 lab.dial = Some(at);
             };
             compare_in(Way::Listen, arrange, |lab| row(lab, family));
@@ -240,7 +240,7 @@ fn reverse_path_filter() {
         }
         lab.start(&["--json"]);
         talk(&lab, &lab.listen(Family::V4));
-        lab.client = lab.gateway.again();
+        lab.move_client();
         for at in [address(Family::V4, 1, 1), Ipv4Addr::LOCALHOST.into()] {
             lab.dial = Some(at);
             talk(&lab, &lab.listen(Family::V4));
@@ -264,7 +264,7 @@ fn others() {
         TcpStream::connect_timeout(&to, Duration::from_millis(700))
     });
     assert_eq!(outcome(&through), "TimedOut", "the host is no router");
-    lab.client = lab.gateway.again();
+    lab.move_client();
     Family::ALL.into_iter().for_each(|family| talk(&lab, &lab.listen(family)));
     let seen = device.stop();
     assert!(seen.is_empty(), "the device has nothing to do with it: {seen:?}");
@@ -276,7 +276,7 @@ fn one_address() {
     listening(&mut lab, &[&format!("127.0.0.1:{PORT}={upstream}"), &format!("10.81.2.1:80={upstream}")]);
     let listener = lab.listen(Family::V4);
     refused(&lab, Family::V4);
-    lab.client = lab.gateway.again();
+    lab.move_client();
     refused(&lab, Family::V4);
     lab.dial = Some(Ipv4Addr::LOCALHOST.into());
     talk(&lab, &listener);

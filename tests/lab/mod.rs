@@ -88,6 +88,8 @@ pub(crate) struct Lab {
     pub(crate) dial: Option<IpAddr>,
     /// Where `halfopen exec` runs, if the server is inside of it.
     pub(crate) publisher: Option<Ns>,
+    /// Hosts that nobody is on any more. Without them the other ends of their cables would vanish, sooner or later.
+    left: Vec<Ns>,
     pub(crate) way: Way,
     pub(crate) halfopen: Option<Halfopen>,
 }
@@ -148,6 +150,7 @@ impl Lab {
             at: None,
             dial: None,
             publisher: None,
+            left: Vec::new(),
             way,
             halfopen: None,
         }
@@ -245,8 +248,13 @@ impl Lab {
 
     /// From now on the server is on the client's own host, and listens at this address of it.
     pub(crate) fn bring_home(&mut self, at: IpAddr) {
-        self.server = self.client.again();
+        self.left.push(std::mem::replace(&mut self.server, self.client.again()));
         self.at = Some(at);
+    }
+
+    /// From now on the client is on the host in between.
+    pub(crate) fn move_client(&mut self) {
+        self.left.push(std::mem::replace(&mut self.client, self.gateway.again()));
     }
 
     /// Where the server is.
