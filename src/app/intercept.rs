@@ -3,7 +3,6 @@
 use std::io;
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
@@ -95,7 +94,7 @@ fn set_up(settings: &Settings) -> Result<SetUp, setup::Error> {
 fn behind(up: tproxy::Up, settings: &Settings, keeps_port: bool) -> Result<SetUp, setup::Error> {
     let tproxy::Up { mut interception, listeners, queue } = up;
     interception.holds_syns = queue.is_some();
-    if let Some(rule) = needs_held_syns(&settings.rules).filter(|_| queue.is_none()) {
+    if let Some((rule, _)) = beyond_plain_sockets(&settings.rules).filter(|_| queue.is_none()) {
         let what = format!("rule `{}` cannot be done here: {}", rule.name, interception.notes.join("; "));
         return Err(setup::Error::new(setup::ErrorKind::Unavailable, what)
             .hint("the tun engine can, whose TCP is halfopen's own"));
@@ -105,9 +104,9 @@ fn behind(up: tproxy::Up, settings: &Settings, keeps_port: bool) -> Result<SetUp
     Ok((Some(interception), Some(Box::new(Accepting::new(listeners, servers)))))
 }
 
-/// A rule that kernel sockets can only do where the kernel holds SYNs.
-fn needs_held_syns(rules: &Rules) -> Option<&Arc<Rule>> {
-    rules.rules().iter().find(|rule| rule.refusal(Engine::PlainSockets).is_some())
+/// A rule that kernel sockets can only do where the kernel holds SYNs, and why.
+fn beyond_plain_sockets(rules: &Rules) -> Option<(&Rule, &'static str)> {
+    rules.rules().iter().find_map(|rule| Some((&**rule, rule.refusal(Engine::PlainSockets)?)))
 }
 
 fn range(ports: PortRange) -> RangeInclusive<u16> {
@@ -307,17 +306,16 @@ fn warn_of_limits(run: &Run, line: &mut LiveLine, told: usize) -> usize {
 
 fn replace_rules(run: &Run, rules: Result<(Rules, Scaling), Vec<Problem>>, accepts_first: bool) {
     match rules {
-        Ok((rules, _)) if accepts_first && needs_held_syns(&rules).is_some() => {
-            let rule = needs_held_syns(&rules).map(|rule| &*rule.name);
-            tracing::error!(
-                rule,
-                "a client is accepted before its server is dialled here; the old rules stay"
-            );
-        }
-        Ok((rules, scaling)) => {
-            tracing::info!(rules = rules.rules().len(), "rules replaced");
-            run.set_rules(rules, scaling);
-        }
+        Ok((rules, scaling)) => match beyond_plain_sockets(&rules).filter(|_| accepts_first) {
+            Some((rule, why)) => {
+                let rule = &*rule.name;
+                tracing::error!(rule, why, "not where the kernel holds no SYNs; the old rules stay");
+            }
+            None => {
+                tracing::info!(rules = rules.rules().len(), "rules replaced");
+                run.set_rules(rules, scaling);
+            }
+        },
         Err(problems) => {
             for problem in problems {
                 tracing::error!(%problem, hint = problem.hint, "the old rules stay");

@@ -101,9 +101,9 @@ pub struct Progress {
     pub upstream_bytes: u64,
     /// Payload bytes received from the server, in order.
     pub downstream_bytes: u64,
-    /// The server leg is a kernel socket (exec): its segments cannot be touched.
+    /// The server leg is a kernel socket (exec, the sockets engine): its segments cannot be touched.
     pub server_is_socket: bool,
-    /// The client leg is a kernel socket (a published port of exec): its segments cannot be touched.
+    /// The client leg is a kernel socket (a published port of exec, the sockets engine): its segments cannot be touched.
     pub client_is_socket: bool,
     /// The flow is one of IPv6.
     pub ipv6: bool,

@@ -426,7 +426,6 @@ impl Flow {
             return;
         }
         let progress = self.progress();
-        let only_sockets = progress.client_is_socket && progress.server_is_socket;
         let mut mute = false;
         for leg in BOTH {
             let Some(around) = &mut self.around else { return };
@@ -441,7 +440,7 @@ impl Flow {
                     conn.set_knobs(cx.now, knobs);
                 }
                 None => match &mut self.legs[leg] {
-                    Link::Socket(socket) if only_sockets => {
+                    Link::Socket(socket) if progress.has_no_segments() => {
                         let knobs = around.plan.knobs(&mut cx.for_leg(leg), leg, &progress);
                         let silent = knobs.mute || around.silent;
                         mute |= silent;

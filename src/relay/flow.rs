@@ -22,7 +22,7 @@ use std::sync::Arc;
 use super::around::Around;
 use super::leg::{Legs, Link};
 use super::settings::{Settings, Uplink};
-use super::socket_leg::{SocketCommand, SocketEvent};
+use super::socket_command::{SocketCommand, SocketEvent};
 use crate::cx::Cx;
 use crate::fault::{Plan, Progress};
 use crate::tcp::{Connection, IcmpError, SynInfo, TxCaps, reset_for};

@@ -16,7 +16,7 @@ use bytes::Bytes;
 use super::around::FORGET;
 use super::flow::{BOTH, Flow, Phase};
 use super::leg::Link;
-use super::socket_leg::SocketEvent;
+use super::socket_command::SocketEvent;
 use crate::cx::Cx;
 use crate::tcp::Event;
 use crate::time::{Duration, Instant};
@@ -264,6 +264,9 @@ impl Flow {
     /// of the other side, for one that does not know that it could.
     fn orphaned(&self) -> Option<Duration> {
         let left = BOTH.into_iter().find(|leg| self.legs[leg.other()].is_gone())?;
+        if let Link::Socket(socket) = &self.legs[left] {
+            return (self.phase == Phase::Open && socket.only_waits_for_the_end()).then_some(ORPHANED);
+        }
         match self.legs[left].conn()?.state() {
             _ if self.phase != Phase::Open => None,
             State::FinWait2 => Some(ORPHANED),

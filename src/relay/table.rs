@@ -18,7 +18,7 @@ use slab::Slab;
 use super::flow::{Caps, Flow, Output};
 use super::neighbours::Neighbours;
 use super::settings::{Settings, Uplink};
-use super::socket_leg::SocketEvent;
+use super::socket_command::SocketEvent;
 pub use control::Looked;
 
 use crate::cx::Cx;

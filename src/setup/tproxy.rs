@@ -9,7 +9,7 @@
 //! | further ones of a connection of ours, on either side | a mark | to our sockets |
 //! | from or to a socket that has fallen silent | | nowhere |
 //! | marked ones | | by a table of their own to this host, whatever their destination |
-//! | sidecar: from this host to a port, or from an inbound port | a mark | back to this host, to the rows above |
+//! | sidecar: from this host to a port, or from an inbound port to a socket of ours | a mark | back to this host, to the rows above |
 //! | sidecar: of a connection that was there before, and from our own sockets | | on |
 //!
 //! A kernel that cannot hold a SYN leads it to our listener at once: then a client is accepted before its server is dialled.
@@ -290,11 +290,11 @@ fn to_take(request: &sidecar::Request, port_range: Option<&RangeInclusive<u16>>)
     request.ports.iter().map(to_server).chain(request.inbound_ports.iter().flat_map(to_client)).collect()
 }
 
-/// What leaves an inbound port, but for the RSTs by which our own table refuses clients: they have no socket and no DSCP. The
-/// kernel's RSTs to our legs have theirs, if no socket either.
+/// What leaves an inbound port for our legs. RSTs that the kernel makes by itself have the DSCP of our legs, unless they are for
+/// clients: those of our own table, which refuses, and those to who has no connection here.
 fn of_the_service() -> [Vec<Match>; 4] {
     let answer = |family| vec![Match::Family(family), Match::HasDscp(family)];
-    [vec![Match::NotReset], answer(Family::V4), answer(Family::V6), vec![Match::OfSocket]]
+    [vec![Match::NotReset], answer(Family::V4), answer(Family::V6), vec![Match::OfProgram]]
 }
 
 /// Tells of ports that a connection may come from.

@@ -20,7 +20,7 @@ use crate::tproxy::{PLACES, host, run, untouched};
 use crate::{Row, Single, VERSIONS, handshake, trial};
 
 const SINGLES: &[Single] = &[
-    ("an ICMP error over IPv4 is told beside its client by a RST", half_refused),
+    ("an ICMP error over IPv4 is told beside its client by a RST", told_by_a_reset),
     ("faults of the handshake meet the SYN", handshakes),
     (
         "where another program has our queue, who is refused is connected first and then reset, which is told",
@@ -28,8 +28,8 @@ const SINGLES: &[Single] = &[
     ),
 ];
 
-/// Rows of the handshake that do not ask for the options of the peers, or for the schedule of a client that gives up: the server
-/// sees those of this host's kernel.
+// Rows of the handshake that do not ask for the options of the peers, or for the schedule of a client that gives up: the server
+// sees those of this host's kernel.
 const REFUSED: &[&str] = &["a refused connection is refused to the client"];
 const SILENT: &[&str] = &["a silent server sees the client's own SYNs, and the client sees nothing"];
 
@@ -118,7 +118,7 @@ fn no_queue() {
     }
 }
 
-fn half_refused() {
+fn told_by_a_reset() {
     let lab = Lab::new(Way::SidecarSockets);
     lab.server.forward(&["s0"]);
     lab.server.route(Family::V4, Some((4, 1)), None, RouteKind::Unreachable);

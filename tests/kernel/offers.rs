@@ -100,7 +100,10 @@ impl Watched {
         let [to_client, to_server] = self.cables.map(Sniffer::stop);
         let mut lab = self.lab;
         let log = self.events.after(lab.halfopen.take().expect("it runs"));
-        ([offer(&to_client, dialled, own), offer(&to_server, peer, at)], log.fired())
+        // On a slow machine a SYN comes again.
+        let mut fired = log.fired();
+        fired.dedup();
+        ([offer(&to_client, dialled, own), offer(&to_server, peer, at)], fired)
     }
 }
 
@@ -157,26 +160,27 @@ fn mirrored() {
 
 fn small_windows() {
     const WINDOW: u32 = 4000;
+    const SMALLEST: u32 = 1152;
     everywhere(|way| {
-        for (direction, leg) in [("upstream", 0), ("downstream", 1)] {
-            let rule = format!("tiny-window window={WINDOW} direction={direction}");
+        for (direction, leg, window) in [("upstream", 0, WINDOW), ("downstream", 1, SMALLEST)] {
+            let rule = format!("tiny-window window={window} direction={direction}");
             let watched = Watched::new(way, &rule);
             let (mut client, mut server) = watched.lab.pair(Family::ALL[leg]);
             send_much(&mut client, &mut server, MUCH);
             send_much(&mut server, &mut client, MUCH);
             let (offers, fired) = watched.end(client, server);
             let (small, other) = (&offers[leg], &offers[1 - leg]);
-            assert!(small.first <= WINDOW && small.most <= 2 * WINDOW, "{way:?} {rule}: {small:?}");
-            assert!(other.first > 2 * WINDOW, "{way:?} {rule}: {other:?}");
+            assert!(small.first <= window && small.most <= 2 * window, "{way:?} {rule}: {small:?}");
+            assert!(other.first > 2 * window, "{way:?} {rule}: {other:?}");
             let told = match leg {
                 0 => ["tiny-window client downstream rewrite S.", "tiny-window client upstream knob"],
                 _ => ["tiny-window server upstream rewrite S", "tiny-window server downstream knob"],
             };
             assert_eq!(fired, told, "{way:?} {rule}");
         }
-        let watched = Watched::new(way, &format!("tiny-window window={WINDOW} for=300ms"));
+        let watched = Watched::new(way, &format!("tiny-window window={WINDOW} for=1s"));
         let (mut client, mut server) = watched.lab.pair(Family::V4);
-        watched.events.wait("it ends", |log| log.fired().len() == 3);
+        watched.events.wait("it ends", |log| log.fired().iter().any(|fired| fired.ends_with("release")));
         send_much(&mut client, &mut server, 2 * MUCH);
         let ([grown, _], _) = watched.end(client, server);
         assert!(grown.first <= WINDOW && grown.most > 4 * WINDOW, "{way:?}: {grown:?}");

@@ -351,11 +351,11 @@ impl Sockets {
         let Self { probes, watches, by_leg, sockets, events, patience, .. } = self;
         watches.retain_mut(|watch| {
             let Some(&id) = by_leg.get(&watch.at) else { return false };
-            let left = watch.is_due(now) && sockets[id].has_nothing_left();
-            if left {
+            let over = watch.is_over(now, || sockets[id].left_over());
+            if over {
                 events.push_back((watch.at, SocketEvent::Left));
             }
-            !left
+            !over
         });
         probes.retain_mut(|probe| {
             let Some(&id) = by_leg.get(&probe.at) else { return false };

@@ -144,7 +144,8 @@ impl Socket {
             0 => {}
             sent => return Look::More(SocketEvent::Sent(sent)),
         }
-        if self.eof || self.credit == 0 || self.stalled {
+        // After an error what came before it is still read.
+        if self.eof || self.credit == 0 || (self.stalled && !self.error) {
             return self.look_at_error();
         }
         let there = sys::readable(&self.stream);
@@ -325,9 +326,10 @@ impl Socket {
         heard.is_some_and(|ms| Duration::from_millis(ms.into()) <= time)
     }
 
-    /// True if the last byte of its writes is on its way, or never will be.
-    pub(super) fn has_nothing_left(&self) -> bool {
-        self.writes.is_empty() && sys::unsent(&self.stream).unwrap_or(0) == 0
+    /// Bytes of its writes that are not on their way yet.
+    pub(super) fn left_over(&self) -> usize {
+        let writes: usize = self.writes.iter().map(|(data, _)| data.len()).sum();
+        writes + sys::unsent(&self.stream).unwrap_or(0)
     }
 
     /// What it sends has this mark, once the writes are through; as one of those that hear nothing, or not.

@@ -11,6 +11,8 @@ use nix::sys::socket::{MsgFlags, recv};
 const SIOCATMARK: u64 = 0x8905;
 /// Of asm-generic/socket.h.
 const SO_BUF_LOCK: libc::c_int = 72;
+/// Of include/net/sock.h: the size of the receive buffer was set.
+const SOCK_RCVBUF_LOCK: libc::c_int = 2;
 /// `SIOCOUTQNSD` of linux/sockios.h.
 const SIOCOUTQNSD: u64 = 0x894B;
 
@@ -69,9 +71,22 @@ pub(super) fn bind_address_no_port(socket: impl AsFd) -> io::Result<()> {
     set_int(socket, libc::IPPROTO_IP, libc::IP_BIND_ADDRESS_NO_PORT, 1)
 }
 
-/// Gives the size of a receive buffer that was set back to the kernel, which lets it grow with what is read.
+/// True unless the size of the receive buffer is the kernel's choice; also before Linux 5.15, which does not tell.
+pub(super) fn has_set_buffer(socket: impl AsFd) -> bool {
+    let mut locks: libc::c_int = 0;
+    let mut len = size_of_val(&locks) as libc::socklen_t;
+    let fd = socket.as_fd().as_raw_fd();
+    // SAFETY: `locks` is writable for the length given and lives during the call.
+    let result =
+        unsafe { libc::getsockopt(fd, libc::SOL_SOCKET, SO_BUF_LOCK, (&raw mut locks).cast(), &raw mut len) };
+    result < 0 || locks & SOCK_RCVBUF_LOCK != 0
+}
+
+/// Gives the size of the receive buffer back to the kernel, which lets it grow with what is read, and forgets the bound of the window
+/// that a small buffer has left.
 pub(super) fn let_buffer_grow(socket: impl AsFd) -> io::Result<()> {
-    set_int(socket, libc::SOL_SOCKET, SO_BUF_LOCK, 0)
+    set_int(&socket, libc::SOL_SOCKET, SO_BUF_LOCK, 0)?;
+    set_int(&socket, libc::IPPROTO_TCP, libc::TCP_WINDOW_CLAMP, 1 << 30)
 }
 
 fn set_int(socket: impl AsFd, level: libc::c_int, option: libc::c_int, value: libc::c_int) -> io::Result<()> {

@@ -77,8 +77,9 @@ impl Source {
     }
 }
 
-/// A RST without a socket, as of a port where nobody listens, takes over the DSCP of what it answers. By that the packet filter
-/// knows those for our legs from those that it makes itself for clients. Nothing else asks for it on this host.
+/// A RST without a connection, as of a port where nobody listens, takes over the DSCP of what it answers (Linux over IPv6 since
+/// 5.10). By that the packet filter knows those for our legs from those that it makes itself for clients. Nothing else asks for it
+/// on this host.
 fn set_dscp(socket: &Socket, server: SocketAddr) -> io::Result<()> {
     const LOWER_EFFORT: u32 = 1 << 2;
     match server {

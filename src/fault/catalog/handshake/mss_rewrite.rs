@@ -89,12 +89,12 @@ impl Fault for MssRewrite {
     }
 
     fn on_segment(&self, moment: &mut Moment<'_>, seg: &mut Segment) -> Verdict {
-        let kernels = moment.progress.client_is_socket;
+        let kernels = moment.progress.has_no_segments();
         let rewrites = match seg.options.mss {
             Some(mss) if kernels => mss > self.mss,
             Some(mss) => mss != self.mss,
             // The kernel's own choice.
-            None => kernels && seg.has(Flags::ACK),
+            None => kernels,
         };
         if !rewrites {
             return Verdict::Pass;
@@ -141,13 +141,12 @@ mod tests {
         }
     }
 
-    /// Which the client's leg is only where all are.
     #[test]
     fn kernel_sockets_announce_less_and_never_more() {
         let syn_ack = Flags::SYN | Flags::ACK;
         for (rule, flags, before, after) in [
             ("mss-rewrite", Flags::SYN, Some(1460), Some(536)),
-            ("mss-rewrite", Flags::SYN, None, None),
+            ("mss-rewrite", Flags::SYN, None, Some(536)),
             ("mss-rewrite mss=8960", Flags::SYN, Some(1460), Some(1460)),
             ("mss-rewrite", syn_ack, None, Some(536)),
             ("mss-rewrite direction=upstream", syn_ack, None, None),
@@ -160,6 +159,12 @@ mod tests {
             flow.judge(at, &mut segment);
             assert_eq!(segment.options.mss, after, "{rule} {flags}");
         }
+        let mut published = Flow::of("mss-rewrite mss=8960");
+        published.progress.client_is_socket = true;
+        let mut syn_ack = seg(syn_ack);
+        syn_ack.options.mss = Some(1460);
+        published.judge(Point { leg: Leg::Server, way: Way::In }, &mut syn_ack);
+        assert_eq!(syn_ack.options.mss, Some(8960), "the server leg is our own TCP");
         for (mss, refuses) in [(87, true), (88, false), (32_767, false), (32_768, true)] {
             let rule = format!("mss-rewrite mss={mss}");
             assert_eq!(refused(&rule, Engine::Sockets).is_some(), refuses, "{rule}");

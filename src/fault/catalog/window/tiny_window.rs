@@ -25,8 +25,8 @@ pub(in crate::fault) const KIND: Kind = Kind {
             default: "512B",
             zero: "refused: that is `zero-window-stall`",
             doc: "The most that is offered. Up to 65535 bytes our SYN offers a scale factor of 0, so that it is exact to the \
-                  byte; above, it is rounded down to a multiple of the scale. A kernel socket (SO_RCVBUF) takes 1152 bytes and more, \
-                  rounds it down to whole segments at first, and offers up to twice as much as they come.",
+                  byte; above, it is rounded down to a multiple of the scale. A kernel socket takes 1152 bytes and more: it is \
+                  the size of its SO_RCVBUF, of which Linux offers whole segments only, and later up to twice as much.",
         },
     ],
     bounds: &["after_bytes", "after", "for", "at", "every"],

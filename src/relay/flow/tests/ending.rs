@@ -29,6 +29,16 @@ const ROWS: &[Row] = &[
         a> sent 10
         a< close
     ", Some(Fine)),
+    ("a client that never finishes is not waited for", HeldSyn, &["half-close-broken direction=downstream"], "
+        open
+        k> eof
+        a< shutdown
+        k< shutdown
+        k< close
+        +59s
+        +1s
+        a< abort
+    ", Some(Timeout)),
     ("the other direction is not meant", HeldSyn, &["half-close-broken direction=downstream"], "
         open
         a> eof

@@ -146,6 +146,21 @@ const ROWS: &[Row] = &[
         +1s
         a< window 2000
     ", None),
+    ("a reader that stops does not offer more", HeldSyn, &["tiny-window window=2kB", "zero-window-stall after_bytes=10 hold=1s"], "
+        c> S 0
+        k< dial 10.0.0.2:80
+        k> connected
+        c< S. 0 ack 1 win 2000
+        a> accepted
+        a< window 2000
+        a< read 65536
+        k< read 65536
+        a> data 10
+        a< stall
+        k< write 10
+        +1s
+        a< read on
+    ", None),
     ("a reader that stops reads on", HeldSyn, &["zero-window-stall after_bytes=10 hold=1s"], "
         c> S 0
         k< dial 10.0.0.2:80

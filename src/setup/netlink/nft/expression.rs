@@ -23,6 +23,7 @@ const REGISTER_VERDICT: u32 = 0;
 const META_PROTOCOL: u32 = 1;
 const META_MARK: u32 = 3;
 const META_IIFNAME: u32 = 6;
+const META_SKUID: u32 = 10;
 const META_NFPROTO: u32 = 15;
 const META_L4PROTO: u32 = 16;
 const META_PKTTYPE: u32 = 19;
@@ -111,11 +112,8 @@ fn asked(m: Message, question: &Match) -> Message {
         Match::HasDscp(Family::V6) => {
             compare(mask(payload(m, BASE_NETWORK, 0, 2), &[0x0f, 0xc0]), CMP_NEQ, &[0; 2])
         }
-        // Without a socket there is nothing to compare, and the next rule is asked.
-        Match::OfSocket => {
-            let m = numbers(m, "socket", &[(1, SOCKET_MARK), (2, REGISTER)]);
-            compare(m, CMP_NEQ, &u32::MAX.to_ne_bytes())
-        }
+        // Nobody has this number. Without a program there is nothing to compare, and the next rule is asked.
+        Match::OfProgram => compare(meta(m, META_SKUID), CMP_NEQ, &u32::MAX.to_ne_bytes()),
         Match::Source(ip) => compare(address(m, *ip, [12, 8]), CMP_EQ, &octets(*ip)),
         Match::Destination(ip, prefix) => {
             let m = address(m, *ip, [16, 24]);

@@ -73,8 +73,8 @@ pub enum Match {
     NotReset,
     /// Its DSCP is not 0. Wants [`Match::Family`] first.
     HasDscp(Family),
-    /// A connection of this host sends it.
-    OfSocket,
+    /// A socket of a program sends it, not the kernel by itself.
+    OfProgram,
     /// The source address. Wants [`Match::Family`] (or [`Match::FrameOf`]) first.
     Source(IpAddr),
     /// The destination address is within this prefix. Wants the same first.
@@ -460,7 +460,7 @@ impl fmt::Display for Match {
             Self::NotReset => f.write_str("tcp flags & rst != rst"),
             Self::HasDscp(Family::V4) => f.write_str("ip dscp != cs0"),
             Self::HasDscp(Family::V6) => f.write_str("ip6 dscp != cs0"),
-            Self::OfSocket => write!(f, "socket mark != {:#010x}", u32::MAX),
+            Self::OfProgram => write!(f, "meta skuid != {}", u32::MAX),
             Self::Source(ip) => write!(f, "{} saddr {ip}", family(ip)),
             Self::Destination(ip, prefix) if *prefix == whole(*ip) => write!(f, "{} daddr {ip}", family(ip)),
             Self::Destination(ip, prefix) => write!(f, "{} daddr {ip}/{prefix}", family(ip)),
