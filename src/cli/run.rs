@@ -43,8 +43,8 @@ pub(super) struct Args {
     listen: Vec<String>,
 
     /// Carry the bytes by halfopen's own TCP ("tun"), or by kernel sockets
-    /// ("sockets"), which do the faults of bytes and ends: a listener without
-    /// privileges, a gateway and a sidecar without a device. Default: tun
+    /// ("sockets"), which do fewer faults: a listener without privileges, a
+    /// gateway and a sidecar without a device. Default: tun
     #[arg(long, value_name = "KIND")]
     engine: Option<String>,
 

@@ -65,8 +65,7 @@ fn missing(error: Error) -> Error {
     let error = in_compose(error);
     match &error.hint {
         Some(hint) if lacks => {
-            let hint =
-                format!("{hint}; or use --engine sockets, which needs neither, for faults of bytes and ends");
+            let hint = format!("{hint}; or use --engine sockets, which needs neither and does fewer faults");
             error.hint(hint)
         }
         _ => error,

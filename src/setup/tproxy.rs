@@ -291,7 +291,8 @@ fn to_take(request: &sidecar::Request, port_range: Option<&RangeInclusive<u16>>)
 }
 
 /// What leaves an inbound port for our legs. RSTs that the kernel makes by itself have the DSCP of our legs, unless they are for
-/// clients: those of our own table, which refuses, and those to who has no connection here.
+/// clients, as those of our own table, which refuses. Since Linux 6.13 those of a listener have its program: a stranger to it hears
+/// nothing.
 fn of_the_service() -> [Vec<Match>; 4] {
     let answer = |family| vec![Match::Family(family), Match::HasDscp(family)];
     [vec![Match::NotReset], answer(Family::V4), answer(Family::V6), vec![Match::OfProgram]]
