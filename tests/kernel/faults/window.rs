@@ -140,9 +140,12 @@ fn window_update_lost() -> String {
     let (mut client, server) = bench.pair();
     let (written, _) = fill(&mut client, Duration::from_millis(900));
     let closed = |e: &Entry| e.is("segment-out", "client") && e.text("segment").contains(" win 0 ");
-    bench
-        .events
-        .wait("closed window", |log| log.0.iter().any(|e| closed(e) && e.at() > Duration::from_millis(1300)));
+    // The rule, which counts from the handshake, must have seen it.
+    bench.events.wait("closed window", |log| {
+        let established = log.0.iter().find(|e| e.is("established", "client")).map(Entry::at);
+        let seen = |e: &Entry| established.is_some_and(|at| e.at() > at + Duration::from_millis(1300));
+        log.0.iter().any(|e| closed(e) && seen(e))
+    });
     let reader = std::thread::spawn(move || count(server));
     assert!(is_ready(&client, PollFlags::POLLOUT, lab::PATIENCE), "it goes on");
     drop(client);
