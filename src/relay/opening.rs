@@ -222,7 +222,8 @@ impl Flow {
     pub fn on_accepted(&mut self, cx: &mut Cx<'_>) {
         let cx = &mut cx.for_flow(self.id);
         self.heard = cx.now;
-        if !self.still_dials() {
+        // One that was killed without a word in the meantime is still to be forgotten in time.
+        if !self.still_dials() && self.phase != Phase::Ended {
             self.expires = Instant::FAR;
         }
         if let Link::Socket(socket) = &mut self.legs[Leg::Client] {

@@ -224,6 +224,18 @@ const ROWS: &[Row] = &[
         a< abort
         k< silent
     ", Some(Killed)),
+    ("the same where it comes at that moment: its server is not kept for ever", HeldSyn, &[], "
+        c> S 0
+        k< dial 10.0.0.2:80
+        k> connected
+        c< S. 0 ack 1
+        kill vanish
+        a< abort
+        k< silent
+        a> accepted
+        +3h
+        k< abort
+    ", Some(Killed)),
     ("a black hole cuts both sides off, and ends", HeldSyn, &["blackhole after=1s for=1s"], "
         open
         +1s
