@@ -2,13 +2,15 @@
 //!
 //! What must hold: nothing panics; outputs end; time moves on; bytes that leave are the bytes that came, in their place;
 //! queues stay in their bounds; what waits has a timer; without a fault every segment is as [`Watch`] wants it; and once
-//! both peers have reset, the flow ends, and says so once.
+//! both peers have reset, the flow ends, and says so once. What must hold besides between two kernel sockets: see `pair`.
 
+mod pair;
 mod peer;
 mod socket;
 
 use std::sync::Arc;
 
+use pair::Pair;
 use peer::{Peer, offer};
 use socket::Socket;
 
@@ -33,9 +35,13 @@ const BUFFER: u32 = 128 << 10;
 /// three hours, a client that is silent in its handshake less, and TIME-WAIT lasts a minute.
 const END: Duration = Duration::from_secs(4 * 3600);
 
-/// Four bytes of setup (see `Run::new`), then operations of six bytes each (see `Run::apply`).
+/// Four bytes of setup (see `Run::new`), then operations of six bytes each (see `Run::apply`). Where the second byte says that
+/// both legs are sockets, see `Pair::new` instead.
 pub fn flow(data: &[u8]) {
-    let Some((setup, ops)) = data.split_first_chunk() else { return };
+    let Some((setup, ops)) = data.split_first_chunk::<4>() else { return };
+    if setup[1] & pair::MODE == pair::MODE {
+        return Pair::new(*setup).run(ops.as_chunks().0);
+    }
     let mut run = Run::new(*setup);
     for op in ops.as_chunks().0.iter().take(MAX_OPS) {
         if run.flow.is_done() {
@@ -88,9 +94,11 @@ impl Run {
             uplink: if socket { Uplink::Socket } else { Uplink::Transparent },
             ..Settings::default()
         };
-        let (plan, mute, harm) = plan(usize::from(fault), socket, tuple);
+        let rules: Vec<_> = rule(fault).into_iter().collect();
+        let (mute, harm) = (rules.iter().any(may_mute), harm(&rules));
+        let plan = plan(rules, if socket { Engine::Exec } else { Engine::Tun }, tuple);
         let intact = harm < Harm::Bytes;
-        let socket = socket.then(|| Socket::new(intact));
+        let socket = socket.then(|| Socket::new(Leg::Server, false, intact));
         let mut told = Told::default();
         let honest = plan.is_empty();
         let mut peers = [
@@ -250,21 +258,27 @@ impl Run {
     }
 }
 
-/// No fault, or the example of one of the catalogue if it can be done there; whether it may make our TCP mute, and the most that it
-/// does to the applications.
-fn plan(fault: usize, socket: bool, tuple: Tuple) -> (Plan, bool, Harm) {
-    let Some(kind) = (fault % (KINDS.len() + 1)).checked_sub(1).map(|n| KINDS[n]) else {
-        return (Plan::default(), false, Harm::Nothing);
-    };
-    let rule = kind.example.parse().and_then(Rule::build).expect("examples are right");
+/// No fault, or the example of one of the catalogue.
+fn rule(fault: u8) -> Option<Rule> {
+    let kind = (usize::from(fault) % (KINDS.len() + 1)).checked_sub(1).map(|n| KINDS[n])?;
+    Some(kind.example.parse().and_then(Rule::build).expect("examples are right"))
+}
+
+/// The most that rules do to the applications.
+fn harm(rules: &[Rule]) -> Harm {
+    rules.iter().map(|rule| rule.fault.harm()).max().unwrap_or(Harm::Nothing)
+}
+
+/// True if it may make our TCP mute.
+fn may_mute(rule: &Rule) -> bool {
     let mut knobs = Knobs::default();
-    let mute =
-        [Leg::Client, Leg::Server].into_iter().any(|leg| rule.fault.turn(leg, &mut knobs) && knobs.mute);
-    let harm = rule.fault.harm();
-    let engine = if socket { Engine::Exec } else { Engine::Tun };
-    let plan = Rules::new(1, engine, vec![rule]).map_or_else(
+    [Leg::Client, Leg::Server].into_iter().any(|leg| rule.fault.turn(leg, &mut knobs) && knobs.mute)
+}
+
+/// The plan of rules, or none if one of them cannot be done there.
+fn plan(rules: Vec<Rule>, engine: Engine, tuple: Tuple) -> Plan {
+    Rules::new(1, engine, rules).map_or_else(
         |_| Plan::default(),
         |r| r.plan(FlowId(1), tuple.src, tuple.dst, &Circumstances::default(), &mut Turns::default()),
-    );
-    (plan, mute, harm)
+    )
 }
