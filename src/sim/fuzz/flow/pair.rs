@@ -26,6 +26,8 @@ const ISN: SeqNum = SeqNum(u32::MAX - 100);
 const BOTH: [Leg; 2] = [Leg::Client, Leg::Server];
 /// What a leg may hold while memory is short.
 const SCARCE: u32 = 16 << 10;
+/// What a peer sends that has much to say.
+const BULK: u32 = 3 * BUFFER / 2;
 /// Turns after which peers that take everything and finish are through, whatever a fault delays.
 const MAX_TURNS: u32 = 2_000;
 
@@ -78,8 +80,8 @@ pub(super) struct Pair {
 }
 
 impl Pair {
-    /// A fault; the mode: IPv6 (1), both sockets (6), the client is accepted first (8), no fault (16), a gentle end (32); another
-    /// fault; the directions of both, each in two bits.
+    /// A fault; the mode: IPv6 (1), both sockets (6), the client is accepted first (8), no fault (16), a gentle end (32) with
+    /// more bytes than a leg may hold (64); another fault; the directions of both, each in two bits.
     pub(super) fn new([fault, mode, other, directions]: [u8; 4]) -> Self {
         let has = |bit: u8| mode & bit != 0;
         let tuple = client_tuple(has(1));
@@ -95,6 +97,7 @@ impl Pair {
         });
         let mut told = Told::default();
         let mut sockets = BOTH.map(|leg| Socket::new(leg, true, harm < Harm::Bytes));
+        sockets.iter_mut().for_each(|socket| socket.bulk = if has(64) { BULK } else { 0 });
         let mut cx = Cx::new(Instant::ZERO, &mut told);
         let flow = if has(8) {
             sockets[Leg::Client as usize].accept();
@@ -378,8 +381,8 @@ impl Pair {
         }
         let nexts: [fn(&mut Socket) -> Option<SocketEvent>; 4] = [
             |socket| socket.take(u32::MAX),
-            |socket| socket.next_event(0, 100, 0),
-            Socket::finish,
+            |socket| socket.next_event(0, if socket.read < socket.bulk { u32::MAX } else { 100 }, 0),
+            |socket| if socket.read < socket.bulk { None } else { socket.finish() },
             Socket::leave,
         ];
         for (leg, next) in BOTH.into_iter().flat_map(|leg| nexts.map(|next| (leg, next))) {

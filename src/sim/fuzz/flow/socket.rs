@@ -39,6 +39,8 @@ pub(super) struct Socket {
     flushed: bool,
     /// The flow was killed: bytes that cross before the engine hears of it may vanish.
     pub(super) cut_short: bool,
+    /// Bytes that the peer has to send before it finishes.
+    pub(super) bulk: u32,
     silent: bool,
     stalled: bool,
     /// No fault changes bytes.
@@ -65,6 +67,7 @@ impl Socket {
             left: false,
             flushed: false,
             cut_short: false,
+            bulk: 0,
             silent: false,
             stalled: false,
             intact,
