@@ -336,7 +336,10 @@ impl Pair {
         assert!(self.harm >= Harm::Bytes || server.written <= client.read, "bytes from nowhere");
         assert!(self.harm >= Harm::Bytes || client.written <= server.read, "bytes from nowhere");
         let left = self.sockets.iter().any(|s| s.left && s.is_there());
-        assert!(!left || self.killed == Some(Kill::Vanish), "no RST after the last byte");
+        let forgotten = self.killed == Some(Kill::Vanish);
+        assert!(!left || forgotten, "no RST after the last byte");
+        let crosses = self.joined && self.sockets.iter().all(Socket::is_there);
+        assert!(!crosses || !forgotten, "bytes cross in a flow that has vanished");
         assert!(!self.joined || self.harm < Harm::Ends, "bytes cross that a fault wants to see");
         if self.flow.is_done() {
             assert!(!self.sockets.iter().any(Socket::is_there), "a socket is left: {:?}", self.sockets);
