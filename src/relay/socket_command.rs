@@ -67,7 +67,7 @@ pub enum SocketCommand {
     Stall(bool),
     /// Ask the server whether it lives; answered by [`SocketEvent::ProbeAnswered`] if it does.
     Probe,
-    /// Tell when the last byte of all writes is on its way to the peer, by [`SocketEvent::Left`]: only then a RST takes none.
+    /// Tell by [`SocketEvent::Left`] when the last byte of all writes is on its way to the peer: only then a RST takes none.
     Watch,
     /// Forget what is not written and close with a RST (`SO_LINGER` 0); a dial is given up. No event follows.
     Abort,
@@ -121,7 +121,7 @@ pub enum SocketEvent {
     Sent(u32),
     /// The server lives.
     ProbeAnswered,
-    /// The kernel has sent the last byte of the writes.
+    /// The kernel has sent the last byte of the writes, or the peer has taken none of them for a minute.
     Left,
     /// The server's FIN, after all its data.
     Eof,
