@@ -316,7 +316,7 @@ c.toml:11: rule[5].fault: names more than one fault
             ("mss-rewrite mss=536", handshake, true),
             ("mss-rewrite mss=48", "its kernel sockets take an MSS of 88 to 32767 bytes", false),
             ("tiny-window window=2kB", windows, true),
-            ("tiny-window window=512B", "its kernel sockets offer a window of 1152 bytes at least", false),
+            ("tiny-window window=512B", "its kernel sockets offer 1152 bytes at least: window=1152B", false),
             ("silly-window", windows, false),
             ("zero-window-stall answer_probes=false", "the kernel answers window probes by itself", false),
             ("half-closed-timeout", "nothing there cuts a kernel socket off", true),

@@ -53,7 +53,7 @@ pub(in crate::fault) const KIND: Kind = Kind {
 
 /// Half of the smallest buffer that Linux gives a socket (`SOCK_MIN_RCVBUF`).
 const SMALLEST: u32 = 1152;
-const OFFERS: &str = "its kernel sockets offer a window of 1152 bytes at least";
+const OFFERS: &str = "its kernel sockets offer 1152 bytes at least: window=1152B";
 
 #[derive(Debug)]
 struct TinyWindow {
